@@ -1,0 +1,29 @@
+"""transportx: differentiable transport in JAX.
+
+Moving one probability distribution onto another, by diffusion (interpolants, flow
+matching, samplers) or by optimal transport (couplings, entropic plans, displacement).
+The rooms compose under `jit`, `vmap` and `grad`. These conventions hold everywhere:
+
+- Time `t` runs over [0, 1]. `x0` follows the source (noise) at t = 0, `x1` the target
+  (data) at t = 1.
+- A vector field is any callable `field(t, x, args) -> dx/dt` for **one** example `x`;
+  batches are made by `vmap`.
+- `SquaredEuclidean` is |x - y|^2, with no factor 1/2.
+- Entropic transport minimises <P, C> + epsilon KL(P | a b^T), where
+  KL(p | q) = sum p log(p / q) - p + q; epsilon and potentials are in units of the cost.
+- `wasserstein2` is W2; a name that ends in `_squared` is its square.
+- Outputs have the dtype of the inputs; nothing here switches 64-bit numbers on.
+- `key` is always keyword-only. Shapes: n source, m target, d dimension, b batch, k times.
+"""
+
+from transportx import couplings as couplings
+from transportx import fields as fields
+from transportx import gaussians as gaussians
+from transportx import geometry as geometry
+from transportx import interpolants as interpolants
+from transportx import losses as losses
+from transportx import metrics as metrics
+from transportx import ot as ot
+from transportx import sampling as sampling
+from transportx import training as training
+from transportx.ot import Status as Status

@@ -1,0 +1,75 @@
+"""What can be refused before anything runs: one message each, naming argument and cure."""
+
+import numbers
+from typing import Any, NoReturn
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def reject(argument: str, problem: str, cure: str) -> NoReturn:
+    """Raise the `ValueError` that every refusal in transportx looks like."""
+    raise ValueError(f"`{argument}` {problem}; {cure}.")
+
+
+def positive(argument: str, value: Any) -> None:
+    """Refuse a Python number that is not positive; traced values pass."""
+    if isinstance(value, numbers.Real) and not float(value) > 0:
+        reject(argument, f"is {value}", "give a positive number")
+
+
+def count(argument: str, value: Any, *, least: int = 1) -> None:
+    """Refuse what is not an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        reject(argument, f"is {value!r}", f"give an integer of at least {least}")
+
+
+def floating(argument: str, array: Array) -> None:
+    """Refuse integer and boolean arrays where real numbers are needed."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        reject(argument, f"has dtype {array.dtype}", "convert it to a floating-point dtype")
+
+
+def points(argument: str, array: Array) -> None:
+    """Refuse what is not a non-empty cloud of points, shape (n, d)."""
+    if array.ndim != 2 or 0 in array.shape:
+        reject(argument, f"has shape {array.shape}", "give at least one point, shape (n, d)")
+    floating(argument, array)
+
+
+def batch(argument: str, array: Array) -> None:
+    """Refuse what is not a non-empty batch of examples, shape (b, ...)."""
+    if array.ndim == 0 or array.shape[0] == 0:
+        reject(argument, f"has shape {array.shape}", "give at least one example, shape (b, ...)")
+    floating(argument, array)
+
+
+def same_shape(argument: str, array: Array, other: str, reference: Array) -> None:
+    """Refuse two arrays whose shapes differ."""
+    if array.shape != reference.shape:
+        reject(
+            argument,
+            f"has shape {array.shape} but `{other}` has shape {reference.shape}",
+            "give both the same shape",
+        )
+
+
+def same_dimension(argument: str, array: Array, other: str, reference: Array) -> None:
+    """Refuse two arrays whose examples differ in shape."""
+    if array.shape[1:] != reference.shape[1:]:
+        reject(
+            argument,
+            f"has examples of shape {array.shape[1:]} but those of `{other}` have "
+            f"{reference.shape[1:]}",
+            "give examples of one shape",
+        )
+
+
+def same_size(argument: str, array: Array, other: str, reference: Array) -> None:
+    """Refuse two arrays whose leading axes differ."""
+    if array.shape[0] != reference.shape[0]:
+        reject(
+            argument,
+            f"has {array.shape[0]} examples but `{other}` has {reference.shape[0]}",
+            "give as many of each",
+        )

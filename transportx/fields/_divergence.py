@@ -1,0 +1,64 @@
+"""Divergence of a field: exact, and as an unbiased estimate."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from transportx import _checks
+
+
+def divergence(
+    field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, "..."], args=None
+) -> Float[Array, ""]:
+    """Trace of the field's Jacobian at one point, one forward derivative a coordinate.
+
+    Args:
+        field: `field(t, x, args) -> dx/dt`, of the shape of `x`.
+        t: Time.
+        x: One point of any shape with d coordinates.
+        args: Passed on.
+    """
+    _check_point(x)
+
+    def rate(direction):
+        _, tangent = jax.jvp(lambda y: field(t, y, args), (x,), (direction.reshape(x.shape),))
+        return jnp.sum(tangent * direction.reshape(x.shape))
+
+    return jnp.sum(jax.vmap(rate)(jnp.eye(x.size, dtype=x.dtype)))
+
+
+def hutchinson_divergence(
+    field: Callable[..., Array],
+    t: Float[Array, ""],
+    x: Float[Array, "..."],
+    args=None,
+    *,
+    key: PRNGKeyArray,
+    num_probes: int = 1,
+) -> Float[Array, ""]:
+    """Unbiased estimate of `divergence` from random signs: `num_probes` derivatives.
+
+    Its variance is twice the sum of squares of the off-diagonal symmetric part of the
+    Jacobian, divided by `num_probes`.
+
+    References:
+        Hutchinson, 1990; Grathwohl et al., FFJORD, 2019.
+    """
+    _check_point(x)
+    _checks.count("num_probes", num_probes)
+
+    def rate(probe_key):
+        signs = jr.rademacher(probe_key, x.shape, x.dtype)
+        _, tangent = jax.jvp(lambda y: field(t, y, args), (x,), (signs,))
+        return jnp.sum(tangent * signs)
+
+    return jnp.mean(jax.vmap(rate)(jr.split(key, num_probes)))
+
+
+def _check_point(x: Array) -> None:
+    if x.size == 0:
+        _checks.reject("x", f"has shape {x.shape}", "give a point with at least one coordinate")
+    _checks.floating("x", x)

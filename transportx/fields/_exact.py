@@ -1,0 +1,159 @@
+"""Exact minimisers of the flow-matching loss where both ends are known."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.gaussians import Mixture, flow_matching_field, log_density
+from transportx.interpolants import AbstractInterpolant, Linear
+
+Point = Float[Array, " d"]
+Matrix = Float[Array, "d d"]
+
+
+class GaussianField(eqx.Module):
+    r"""$v(t, x) = E[\dot x_t \mid x_t = x]$ between N(m0, S0) and N(m1, S1). O(d^3) a call.
+
+    For the linear path and independent ends its flow at t = 1 is the principal square root
+    of S1 S0^-1, which is the optimal map only if the covariances commute.
+
+    Attributes:
+        m0: Source mean.
+        S0: Source covariance, positive definite.
+        m1: Target mean.
+        S1: Target covariance; may be singular, the field is then singular at t = 1.
+        path: Interpolant.
+        cross: Cov(x0, x1) of the coupling; independent ends by default.
+    """
+
+    m0: Point
+    S0: Matrix
+    m1: Point
+    S1: Matrix
+    path: AbstractInterpolant = Linear()
+    cross: Matrix | None = None
+
+    def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
+        """Velocity at one point and time."""
+        _checks.same_shape("x", x, "m0", self.m0)
+        ends = self.m0, self.S0, self.m1, self.S1
+        return flow_matching_field(*self.path.rates(t), *ends, self.cross)(x)
+
+
+class MixtureField(eqx.Module):
+    r"""Exact field between two Gaussian mixtures: each pair's field, weighted by its share.
+
+    $v(t, x) = \sum_{ij} r_{ij}(t, x)\, v_{ij}(t, x)$, where $r_{ij}$ is the probability that
+    x came from components i and j. O(k0 k1 d^3) a call.
+
+    Attributes:
+        source: Mixture at t = 0.
+        target: Mixture at t = 1.
+        path: Interpolant.
+        coupling: Joint weights of the components, (k0, k1), with the mixtures' weights as
+            marginals; their product by default. Within a pair the ends are independent.
+    """
+
+    source: Mixture
+    target: Mixture
+    path: AbstractInterpolant = Linear()
+    coupling: Float[Array, "k0 k1"] | None = None
+
+    def __check_init__(self):
+        _checks.same_dimension("target", self.target.means, "source", self.source.means)
+        shape = self.source.weights.size, self.target.weights.size
+        if self.coupling is not None and self.coupling.shape != shape:
+            problem = f"has shape {self.coupling.shape}"
+            _checks.reject("coupling", problem, f"give one weight a pair of components, {shape}")
+
+    def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
+        """Velocity at one point and time."""
+        coefficients, rates = self.path.rates(t)
+        law = self.law(t)
+        logs = jax.vmap(log_density, in_axes=(None, 0, 0))(x, law.means, law.covariances)
+        shares = jax.nn.softmax(logs + jnp.log(law.weights))
+
+        def velocity(*ends):
+            return flow_matching_field(coefficients, rates, *ends)(x)
+
+        velocities = jax.vmap(velocity)(*self._pairs())
+        return jnp.sum(shares[:, None] * velocities, axis=0)
+
+    def law(self, t: Float[Array, ""]) -> Mixture:
+        """The law of x_t: a mixture with one component a pair, k0 k1 in all."""
+        alpha, beta, gamma = self.path.coefficients(t)
+        m0, S0, m1, S1 = self._pairs()
+        noise = gamma**2 * jnp.eye(m0.shape[1], dtype=m0.dtype)
+        covariances = alpha**2 * S0 + beta**2 * S1 + noise[None, :, :]
+        return Mixture(self._weights(), alpha * m0 + beta * m1, covariances)
+
+    def _weights(self) -> Float[Array, " pairs"]:
+        if self.coupling is None:
+            return (self.source.weights[:, None] * self.target.weights[None, :]).reshape(-1)
+        return self.coupling.reshape(-1)
+
+    def _pairs(self) -> tuple[Array, Array, Array, Array]:
+        """Means and covariances of both ends, one row a pair of components."""
+        k0, k1 = self.source.weights.size, self.target.weights.size
+        return (
+            jnp.repeat(self.source.means, k1, axis=0),
+            jnp.repeat(self.source.covariances, k1, axis=0),
+            jnp.tile(self.target.means, (k0, 1)),
+            jnp.tile(self.target.covariances, (k0, 1, 1)),
+        )
+
+
+class EmpiricalField(eqx.Module):
+    r"""Exact field from N(0, scale^2 I) to a finite data set: what perfect training yields.
+
+    With $s_t^2 = \alpha^2\,\mathrm{scale}^2 + \gamma^2$ and
+    $w = \mathrm{softmax}(\log\mathrm{weights}_i - |x - \beta x_i|^2 / 2 s_t^2)$,
+    $v(t, x) = \dot\beta \bar x + (\dot s_t / s_t) (x - \beta \bar x)$, $\bar x = \sum w_i x_i$.
+    It memorises: as t -> 1 every particle meets a data point, and at t = 1 itself the
+    field is singular. O(n d) a call; a batch of b allocates (b, n), not (b, n, d).
+
+    Attributes:
+        data: Data set.
+        path: Interpolant.
+        scale: Standard deviation of the source.
+        weights: Data weights, summing to one; uniform by default.
+
+    References:
+        Lim, Wang, Yu et al., On the Hidden Biases of Flow Matching Samplers, 2025.
+    """
+
+    data: Float[Array, "n d"]
+    path: AbstractInterpolant = Linear()
+    scale: ScalarLike = 1.0
+    weights: Float[Array, " n"] | None = None
+
+    def __check_init__(self):
+        _checks.points("data", self.data)
+        _checks.positive("scale", self.scale)
+        if self.weights is not None:
+            _checks.same_size("weights", self.weights, "data", self.data)
+
+    def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
+        """Velocity at one point and time."""
+        if x.shape != self.data.shape[1:]:
+            cure = f"give one point of shape {self.data.shape[1:]}, and batch with vmap"
+            _checks.reject("x", f"has shape {x.shape}", cure)
+        (alpha, beta, gamma), (alpha_rate, beta_rate, gamma_rate) = self.path.rates(t)
+        variance = (alpha * self.scale) ** 2 + gamma**2
+        relative_rate = (alpha_rate * alpha * self.scale**2 + gamma_rate * gamma) / variance
+        mean = self._posterior_mean(x, beta, variance)
+        return beta_rate * mean + relative_rate * (x - beta * mean)
+
+    def _posterior_mean(
+        self, x: Point, beta: Float[Array, ""], variance: Float[Array, ""]
+    ) -> Point:
+        highest = jax.lax.Precision.HIGHEST
+        # |x - beta x_i|^2 without |x|^2, which is common to all and would only round.
+        products = jnp.matmul(self.data, x, precision=highest)
+        squares = jnp.sum(self.data**2, axis=1)
+        scores = (beta * products - beta**2 / 2 * squares) / variance
+        if self.weights is not None:
+            scores = scores + jnp.log(self.weights)
+        return jnp.matmul(jax.nn.softmax(scores), self.data, precision=highest)

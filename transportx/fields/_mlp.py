@@ -1,0 +1,85 @@
+"""A multilayer perceptron for points."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from transportx import _checks
+from transportx.fields._time import fourier_features
+
+
+class MLP(eqx.Module):
+    """Fully connected field on R^dim; time and condition are appended to the point.
+
+    Args:
+        dim: Dimension of the points.
+        width: Units a hidden layer.
+        depth: Hidden layers.
+        condition_dim: Length of `args`, a vector that conditions the field; with 0, `args`
+            is ignored.
+        num_frequencies: Pairs of Fourier features of time beside t itself.
+        activation: Elementwise nonlinearity.
+        key: Initialisation.
+
+    Raises:
+        ValueError: A size is not a positive integer; when called, a point or condition of
+            another length.
+    """
+
+    layers: tuple[eqx.nn.Linear, ...]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+    dim: int = eqx.field(static=True)
+    condition_dim: int = eqx.field(static=True)
+    num_frequencies: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        dim: int,
+        width: int,
+        depth: int,
+        *,
+        condition_dim: int = 0,
+        num_frequencies: int = 0,
+        activation: Callable[[Array], Array] = jax.nn.selu,
+        key: PRNGKeyArray,
+    ):
+        _checks.count("dim", dim)
+        _checks.count("width", width)
+        _checks.count("depth", depth)
+        _checks.count("condition_dim", condition_dim, least=0)
+        _checks.count("num_frequencies", num_frequencies, least=0)
+        inputs = dim + condition_dim + 1 + 2 * num_frequencies
+        sizes = [inputs, *[width] * depth, dim]
+        keys = jr.split(key, depth + 1)
+        self.layers = tuple(
+            eqx.nn.Linear(size, following, key=k)
+            for size, following, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
+        )
+        self.activation = activation
+        self.dim = dim
+        self.condition_dim = condition_dim
+        self.num_frequencies = num_frequencies
+
+    def __call__(self, t: Float[Array, ""], x: Float[Array, " d"], args=None) -> Float[Array, " d"]:
+        """Velocity at one point and time."""
+        if x.shape != (self.dim,):
+            cure = f"give one point of shape ({self.dim},), and batch with vmap"
+            _checks.reject("x", f"has shape {x.shape}", cure)
+        inputs = [x, fourier_features(t, self.num_frequencies)]
+        if self.condition_dim:
+            inputs.append(self._condition(args))
+        hidden = jnp.concatenate(inputs)
+        for layer in self.layers[:-1]:
+            hidden = self.activation(layer(hidden))
+        return self.layers[-1](hidden)
+
+    def _condition(self, args) -> Float[Array, " c"]:
+        shape = getattr(args, "shape", None)
+        if shape != (self.condition_dim,):
+            cure = f"give a vector of shape ({self.condition_dim},)"
+            _checks.reject("args", f"has shape {shape}", cure)
+        return args

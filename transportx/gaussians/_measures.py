@@ -1,0 +1,70 @@
+"""Gaussian measures, their mixtures, and affine maps between them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from transportx import _checks
+
+Point = Float[Array, " d"]
+Matrix = Float[Array, "d d"]
+Scalar = Float[Array, ""]
+
+
+class AffineMap(eqx.Module):
+    """x -> offset + matrix (x - centre)."""
+
+    centre: Point
+    offset: Point
+    matrix: Matrix
+
+    def __call__(self, x: Point) -> Point:
+        """Image of one point."""
+        return self.offset + self.matrix @ (x - self.centre)
+
+
+def log_density(x: Point, mean: Point, covariance: Matrix) -> Scalar:
+    """Log-density of N(mean, covariance) at one point; covariance positive definite."""
+    root = jnp.linalg.cholesky(covariance)
+    white = jax.scipy.linalg.solve_triangular(root, x - mean, lower=True)
+    log_volume = 2 * jnp.sum(jnp.log(jnp.diagonal(root))) + x.size * jnp.log(2 * jnp.pi)
+    return -(jnp.sum(white**2) + log_volume) / 2
+
+
+class Mixture(eqx.Module):
+    """Gaussian mixture of k components.
+
+    Attributes:
+        weights: Non-negative, summing to one; a zero removes its component.
+        means: One mean a component.
+        covariances: One positive-definite covariance a component.
+    """
+
+    weights: Float[Array, " k"]
+    means: Float[Array, "k d"]
+    covariances: Float[Array, "k d d"]
+
+    def __check_init__(self):
+        _checks.points("means", self.means)
+        _checks.same_size("weights", self.weights, "means", self.means)
+        k, d = self.means.shape
+        if self.covariances.shape != (k, d, d):
+            problem = f"has shape {self.covariances.shape}"
+            _checks.reject("covariances", problem, f"give one matrix a component, {(k, d, d)}")
+
+    def log_density(self, x: Point) -> Scalar:
+        """Log-density at one point; its gradient is the score."""
+        logs = jax.vmap(log_density, in_axes=(None, 0, 0))(x, self.means, self.covariances)
+        return logsumexp(logs + jnp.log(self.weights))
+
+    def sample(self, *, key: PRNGKeyArray, num: int) -> Float[Array, "n d"]:
+        """Draw `num` independent points."""
+        _checks.count("num", num)
+        component_key, noise_key = jr.split(key)
+        components = jr.categorical(component_key, jnp.log(self.weights), shape=(num,))
+        noise = jr.normal(noise_key, (num, self.means.shape[1]), self.means.dtype)
+        roots = jnp.linalg.cholesky(self.covariances)[components]
+        return self.means[components] + jnp.einsum("nij,nj->ni", roots, noise)

@@ -1,0 +1,24 @@
+"""What moving costs: costs between points, and the clouds or matrices they are taken on.
+
+A *cost* says what it takes to move one point to another. A *geometry* is all the costs
+between two weighted sets: `CostMatrix` holds them, `PointCloud` computes them, in tiles
+where they would not fit. Algorithms see only `AbstractGeometry.map_rows`, so dense and
+streamed problems are the same call.
+
+To add a cost, subclass `AbstractPointwiseCost` and write `__call__`, or pass any callable
+`cost(x, y) -> scalar` to `PointCloud`.
+"""
+
+from transportx.geometry._costs import AbstractCost as AbstractCost
+from transportx.geometry._costs import AbstractPointwiseCost as AbstractPointwiseCost
+from transportx.geometry._costs import Cosine as Cosine
+from transportx.geometry._costs import Dot as Dot
+from transportx.geometry._costs import Euclidean as Euclidean
+from transportx.geometry._costs import Geodesic as Geodesic
+from transportx.geometry._costs import PNorm as PNorm
+from transportx.geometry._costs import Pointwise as Pointwise
+from transportx.geometry._costs import SquaredEuclidean as SquaredEuclidean
+from transportx.geometry._costs import Swapped as Swapped
+from transportx.geometry._geometries import AbstractGeometry as AbstractGeometry
+from transportx.geometry._geometries import CostMatrix as CostMatrix
+from transportx.geometry._geometries import PointCloud as PointCloud

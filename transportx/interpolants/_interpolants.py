@@ -1,0 +1,137 @@
+"""Paths between two points: where a particle is at time t, and how fast it moves."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+
+Time = Float[Array, ""]
+Point = Float[Array, "..."]
+Coefficients = tuple[Time, Time, Time]
+
+
+class AbstractInterpolant(eqx.Module):
+    r"""A path $x_t = \alpha(t)\,x_0 + \beta(t)\,x_1 + \gamma(t)\,z$ with its ends pinned.
+
+    A new path is a subclass with one method, `coefficients`, and a flag, `has_noise`.
+    Position, rates and velocity follow and are written once, here.
+    """
+
+    has_noise: eqx.AbstractClassVar[bool]
+    """Whether gamma is not identically zero, so that z must be drawn."""
+
+    @abc.abstractmethod
+    def coefficients(self, t: Time) -> Coefficients:
+        """(alpha, beta, gamma): (1, 0, 0) at time 0 and (0, 1, 0) at time 1."""
+
+    def rates(self, t: Time) -> tuple[Coefficients, Coefficients]:
+        """The coefficients at time `t` and their time derivatives."""
+        return jax.jvp(self.coefficients, (t,), (jnp.ones_like(t),))
+
+    def position(self, t: Time, x0: Point, x1: Point, z: Point) -> Point:
+        """Where the particle is at time `t`."""
+        alpha, beta, gamma = self.coefficients(t)
+        return alpha * x0 + beta * x1 + gamma * z
+
+    def __call__(self, t: Time, x0: Point, x1: Point, z: Point) -> tuple[Point, Point]:
+        """Position and velocity at time `t`: the pair that a flow-matching loss needs."""
+        return jax.jvp(lambda s: self.position(s, x0, x1, z), (t,), (jnp.ones_like(t),))
+
+
+class Linear(AbstractInterpolant):
+    """Straight lines at constant speed: alpha = 1 - t, beta = t.
+
+    References:
+        Liu, Gong and Liu, Flow Straight and Fast, 2022; Lipman et al., Flow Matching for
+        Generative Modeling, 2022.
+    """
+
+    has_noise: ClassVar[bool] = False
+
+    def coefficients(self, t: Time) -> Coefficients:
+        return 1 - t, t, jnp.zeros_like(t)
+
+
+class Trigonometric(AbstractInterpolant):
+    """Quarter circles: keeps the variance of independent unit-variance ends.
+
+    References:
+        Albergo and Vanden-Eijnden, Building Normalizing Flows with Stochastic
+        Interpolants, 2022.
+    """
+
+    has_noise: ClassVar[bool] = False
+
+    def coefficients(self, t: Time) -> Coefficients:
+        angle = jnp.pi / 2 * t
+        return jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(t)
+
+
+class VariancePreserving(AbstractInterpolant):
+    r"""The diffusion schedule with linear noise rate, its noisy end shifted to pure noise.
+
+    With $s = 1 - t$ and $B(s) = b_0 s + (b_1 - b_0) s^2 / 2$, the unshifted weight of the
+    data is $e^{-B(s)/2}$; beta is that weight mapped affinely so that beta(0) = 0, and
+    $\alpha^2 + \beta^2 = 1$. The rate of alpha grows like $(1 - t)^{-1/2}$ near t = 1.
+
+    Attributes:
+        rate_min: Noise rate b_0 at the data.
+        rate_max: Noise rate b_1 at the noise.
+
+    References:
+        Song et al., Score-Based Generative Modeling through Stochastic Differential
+        Equations, 2021, appendix C; Lin et al., Common Diffusion Noise Schedules and
+        Sample Steps Are Flawed, 2024 (the shift).
+    """
+
+    rate_min: ScalarLike = 0.1
+    rate_max: ScalarLike = 20.0
+    has_noise: ClassVar[bool] = False
+
+    def __check_init__(self):
+        _checks.positive("rate_min", self.rate_min)
+        _checks.positive("rate_max", self.rate_max)
+
+    def coefficients(self, t: Time) -> Coefficients:
+        low, high = jnp.asarray(self.rate_min, t.dtype), jnp.asarray(self.rate_max, t.dtype)
+        s = 1 - t
+        lost = -jnp.expm1(-(low * s + (high - low) / 2 * s**2) / 2)
+        lost = lost / -jnp.expm1(-(low + high) / 4)
+        return _root(lost * (2 - lost)), 1 - lost, jnp.zeros_like(t)
+
+
+class BrownianBridge(AbstractInterpolant):
+    r"""Straight lines in noise: $\gamma = \sigma\sqrt{t(1-t)}$, the bridge of dX = sigma dW.
+
+    Near both ends the velocity grows like $\sigma t^{-1/2} z$; its mean stays bounded, its
+    variance over a uniform time does not.
+
+    Attributes:
+        sigma: Noise level, in units of the points; may be traced.
+
+    References:
+        Tong et al., Simulation-free Schrodinger bridges via score and flow matching, 2023.
+    """
+
+    sigma: ScalarLike
+    has_noise: ClassVar[bool] = True
+
+    def __check_init__(self):
+        _checks.positive("sigma", self.sigma)
+
+    def coefficients(self, t: Time) -> Coefficients:
+        return 1 - t, t, jnp.asarray(self.sigma, t.dtype) * _root(t * (1 - t))
+
+
+def _root(square: Time) -> Time:
+    """A square root whose rate is finite at zero, and whose square has the right rate.
+
+    One rounding unit is added in quadrature. Exact fields need products such as
+    gamma gamma', which this leaves right up to the ends, where gamma' alone is infinite.
+    """
+    return jnp.sqrt(square + jnp.finfo(square.dtype).eps ** 2)

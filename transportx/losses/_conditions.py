@@ -1,0 +1,24 @@
+"""Preparing conditions for classifier-free guidance."""
+
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from transportx import _checks
+
+
+def drop_labels(
+    labels: Int[Array, " b"], *, null_label: int, probability: float, key: PRNGKeyArray
+) -> Int[Array, " b"]:
+    """Replace each label by `null_label` with the given probability.
+
+    A field trained on such labels is both conditional and unconditional, which is what
+    `transportx.fields.Guided` needs.
+
+    References:
+        Ho and Salimans, Classifier-Free Diffusion Guidance, 2022, algorithm 1.
+    """
+    if not 0 <= probability <= 1:
+        _checks.reject("probability", f"is {probability}", "give a number in [0, 1]")
+    dropped = jr.bernoulli(key, probability, labels.shape)
+    return jnp.where(dropped, jnp.asarray(null_label, labels.dtype), labels)

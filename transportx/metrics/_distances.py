@@ -1,0 +1,98 @@
+"""Distances between two clouds of samples."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean
+from transportx.ot import assignment
+
+Cloud = Float[Array, "n d"]
+Scalar = Float[Array, ""]
+
+
+def wasserstein2(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
+    """Exact W2 between two clouds of one size with uniform weights.
+
+    O(n^3) time at worst and O(n^2) memory: on a CPU about a minute and 1 GB at n = 10,000.
+
+    Sampling floor: between two samples of n points of one law, order n^{-1/max(d, 4)}
+    times its spread, so never negligible beyond the plane.
+
+    Raises:
+        ValueError: A cloud is empty, or sizes or dimensions differ.
+
+    Differentiation:
+        In x and y, wherever the matching is unique; zero where the clouds coincide.
+    """
+    _check_clouds(x, y)
+    _checks.same_size("y", y, "x", x)
+    columns = assignment(PointCloud(x, y, SquaredEuclidean()).matrix())
+    matched = y.at[columns].get(mode="fill", fill_value=jnp.nan)
+    return _safe_root(jnp.mean(jnp.sum((x - matched) ** 2, axis=1)))
+
+
+def energy_distance(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
+    r"""Energy distance: $D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|$; returns D.
+
+    Pairs of a point with itself are counted (the V-statistic), so D >= 0 and D = 0 only
+    for equal clouds. O((n + m)^2 d), streamed.
+
+    Sampling floor: $E D^2 = (1/n + 1/m)\,E|X - X'|$ between two samples of one law, in
+    every dimension.
+
+    References:
+        Szekely and Rizzo, Energy statistics, 2013.
+    """
+    _check_clouds(x, y)
+    cost = Euclidean()
+    between = _mean_over_pairs(x, y, cost)
+    within = _mean_over_pairs(x, x, cost) + _mean_over_pairs(y, y, cost)
+    return _safe_root(2 * between - within)
+
+
+def mmd(x: Cloud, y: Float[Array, "m d"], *, bandwidth: ScalarLike) -> Scalar:
+    r"""Maximum mean discrepancy for the kernel $k = \exp(-|x - y|^2 / 2 h^2)$.
+
+    $\mathrm{MMD}^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y)$, the V-statistic; returns MMD.
+    O((n + m)^2 d), streamed.
+
+    Args:
+        x: First cloud.
+        y: Second cloud.
+        bandwidth: h, in units of the points. It sees differences at that scale only.
+
+    Sampling floor: $E\,\mathrm{MMD}^2 = (1/n + 1/m)(1 - E k(X, X'))$ between two samples
+    of one law.
+
+    References:
+        Gretton et al., A Kernel Two-Sample Test, 2012.
+    """
+    _check_clouds(x, y)
+    _checks.positive("bandwidth", bandwidth)
+    squared = SquaredEuclidean()
+    scale = 2 * jnp.asarray(bandwidth, x.dtype) ** 2
+
+    def similarity(p, q):
+        return _mean_over_pairs(p, q, squared, lambda costs: jnp.exp(-costs / scale))
+
+    return _safe_root(similarity(x, x) + similarity(y, y) - 2 * similarity(x, y))
+
+
+def _mean_over_pairs(x, y, cost, of: Callable[[Array], Array] = lambda costs: costs) -> Scalar:
+    return jnp.mean(PointCloud(x, y, cost).map_rows(lambda costs: jnp.mean(of(costs))))
+
+
+def _safe_root(square: Scalar) -> Scalar:
+    """Square root of what is zero up to rounding; derivative zero there, NaN stays NaN."""
+    positive = square > 0
+    root = jnp.sqrt(jnp.where(positive, square, 1))
+    return jnp.where(positive, root, jnp.where(jnp.isnan(square), jnp.nan, 0))
+
+
+def _check_clouds(x: Array, y: Array) -> None:
+    _checks.points("x", x)
+    _checks.points("y", y)
+    _checks.same_dimension("y", y, "x", x)

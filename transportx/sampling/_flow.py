@@ -1,0 +1,81 @@
+"""Carry a batch through a field."""
+
+from collections.abc import Callable
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, PyTree
+
+from transportx import _checks
+from transportx.sampling._integrate import Steps, integrate
+
+
+def flow(
+    field: Callable[..., Array],
+    x0: Float[Array, "b ..."],
+    args: PyTree[Array] = None,
+    *,
+    num_steps: int = 100,
+    solver: diffrax.AbstractSolver | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_steps: int = 4096,
+    times: Float[Array, " k"] | None = None,
+    t0: float = 0.0,
+    t1: float = 1.0,
+) -> Float[Array, "..."]:
+    r"""Integrate $\dot x = v(t, x, \mathrm{args})$ from `t0` to `t1` for every example.
+
+    With `num_steps` the whole batch takes that many equal steps. With `rtol` and `atol`
+    each example takes its own adaptive steps, and the batch as many as its slowest member.
+
+    Example:
+        ```python
+        x1 = tx.sampling.flow(field, x0)                             # 100 Euler steps
+        path = tx.sampling.flow(field, x0, times=jnp.linspace(0, 1, 5))   # (5, b, ...)
+        x0_again = tx.sampling.flow(field, x1, t0=1.0, t1=0.0, rtol=1e-6, atol=1e-6)
+        ```
+
+    Args:
+        field: `field(t, x, args) -> dx/dt` of one example.
+        x0: Examples at time `t0`.
+        args: Conditions, a pytree of arrays with leading axis b, or None.
+        num_steps: Equal steps; not used when tolerances are given.
+        solver: Any diffrax solver; by default Euler at equal steps, Tsit5 when adaptive.
+        rtol: Relative tolerance of adaptive steps.
+        atol: Absolute tolerance of adaptive steps, in units of x.
+        max_steps: Adaptive steps at most; an example that needs more is NaN.
+        times: Times to record, monotone from `t0` towards `t1`; between steps they are
+            interpolated by the solver.
+        t0: First time, in [0, 1].
+        t1: Last time, in [0, 1]; smaller than `t0` to go back from data to noise.
+
+    Returns:
+        Examples at time `t1`, shaped like `x0`; or, given `times`, shape (k, b, ...).
+
+    Raises:
+        ValueError: The batch is empty, a time is outside [0, 1], only one tolerance is
+            given, or a count is not positive.
+
+    Differentiation:
+        Reverse mode, in `x0`, `args` and the parameters of `field`, by recursive
+        checkpointing: memory grows like the logarithm of the steps' number squared.
+    """
+    _checks.batch("x0", x0)
+    for leaf in jax.tree.leaves(args):
+        _checks.same_size("args", leaf, "x0", x0)
+    for name, time in (("t0", t0), ("t1", t1)):
+        if not 0 <= time <= 1:
+            _checks.reject(name, f"is {time}", "give a time in [0, 1]")
+    if times is not None and not isinstance(times, Tracer):
+        recorded = np.asarray(times)
+        if np.any((recorded < min(t0, t1)) | (recorded > max(t0, t1))):
+            _checks.reject("times", f"is {recorded}", f"give times between {t0} and {t1}")
+    if solver is None:
+        solver = diffrax.Euler() if rtol is None else diffrax.Tsit5()
+    steps = Steps(num_steps, rtol, atol, solver, max_steps)
+    times = None if times is None else jnp.asarray(times, x0.dtype)
+    return integrate(field, x0, args, span=(t0, t1), steps=steps, times=times)

@@ -1,0 +1,93 @@
+"""The training loop: chunks of steps inside one compiled scan, Python between chunks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from transportx import _checks
+from transportx.training._state import Step, TrainState
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss was NaN or infinite; `step` says which, counted from 0."""
+
+    def __init__(self, step: int):
+        self.step = step
+        super().__init__(
+            f"the loss of step {step} is not finite; lower the learning rate, clip gradients "
+            "or look for NaN in the data. The state before this chunk was not touched"
+        )
+
+
+def fit(
+    state: TrainState,
+    step: Step,
+    draw_batch: Callable[..., Any],
+    *,
+    num_steps: int,
+    key: PRNGKeyArray,
+    on_chunk: Callable[[TrainState, np.ndarray], None] | None = None,
+    chunk_size: int = 100,
+) -> tuple[TrainState, np.ndarray]:
+    """Train for `num_steps` more steps.
+
+    Chunks of `chunk_size` steps run as one `lax.scan`, batches drawn inside it. Chunks end
+    at multiples of `chunk_size` in the count of all steps taken, so a run resumed from a
+    state that `on_chunk` saw repeats the uninterrupted run bit for bit on one machine.
+
+    Args:
+        state: From `init`, or saved.
+        step: From `make_step`.
+        draw_batch: `draw_batch(key=key) -> batch`, traced. Give data as arrays of an
+            `equinox.Partial` or module, not in a closure, so that they are arguments of
+            the compiled loop and not constants inside it.
+        num_steps: Steps to take now; 0 is allowed.
+        key: Key of the run. Step n uses `fold_in(key, n)`.
+        on_chunk: Called as `on_chunk(state, losses)` after each chunk, with finite losses.
+        chunk_size: Steps a chunk.
+
+    Returns:
+        The last state and the losses of the steps taken, shape (num_steps,).
+
+    Raises:
+        ValueError: A count is negative or not an integer.
+        NonFiniteLossError: Before `on_chunk` would see the state of that chunk.
+    """
+    _checks.count("num_steps", num_steps, least=0)
+    _checks.count("chunk_size", chunk_size)
+    losses = []
+    taken = int(state.num_steps)
+    end = taken + num_steps
+    while taken < end:
+        length = min(chunk_size - taken % chunk_size, end - taken)
+        state, chunk = _run_chunk(state, step, draw_batch, key, length)
+        chunk = np.asarray(chunk)
+        if not np.all(np.isfinite(chunk)):
+            raise NonFiniteLossError(taken + int(np.argmin(np.isfinite(chunk))))
+        if on_chunk is not None:
+            on_chunk(state, chunk)
+        losses.append(chunk)
+        taken += length
+    return state, np.concatenate(losses) if losses else np.zeros(0)
+
+
+@eqx.filter_jit
+def _run_chunk(
+    state: TrainState, step: Step, draw_batch: Callable[..., Any], key: PRNGKeyArray, length: int
+) -> tuple[TrainState, Float[Array, " length"]]:
+    arrays, static = eqx.partition(state, eqx.is_array)
+
+    def body(arrays, _):
+        state = eqx.combine(arrays, static)
+        batch_key, loss_key = jr.split(jr.fold_in(key, state.num_steps))
+        state, loss = step(state, draw_batch(key=batch_key), key=loss_key)
+        return eqx.filter(state, eqx.is_array), loss
+
+    arrays, losses = jax.lax.scan(body, arrays, length=length)
+    return eqx.combine(arrays, static), jnp.asarray(losses)

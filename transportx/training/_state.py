@@ -1,0 +1,79 @@
+"""What training carries from step to step, and one step of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from transportx import _checks
+
+Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
+
+
+class TrainState(eqx.Module):
+    """Everything that training needs to go on.
+
+    Attributes:
+        field: The field being trained.
+        average: Exponential moving average of its parameters: the field to sample with.
+        optimizer: State of the optax optimiser.
+        num_steps: Steps taken.
+    """
+
+    field: PyTree
+    average: PyTree
+    optimizer: PyTree
+    num_steps: Int[Array, ""]
+
+
+def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """State before the first step. Trains every floating-point array in `field`."""
+    parameters = eqx.filter(field, eqx.is_inexact_array)
+    return TrainState(field, field, optimizer.init(parameters), jnp.zeros((), jnp.int32))
+
+
+def make_step(
+    loss: Callable[..., Float[Array, ""]],
+    optimizer: optax.GradientTransformation,
+    *,
+    average_decay: float = 0.999,
+) -> Step:
+    r"""One step of training as a pure function.
+
+    Args:
+        loss: `loss(field, batch, key=key) -> scalar`.
+        optimizer: Any optax gradient transformation.
+        average_decay: Decay of the moving average of the parameters, in [0, 1). Over the
+            first steps the smaller (1 + n) / (10 + n) is used, so that the average forgets
+            the initialisation. 0 keeps the average equal to the field.
+
+    Returns:
+        `step(state, batch, key=key) -> (state, loss)`.
+    """
+    if not 0 <= average_decay < 1:
+        _checks.reject("average_decay", f"is {average_decay}", "give a number in [0, 1)")
+
+    def step(
+        state: TrainState, batch: Any, *, key: PRNGKeyArray
+    ) -> tuple[TrainState, Float[Array, ""]]:
+        value, gradient = eqx.filter_value_and_grad(loss)(state.field, batch, key=key)
+        parameters = eqx.filter(state.field, eqx.is_inexact_array)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
+        field = eqx.apply_updates(state.field, updates)
+        average = _average(state, field, average_decay) if average_decay else field
+        return TrainState(field, average, optimizer_state, state.num_steps + 1), value
+
+    return step
+
+
+def _average(state: TrainState, field: PyTree, decay: float) -> PyTree:
+    count = state.num_steps.astype(jnp.float32)
+    weight = 1 - jnp.minimum(decay, (1 + count) / (10 + count))
+    new, static = eqx.partition(field, eqx.is_inexact_array)
+    old = eqx.filter(state.average, eqx.is_inexact_array)
+    moved = jax.tree.map(lambda o, n: o + weight.astype(o.dtype) * (n - o), old, new)
+    return eqx.combine(moved, static)
