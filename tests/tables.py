@@ -1,0 +1,103 @@
+"""Everything public of each kind, once, so that one battery of properties runs over all.
+
+Add a new cost, coupling, interpolant, field or solver here; a test in `test_tables.py`
+fails until it is.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+import transportx as tx
+
+
+def in_float64(module):
+    """The module with its parameters in float64: networks are made in float32's default."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, module
+    )
+
+
+def covariance(key, dim):
+    """A well-conditioned covariance; two of them do not commute."""
+    root = jr.normal(key, (dim, dim)) / jnp.sqrt(dim)
+    return root @ root.T + 0.3 * jnp.eye(dim)
+
+
+def mixture(key, weights, dim):
+    """A Gaussian mixture with the given weights, means of size 2 and general covariances."""
+    mean_key, covariance_key = jr.split(key)
+    keys = jr.split(covariance_key, len(weights))
+    return tx.gaussians.Mixture(
+        jnp.array(weights),
+        2 * jr.normal(mean_key, (len(weights), dim)),
+        jax.vmap(covariance, in_axes=(0, None))(keys, dim),
+    )
+
+
+def _ends(dim):
+    keys = jr.split(jr.key(7), 4)
+    return (
+        jr.normal(keys[0], (dim,)),
+        covariance(keys[1], dim),
+        jr.normal(keys[2], (dim,)),
+        covariance(keys[3], dim),
+    )
+
+
+COSTS = {
+    "squared_euclidean": tx.geometry.SquaredEuclidean(),
+    "euclidean": tx.geometry.Euclidean(),
+    "p_norm": tx.geometry.PNorm(1.5),
+    "dot": tx.geometry.Dot(),
+    "cosine": tx.geometry.Cosine(),
+    "geodesic": tx.geometry.Geodesic(),
+    "pointwise": tx.geometry.Pointwise(lambda x, y: jnp.sum(jnp.cosh(x - 2 * y))),
+    "swapped": tx.geometry.Swapped(
+        tx.geometry.Pointwise(lambda x, y: jnp.sum(jnp.cosh(x - 2 * y)))
+    ),
+}
+
+COUPLINGS = {
+    "independent": tx.couplings.Independent(),
+    "assignment": tx.couplings.Assignment(),
+    "entropic": tx.couplings.Entropic(0.05),
+}
+
+INTERPOLANTS = {
+    "linear": tx.interpolants.Linear(),
+    "trigonometric": tx.interpolants.Trigonometric(),
+    "variance_preserving": tx.interpolants.VariancePreserving(),
+    "brownian_bridge": tx.interpolants.BrownianBridge(0.7),
+}
+
+# Fields of points in R^3, callable as field(t, x, args) with args None.
+FIELDS = {
+    "mlp": in_float64(tx.fields.MLP(3, 16, 2, num_frequencies=2, key=jr.key(1))),
+    "gaussian": tx.fields.GaussianField(*_ends(3)),
+    "mixture": tx.fields.MixtureField(
+        mixture(jr.key(2), [0.3, 0.7], 3), mixture(jr.key(3), [0.2, 0.5, 0.3], 3)
+    ),
+    "empirical": tx.fields.EmpiricalField(jr.normal(jr.key(4), (20, 3))),
+}
+
+# Fields that need conditions or images, with one example and its args.
+CONDITIONED_FIELDS = {
+    "dit": (
+        in_float64(
+            tx.fields.DiT(
+                (4, 6, 2), patch=2, width=16, depth=2, heads=2, num_labels=3, key=jr.key(5)
+            )
+        ),
+        jr.normal(jr.key(6), (4, 6, 2)),
+        jnp.array(1),
+    ),
+    "guided": (
+        tx.fields.Guided(
+            lambda t, x, label: x * (1 + t) * label.astype(x.dtype), scale=2.0, null_label=3
+        ),
+        jr.normal(jr.key(6), (3,)),
+        jnp.array(1),
+    ),
+}
