@@ -8,6 +8,7 @@ bits as one that was never stopped.
 
 from transportx.training._fit import NonFiniteLossError as NonFiniteLossError
 from transportx.training._fit import fit as fit
+from transportx.training._state import Step as Step
 from transportx.training._state import TrainState as TrainState
 from transportx.training._state import init as init
 from transportx.training._state import make_step as make_step

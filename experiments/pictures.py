@@ -1,0 +1,69 @@
+"""Pictures of clouds, trajectories and images, written as PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+_SOURCE, _SAMPLES, _TARGET = "#888888", "#1f6f8b", "#c8553d"
+# More points than this only blacken the page.
+_MAX_POINTS = 4000
+
+
+def clouds(path: Path, source, samples, target) -> None:
+    """Source, samples and held-out target side by side on one scale."""
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True, sharey=True)
+    panels = (
+        ("source", source, _SOURCE),
+        ("samples", samples, _SAMPLES),
+        ("held-out target", target, _TARGET),
+    )
+    for axis, (title, points, colour) in zip(axes, panels, strict=True):
+        points = np.asarray(points)[:_MAX_POINTS]
+        axis.scatter(points[:, 0], points[:, 1], s=2, color=colour, linewidths=0)
+        axis.set(title=title, aspect="equal")
+    figure.savefig(path, dpi=120)
+
+
+def trajectories(path: Path, paths: np.ndarray) -> None:
+    """Paths of particles, shape (k, n, 2), from source (grey) to sample (blue)."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(paths[:, :, 0], paths[:, :, 1], color="#b0a060", linewidth=0.4, alpha=0.7)
+    for points, colour, label in ((paths[0], _SOURCE, "t = 0"), (paths[-1], _SAMPLES, "t = 1")):
+        axis.scatter(points[:, 0], points[:, 1], s=8, color=colour, label=label, zorder=2)
+    axis.legend(loc="upper right")
+    axis.set(title="trajectories", aspect="equal")
+    figure.savefig(path, dpi=120)
+
+
+def grid(path: Path, images: np.ndarray, rows: int) -> None:
+    """Images of shape (n, h, w, 1) in `rows` rows, one label a row."""
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(_mosaic(images, rows), cmap="gray", vmin=-1, vmax=1)
+    axis.set_axis_off()
+    figure.savefig(path, dpi=120)
+
+
+def formation(path: Path, paths: np.ndarray, times: Sequence[float]) -> None:
+    """Samples at several times, shape (k, n, h, w, 1): one sample a row, time to the right."""
+    columns, rows = paths.shape[:2]
+    figure = Figure(figsize=(7, 7 * rows / columns + 0.4), layout="constrained")
+    axis = figure.subplots()
+    side = paths.shape[3]
+    mosaic = _mosaic(paths.swapaxes(0, 1).reshape(-1, *paths.shape[2:]), rows)
+    axis.imshow(mosaic, cmap="gray", vmin=-1, vmax=1)
+    axis.set_xticks(side * (np.arange(columns) + 0.5), [f"t = {time:g}" for time in times])
+    axis.set_yticks([])
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    figure.savefig(path, dpi=120)
+
+
+def _mosaic(images: np.ndarray, rows: int) -> np.ndarray:
+    n, height, width, _ = images.shape
+    columns = n // rows
+    tiles = images[: rows * columns, :, :, 0].reshape(rows, columns, height, width)
+    return tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)

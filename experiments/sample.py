@@ -1,0 +1,98 @@
+"""Draw from a finished run; the same seed gives the same samples.
+
+    python -m experiments.sample RUN_DIR --num 64 --out samples.npz
+        [--seed 0] [--steps N] [--guidance W] [--label K]
+
+The archive holds `samples` (num, ...), and for images their `labels` (num,).
+"""
+
+import argparse
+from pathlib import Path
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import transportx as tx
+from experiments import images, problem
+from experiments.checkpoints import Checkpoints
+from experiments.choices import ImagesData
+from experiments.config import Config
+from experiments.errors import UserError, exit_cleanly
+from experiments.runs import RunFolder
+
+
+def load_field(folder: RunFolder, config: Config) -> tx.fields.MLP | tx.fields.DiT:
+    """The averaged field of a finished run."""
+    checkpoints = Checkpoints(folder.checkpoints)
+    latest = checkpoints.latest()
+    if latest != config.training.steps:
+        have = "no checkpoint" if latest is None else f"{latest} of {config.training.steps} steps"
+        raise UserError(f"{folder.path} is not finished ({have}); go on with --resume")
+    like = tx.training.init(problem.make_field(config), problem.make_optimizer(config))
+    state, _ = checkpoints.restore(latest, like)
+    checkpoints.close()
+    return state.average
+
+
+def draw(
+    config: Config, field, *, num: int, seed: int, steps: int, guidance: float, label: int | None
+) -> dict[str, np.ndarray]:
+    """Samples, with their labels where the model has labels."""
+    source_key, label_key = jr.split(jr.key(seed))
+    x0 = problem.draw_sources(config, num, key=source_key)
+    if not isinstance(config.data, ImagesData):
+        samples = problem.sample(config, field, x0, None, steps=steps, guidance=1.0)
+        return {"samples": np.asarray(samples)}
+    labels = jr.randint(label_key, (num,), 0, images.NUM_LABELS)
+    if label is not None:
+        labels = jnp.full_like(labels, label)
+    samples = problem.sample(config, field, x0, labels, steps=steps, guidance=guidance)
+    return {"samples": np.asarray(samples), "labels": np.asarray(labels)}
+
+
+def check(config: Config, args: argparse.Namespace) -> None:
+    """Refuse arguments that no run, or not this one, can serve."""
+    for name, least in (("num", 1), ("seed", 0), ("steps", 1), ("guidance", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}; it must be at least {least}")
+    if not isinstance(config.data, ImagesData) and (args.label, args.guidance) != (None, None):
+        raise UserError("--label and --guidance need a run on labelled images")
+    if args.label is not None and not 0 <= args.label < images.NUM_LABELS:
+        raise UserError(f"--label is {args.label}; choose 0 to {images.NUM_LABELS - 1}")
+    if args.out.suffix != ".npz":
+        raise UserError(f"--out is {args.out}; it must end in .npz")
+    if not args.out.absolute().parent.is_dir():
+        raise UserError(f"--out is {args.out}; its folder does not exist")
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.sample", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--num", type=int, default=64)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="by default as in the run's config")
+    parser.add_argument("--guidance", type=float, help="by default as in the run's config")
+    parser.add_argument("--label", type=int, help="by default labels are drawn uniformly")
+    args = parser.parse_args()
+    folder = RunFolder(args.run)
+    config = folder.config()
+    check(config, args)
+    archive = draw(
+        config,
+        load_field(folder, config),
+        num=args.num,
+        seed=args.seed,
+        steps=config.sampling.steps if args.steps is None else args.steps,
+        guidance=config.sampling.guidance if args.guidance is None else args.guidance,
+        label=args.label,
+    )
+    np.savez(args.out, **archive)
+    print(f"{args.num} samples written to {args.out}")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
