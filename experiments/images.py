@@ -37,8 +37,8 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     """1,797 handwritten digits, 8 x 8 (scikit-learn)."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    return digits["data"] / 16, digits["target"]
+    pixels, labels = load_digits(return_X_y=True)
+    return np.asarray(pixels) / 16, np.asarray(labels)
 
 
 def _mnist() -> tuple[np.ndarray, np.ndarray]:

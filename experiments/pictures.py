@@ -43,8 +43,9 @@ def grid(path: Path, images: np.ndarray, rows: int) -> None:
     """Images of shape (n, h, w, 1) in `rows` rows, one label a row."""
     figure = Figure(figsize=(7, 7), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(_mosaic(images, rows), cmap="gray", vmin=-1, vmax=1)
-    axis.set_axis_off()
+    _show(axis, _mosaic(images, rows))
+    axis.set_xticks([])
+    axis.set_yticks(_centres(images.shape[1], rows), [str(label) for label in range(rows)])
     figure.savefig(path, dpi=120)
 
 
@@ -53,17 +54,34 @@ def formation(path: Path, paths: np.ndarray, times: Sequence[float]) -> None:
     columns, rows = paths.shape[:2]
     figure = Figure(figsize=(7, 7 * rows / columns + 0.4), layout="constrained")
     axis = figure.subplots()
-    side = paths.shape[3]
-    mosaic = _mosaic(paths.swapaxes(0, 1).reshape(-1, *paths.shape[2:]), rows)
-    axis.imshow(mosaic, cmap="gray", vmin=-1, vmax=1)
-    axis.set_xticks(side * (np.arange(columns) + 0.5), [f"t = {time:g}" for time in times])
+    _show(axis, _mosaic(paths.swapaxes(0, 1).reshape(-1, *paths.shape[2:]), rows))
+    axis.set_xticks(_centres(paths.shape[3], columns), [f"t = {time:g}" for time in times])
     axis.set_yticks([])
-    axis.tick_params(length=0, labeltop=True, labelbottom=False)
     figure.savefig(path, dpi=120)
 
 
+def _show(axis, mosaic: np.ndarray) -> None:
+    axis.imshow(mosaic, cmap="gray", vmin=-1, vmax=1)
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+
+
+def _gap(side: int) -> int:
+    """Pixels between two tiles."""
+    return max(1, side // 8)
+
+
+def _centres(side: int, count: int) -> np.ndarray:
+    step = side + _gap(side)
+    return _gap(side) + (side - 1) / 2 + step * np.arange(count)
+
+
 def _mosaic(images: np.ndarray, rows: int) -> np.ndarray:
+    """Tiles on white, in `rows` rows."""
     n, height, width, _ = images.shape
-    columns = n // rows
+    columns, gap = n // rows, _gap(height)
     tiles = images[: rows * columns, :, :, 0].reshape(rows, columns, height, width)
-    return tiles.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    room = ((0, 0), (0, 0), (gap, 0), (gap, 0))
+    padded = np.pad(tiles, room, constant_values=1.0)
+    rows_of_pixels = padded.transpose(0, 2, 1, 3).reshape(rows * (height + gap), -1)
+    return np.pad(rows_of_pixels, ((0, gap), (0, gap)), constant_values=1.0)

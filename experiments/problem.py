@@ -132,11 +132,11 @@ def sample(
     times: Float[Array, " k"] | None = None,
 ) -> Array:
     """Carry sources to samples, in slices of one size so that memory stays bounded."""
-    if isinstance(field, tx.fields.DiT) and guidance != 1:
-        field = tx.fields.Guided(field, guidance, images.NUM_LABELS)
+    guided = isinstance(field, tx.fields.DiT) and guidance != 1
+    velocity = tx.fields.Guided(field, guidance, images.NUM_LABELS) if guided else field
     slices = [slice(low, low + _SLICE) for low in range(0, x0.shape[0], _SLICE)]
     parts = [
-        _flow(field, x0[part], None if labels is None else labels[part], steps, times)
+        _flow(velocity, x0[part], None if labels is None else labels[part], steps, times)
         for part in slices
     ]
     return jnp.concatenate(parts, axis=0 if times is None else 1)

@@ -26,7 +26,7 @@ def load_field(folder: RunFolder, config: Config) -> tx.fields.MLP | tx.fields.D
     """The averaged field of a finished run."""
     checkpoints = Checkpoints(folder.checkpoints)
     latest = checkpoints.latest()
-    if latest != config.training.steps:
+    if latest is None or latest < config.training.steps:
         have = "no checkpoint" if latest is None else f"{latest} of {config.training.steps} steps"
         raise UserError(f"{folder.path} is not finished ({have}); go on with --resume")
     like = tx.training.init(problem.make_field(config), problem.make_optimizer(config))
@@ -90,7 +90,7 @@ def main() -> None:
         guidance=config.sampling.guidance if args.guidance is None else args.guidance,
         label=args.label,
     )
-    np.savez(args.out, **archive)
+    np.savez(args.out, allow_pickle=False, **archive)
     print(f"{args.num} samples written to {args.out}")
 
 
