@@ -75,6 +75,12 @@ class Checkpoints:
         restored = [jax.numpy.asarray(leaves[str(i)]) for i in range(names.num_leaves)]
         return eqx.combine(jax.tree.unflatten(names, restored), static), meta
 
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was saved beside the numbers of a checkpoint."""
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
+            "meta"
+        ]
+
     def close(self) -> None:
         """Release what orbax holds."""
         with contextlib.suppress(RuntimeError):
