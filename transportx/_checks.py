@@ -4,6 +4,7 @@ import numbers
 from typing import Any, NoReturn
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 
@@ -18,9 +19,15 @@ def positive(argument: str, value: Any) -> None:
         reject(argument, f"is {value}", "give a positive number")
 
 
+def exponent(argument: str, value: Any) -> None:
+    """Refuse a Python number below 1, or NaN; traced values pass."""
+    if isinstance(value, numbers.Real) and not float(value) >= 1:
+        reject(argument, f"is {value}", "give an exponent of at least 1")
+
+
 def count(argument: str, value: Any, *, least: int = 1) -> None:
     """Refuse what is not an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         reject(argument, f"is {value!r}", f"give an integer of at least {least}")
 
 
@@ -67,9 +74,21 @@ def same_dimension(argument: str, array: Array, other: str, reference: Array) ->
 
 def same_size(argument: str, array: Array, other: str, reference: Array) -> None:
     """Refuse two arrays whose leading axes differ."""
+    if np.ndim(array) == 0:
+        reject(argument, f"holds {array!r}", f"give arrays with one row an example of `{other}`")
     if array.shape[0] != reference.shape[0]:
         reject(
             argument,
             f"has {array.shape[0]} examples but `{other}` has {reference.shape[0]}",
             "give as many of each",
+        )
+
+
+def velocity(field_output: Array, x: Array) -> None:
+    """Refuse a field whose output would be broadcast against its point."""
+    if np.shape(field_output) != x.shape:
+        reject(
+            "field",
+            f"returns shape {np.shape(field_output)} at a point of shape {x.shape}",
+            "return dx/dt, one number a coordinate",
         )

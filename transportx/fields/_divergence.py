@@ -23,11 +23,8 @@ def divergence(
     """
     _check_point(x)
 
-    def rate(direction):
-        _, tangent = jax.jvp(lambda y: field(t, y, args), (x,), (direction.reshape(x.shape),))
-        return jnp.sum(tangent * direction.reshape(x.shape))
-
-    return jnp.sum(jax.vmap(rate)(jnp.eye(x.size, dtype=x.dtype)))
+    directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
+    return jnp.sum(jax.vmap(lambda direction: _rate(field, t, x, args, direction))(directions))
 
 
 def hutchinson_divergence(
@@ -51,11 +48,16 @@ def hutchinson_divergence(
     _checks.count("num_probes", num_probes)
 
     def rate(probe_key):
-        signs = jr.rademacher(probe_key, x.shape, x.dtype)
-        _, tangent = jax.jvp(lambda y: field(t, y, args), (x,), (signs,))
-        return jnp.sum(tangent * signs)
+        return _rate(field, t, x, args, jr.rademacher(probe_key, x.shape, x.dtype))
 
     return jnp.mean(jax.vmap(rate)(jr.split(key, num_probes)))
+
+
+def _rate(field, t, x, args, direction) -> Float[Array, ""]:
+    """How fast the field grows along a direction, in that direction."""
+    velocity, tangent = jax.jvp(lambda y: field(t, y, args), (x,), (direction,))
+    _checks.velocity(velocity, x)
+    return jnp.sum(tangent * direction)
 
 
 def _check_point(x: Array) -> None:

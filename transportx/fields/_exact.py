@@ -35,6 +35,10 @@ class GaussianField(eqx.Module):
     path: AbstractInterpolant = Linear()
     cross: Matrix | None = None
 
+    def __check_init__(self):
+        if self.cross is not None:
+            _checks.same_shape("cross", self.cross, "S0", self.S0)
+
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.same_shape("x", x, "m0", self.m0)
@@ -70,10 +74,11 @@ class MixtureField(eqx.Module):
 
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
+        _check_point(x, self.source.means)
         coefficients, rates = self.path.rates(t)
         law = self.law(t)
         logs = jax.vmap(log_density, in_axes=(None, 0, 0))(x, law.means, law.covariances)
-        shares = jax.nn.softmax(logs + jnp.log(law.weights))
+        shares = jax.nn.softmax(logs + _log_weights(law.weights))
 
         def velocity(*ends):
             return flow_matching_field(coefficients, rates, *ends)(x)
@@ -137,12 +142,11 @@ class EmpiricalField(eqx.Module):
 
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
-        if x.shape != self.data.shape[1:]:
-            cure = f"give one point of shape {self.data.shape[1:]}, and batch with vmap"
-            _checks.reject("x", f"has shape {x.shape}", cure)
+        _check_point(x, self.data)
         (alpha, beta, gamma), (alpha_rate, beta_rate, gamma_rate) = self.path.rates(t)
-        variance = (alpha * self.scale) ** 2 + gamma**2
-        relative_rate = (alpha_rate * alpha * self.scale**2 + gamma_rate * gamma) / variance
+        spread = jnp.asarray(self.scale, x.dtype) ** 2
+        variance = alpha**2 * spread + gamma**2
+        relative_rate = (alpha_rate * alpha * spread + gamma_rate * gamma) / variance
         mean = self._posterior_mean(x, beta, variance)
         return beta_rate * mean + relative_rate * (x - beta * mean)
 
@@ -150,10 +154,24 @@ class EmpiricalField(eqx.Module):
         self, x: Point, beta: Float[Array, ""], variance: Float[Array, ""]
     ) -> Point:
         highest = jax.lax.Precision.HIGHEST
+        # Centred, the expanded squares keep their digits for data far from the origin.
+        centre = jax.lax.stop_gradient(jnp.mean(self.data, axis=0))
+        data, x = self.data - centre[None, :], x - beta * centre
         # |x - beta x_i|^2 without |x|^2, which is common to all and would only round.
-        products = jnp.matmul(self.data, x, precision=highest)
-        squares = jnp.sum(self.data**2, axis=1)
-        scores = (beta * products - beta**2 / 2 * squares) / variance
+        products = jnp.matmul(data, x, precision=highest)
+        scores = (beta * products - beta**2 / 2 * jnp.sum(data**2, axis=1)) / variance
         if self.weights is not None:
-            scores = scores + jnp.log(self.weights)
-        return jnp.matmul(jax.nn.softmax(scores), self.data, precision=highest)
+            scores = scores + _log_weights(self.weights)
+        return centre + jnp.matmul(jax.nn.softmax(scores), data, precision=highest)
+
+
+def _check_point(x: Array, points: Float[Array, "k d"]) -> None:
+    if x.shape != points.shape[1:]:
+        cure = f"give one point of shape {points.shape[1:]}, and batch with vmap"
+        _checks.reject("x", f"has shape {x.shape}", cure)
+
+
+def _log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:
+    """Logarithms; a zero weight stays zero, and its derivative is zero and not NaN."""
+    absent = weights == 0
+    return jnp.where(absent, -jnp.inf, jnp.log(jnp.where(absent, 1, weights)))

@@ -56,8 +56,8 @@ class DiT(eqx.Module):
         num_labels: int = 0,
         key: PRNGKeyArray,
     ):
-        height, breadth, channels = shape
         _check_sizes(shape, patch, width, depth, heads)
+        height, breadth, channels = shape
         _checks.count("num_labels", num_labels, least=0)
         keys = jr.split(key, 6)
         pixels = patch * patch * channels
@@ -145,8 +145,13 @@ class _Block(eqx.Module):
 
     def _attend(self, tokens: Float[Array, "tokens width"]) -> Float[Array, "tokens width"]:
         size, width = tokens.shape
-        heads = jax.vmap(self.mix)(tokens).reshape(size, 3, self.heads, width // self.heads)
-        mixed = jax.nn.dot_product_attention(heads[:, 0], heads[:, 1], heads[:, 2])
+        length = width // self.heads
+        queries, keys, values = jnp.unstack(
+            jax.vmap(self.mix)(tokens).reshape(size, 3, self.heads, length), axis=1
+        )
+        highest = jax.lax.Precision.HIGHEST
+        logits = jnp.einsum("qhl,khl->hqk", queries / length**0.5, keys, precision=highest)
+        mixed = jnp.einsum("hqk,khl->qhl", jax.nn.softmax(logits), values)
         return jax.vmap(self.out)(mixed.reshape(size, width))
 
 
@@ -167,6 +172,8 @@ def _zero_linear(inputs: int, outputs: int) -> eqx.nn.Linear:
 
 
 def _check_sizes(shape, patch, width, depth, heads) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        _checks.reject("shape", f"is {shape}", "give (height, width, channels), all positive")
     for name, value in (("patch", patch), ("width", width), ("depth", depth), ("heads", heads)):
         _checks.count(name, value)
     if shape[0] % patch or shape[1] % patch:

@@ -49,7 +49,8 @@ def flow_matching(
         times: `times(num, dtype, key=key)`, the law of the times.
 
     Raises:
-        ValueError: The batch is empty, or `x0`, `x1` or `args` do not match.
+        ValueError: The batch is empty, `x0`, `x1` or `args` do not match, or `field` returns
+            another shape than its point's.
 
     Differentiation:
         In the parameters of `field` and of `path`, in x0, x1 and args.
@@ -68,6 +69,8 @@ def flow_matching(
 
     def error(t, x0, x1, z, args):
         position, velocity = path(t, x0, x1, z)
-        return jnp.mean((field(t, position, args) - velocity) ** 2)
+        predicted = field(t, position, args)
+        _checks.velocity(predicted, position)
+        return jnp.mean((predicted - velocity) ** 2)
 
     return jnp.mean(jax.vmap(error)(t, x0, x1, z, args))

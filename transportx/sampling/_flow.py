@@ -57,8 +57,9 @@ def flow(
         Examples at time `t1`, shaped like `x0`; or, given `times`, shape (k, b, ...).
 
     Raises:
-        ValueError: The batch is empty, a time is outside [0, 1], only one tolerance is
-            given, or a count is not positive.
+        ValueError: The batch is empty, a time is outside [0, 1] or out of order, only one
+            tolerance is given, a count is not positive, or `field` returns another shape
+            than its point's.
 
     Differentiation:
         Reverse mode, in `x0`, `args` and the parameters of `field`, by recursive
@@ -70,12 +71,26 @@ def flow(
     for name, time in (("t0", t0), ("t1", t1)):
         if not 0 <= time <= 1:
             _checks.reject(name, f"is {time}", "give a time in [0, 1]")
-    if times is not None and not isinstance(times, Tracer):
-        recorded = np.asarray(times)
-        if np.any((recorded < min(t0, t1)) | (recorded > max(t0, t1))):
-            _checks.reject("times", f"is {recorded}", f"give times between {t0} and {t1}")
+    if times is not None:
+        _check_recorded(times, t0, t1)
     if solver is None:
         solver = diffrax.Euler() if rtol is None else diffrax.Tsit5()
     steps = Steps(num_steps, rtol, atol, solver, max_steps)
     times = None if times is None else jnp.asarray(times, x0.dtype)
+    if t0 == t1:
+        return x0 if times is None else jnp.broadcast_to(x0, (times.size, *x0.shape))
     return integrate(field, x0, args, span=(t0, t1), steps=steps, times=times)
+
+
+def _check_recorded(times: Float[Array, " k"], t0: float, t1: float) -> None:
+    if len(np.shape(times)) != 1 or 0 in np.shape(times):
+        problem = f"has shape {np.shape(times)}"
+        _checks.reject("times", problem, "give at least one time, shape (k,)")
+    if isinstance(times, Tracer):
+        return
+    recorded = np.asarray(times)
+    inside = (recorded >= min(t0, t1)) & (recorded <= max(t0, t1))
+    ordered = np.diff(recorded) * np.sign(t1 - t0) >= 0
+    if not (np.all(inside) and np.all(ordered)):
+        cure = f"give times between {t0} and {t1}, in that order"
+        _checks.reject("times", f"is {recorded}", cure)

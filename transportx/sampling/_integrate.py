@@ -53,6 +53,12 @@ def integrate(
     dtype = jax.tree.leaves(y0)[0].dtype
     start, end = (jnp.asarray(time, dtype) for time in span)
 
+    def velocity(t, y, args):
+        rates = field(t, y, args)
+        for rate, part in zip(jax.tree.leaves(rates), jax.tree.leaves(y), strict=True):
+            _checks.velocity(rate, part)
+        return rates
+
     def solve(field, y0, args, controller, max_steps):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field),
@@ -75,12 +81,12 @@ def integrate(
     if controller is not None:
 
         def solve_one(y0, args):
-            return solve(field, y0, args, controller, steps.max_steps)
+            return solve(velocity, y0, args, controller, int(steps.max_steps))
 
         return jax.vmap(solve_one, out_axes=0 if times is None else 1)(y0, args)
 
     def batched(t, y, args):
-        return jax.vmap(lambda yi, argi: field(t, yi, argi))(y, args)
+        return jax.vmap(lambda yi, argi: velocity(t, yi, argi))(y, args)
 
     grid = diffrax.StepTo(ts=jnp.linspace(*span, steps.num_steps + 1, dtype=dtype))
-    return solve(batched, y0, args, grid, steps.num_steps)
+    return solve(batched, y0, args, grid, int(steps.num_steps))

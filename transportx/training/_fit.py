@@ -65,7 +65,7 @@ def fit(
     taken = int(state.num_steps)
     end = taken + num_steps
     while taken < end:
-        length = min(chunk_size - taken % chunk_size, end - taken)
+        length = int(min(chunk_size - taken % chunk_size, end - taken))
         state, chunk = _run_chunk(state, step, draw_batch, key, length)
         chunk = np.asarray(chunk)
         if not np.all(np.isfinite(chunk)):

@@ -1,0 +1,138 @@
+"""Learnt fields: what conditions them, and which pixel answers for which."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import transportx as tx
+from tests.tables import in_float64
+
+T = jnp.array(0.4)
+SHAPE, PATCH = (4, 6, 2), 2
+
+
+@pytest.fixture(scope="module")
+def dit():
+    return in_float64(
+        tx.fields.DiT(SHAPE, patch=PATCH, width=16, depth=2, heads=4, num_labels=3, key=jr.key(40))
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(dit):
+    """All parameters moved away from the initialisation, as training would."""
+    arrays, static = eqx.partition(dit, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(arrays)
+    return eqx.combine(unravel(flat + 0.3 * jr.normal(jr.key(41), flat.shape)), static)
+
+
+def image(seed):
+    return jr.normal(jr.key(seed), SHAPE)
+
+
+def swap_patches(x):
+    """Exchange the first two patches of the first row."""
+    return x.at[:PATCH, : 2 * PATCH].set(jnp.roll(x[:PATCH, : 2 * PATCH], PATCH, axis=1))
+
+
+def influence(field, label=1):
+    """Whether output pixel p depends on input pixel q, shape (h, w, h, w)."""
+    jacobian = jax.jit(jax.jacfwd(lambda x: field(T, x, jnp.array(label))))(image(42))
+    return np.asarray(jnp.max(jnp.abs(jacobian), axis=(2, 5)) > 0)
+
+
+def patch_of(row, column):
+    return row // PATCH, column // PATCH
+
+
+def test_mlp_follows_its_condition_and_time():
+    field = in_float64(tx.fields.MLP(2, 8, 2, condition_dim=3, num_frequencies=2, key=jr.key(0)))
+    x, condition = jnp.ones(2), jnp.arange(3.0)
+    rate = jax.jacfwd(lambda c: field(T, x, c))(condition)
+    assert jnp.linalg.matrix_rank(rate) == 2
+    assert jnp.all(jax.jacfwd(lambda t: field(t, x, condition))(T) != 0)
+
+
+def test_mlp_without_condition_ignores_args():
+    field = in_float64(tx.fields.MLP(2, 8, 1, key=jr.key(0)))
+    assert jnp.array_equal(field(T, jnp.ones(2), jnp.arange(7.0)), field(T, jnp.ones(2)))
+
+
+def test_mlp_depth_counts_hidden_layers():
+    """Squaring in each hidden layer makes a polynomial of degree 2^depth in every input."""
+    for depth in (1, 2, 3):
+        field = tx.fields.MLP(1, 5, depth, activation=jnp.square, key=jr.key(0))
+        values = jax.vmap(lambda x: in_float64(field)(T, x))(jnp.linspace(-1, 1, 20)[:, None])  # noqa: B023
+        coefficients = np.polynomial.chebyshev.chebfit(np.linspace(-1, 1, 20), values[:, 0], 16)
+        assert np.flatnonzero(np.abs(coefficients) > 1e-10).max() == 2**depth
+
+
+def test_networks_differ_between_keys_and_repeat_for_one():
+    first, again, other = (tx.fields.MLP(2, 8, 1, key=jr.key(k)) for k in (0, 0, 1))
+    assert eqx.tree_equal(first, again)
+    assert not jnp.allclose(first.layers[0].weight, other.layers[0].weight)
+
+
+def test_dit_starts_as_the_zero_field(dit):
+    assert jnp.array_equal(dit(T, image(43), jnp.array(1)), jnp.zeros(SHAPE))
+
+
+def test_dit_at_zero_still_learns(dit):
+    """The zero field must not be a stationary point."""
+
+    def loss(field):
+        return jnp.sum((field(T, image(43), jnp.array(1)) - 1) ** 2)
+
+    assert jnp.any(eqx.filter_grad(loss)(dit).project.weight != 0)
+
+
+def test_dit_follows_label_time_and_the_absence_of_a_label(trained):
+    call = eqx.filter_jit(trained)
+    outputs = [call(T, image(43), jnp.array(label)) for label in range(4)]
+    outputs.append(call(T + 0.1, image(43), jnp.array(0)))
+    for i, first in enumerate(outputs):
+        for second in outputs[i + 1 :]:
+            assert jnp.max(jnp.abs(first - second)) > 1e-3
+
+
+def test_dit_without_labels_ignores_args():
+    field = tx.fields.DiT(SHAPE, patch=2, width=8, depth=1, heads=2, key=jr.key(0))
+    x = image(43)
+    field, x = in_float64(field), x
+    assert jnp.array_equal(field(T, x, jnp.array(2)), field(T, x))
+
+
+def test_without_attention_each_patch_answers_for_its_own_pixels(dit, trained):
+    """Blocks start as the identity, so a trained read-out sees one patch at a time."""
+    field = eqx.tree_at(lambda f: f.project, dit, trained.project)
+    mask = influence(field)
+    for row, column, other_row, other_column in np.ndindex(mask.shape):
+        same = patch_of(row, column) == patch_of(other_row, other_column)
+        assert mask[row, column, other_row, other_column] == same
+
+
+def test_attention_lets_every_patch_see_every_other(trained):
+    assert influence(trained).all()
+
+
+def test_patches_without_positions_are_a_set(trained):
+    """Exchanging two patches exchanges their outputs, unless positions tell them apart."""
+    placeless = eqx.tree_at(lambda f: f.positions, trained, jnp.zeros_like(trained.positions))
+    for field, equal in ((placeless, True), (trained, False)):
+        call = eqx.filter_jit(field)
+        moved = call(T, swap_patches(image(44)), jnp.array(1))
+        expected = swap_patches(call(T, image(44), jnp.array(1)))
+        assert bool(jnp.allclose(moved, expected, atol=1e-12)) == equal
+
+
+def test_compile_size_of_a_dit_does_not_grow_with_depth():
+    def size(depth):
+        field = tx.fields.DiT(SHAPE, patch=2, width=8, depth=depth, heads=2, key=jr.key(0))
+        field = in_float64(field)
+        return len(str(jax.make_jaxpr(lambda x: field(T, x))(image(43))).splitlines())
+
+    assert size(2) == size(8)
