@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.errors import UserError
+from experiments.command import UserError
 
 # Room for a damaged newest checkpoint, and one to fall back on behind it.
 _KEPT = 3

@@ -7,7 +7,7 @@ from jaxtyping import PRNGKeyArray
 
 import transportx as tx
 from experiments import images, points
-from experiments.errors import UserError
+from experiments.command import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.choices import Coupling, Data, Field
 from experiments.choices import Path as InterpolantPath
-from experiments.errors import UserError
+from experiments.command import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ of every number of the final state, and checks after each kill that the newest c
 is no older than before. Exit code 1 if anything differs.
 """
 
-import argparse
 import json
 import random
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoints import Checkpoints
-from experiments.errors import UserError, exit_cleanly
+from experiments.command import UserError, exit_cleanly, parser_for
 from experiments.runs import RunFolder
 
 
@@ -86,7 +85,7 @@ def _run(command: list[str], target: Path, delay: float | None) -> bool:
 
 def main() -> None:
     """Parse the command line and disturb."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.faults", description=__doc__)
+    parser = parser_for("faults", __doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from experiments.errors import UserError
+from experiments.command import UserError
 
 Name = Literal["digits", "mnist", "fashion_mnist"]
 SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}

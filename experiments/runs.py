@@ -10,8 +10,8 @@ from typing import Any
 import jax
 
 from experiments import config as configs
+from experiments.command import UserError
 from experiments.config import Config
-from experiments.errors import UserError
 
 
 class RunFolder:

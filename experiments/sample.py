@@ -17,8 +17,8 @@ import transportx as tx
 from experiments import images, problem
 from experiments.checkpoints import Checkpoints
 from experiments.choices import ImagesData
+from experiments.command import UserError, exit_cleanly, parser_for
 from experiments.config import Config
-from experiments.errors import UserError, exit_cleanly
 from experiments.runs import RunFolder
 
 
@@ -69,7 +69,7 @@ def check(config: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse the command line and draw."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.sample", description=__doc__)
+    parser = parser_for("sample", __doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--num", type=int, default=64)
     parser.add_argument("--out", type=Path, required=True)

@@ -11,7 +11,6 @@ The bare loop is one `lax.scan` of plain functions and arrays. Also timed: compi
 training step of configs/digits.toml. Needs the extra `peers`.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -28,8 +27,8 @@ from scipy.optimize import linear_sum_assignment
 
 import transportx as tx
 from experiments import config as configs
-from experiments import points, problem
-from experiments.errors import UserError, exit_cleanly
+from experiments import peers, points, problem
+from experiments.command import UserError, exit_cleanly, parser_for
 from experiments.runs import environment
 
 _BATCH, _WIDTH, _DEPTH, _RATE = 256, 64, 3, 1e-3
@@ -101,39 +100,6 @@ def bare(exact: bool) -> Runner:
     return run
 
 
-def torchcfm(exact: bool) -> Runner:
-    """torchcfm's own loop: its matcher, its network, torch's Adam."""
-    import torch
-    from torchcfm.conditional_flow_matching import (
-        ConditionalFlowMatcher,
-        ExactOptimalTransportConditionalFlowMatcher,
-    )
-    from torchcfm.models.models import MLP
-
-    matcher = (ExactOptimalTransportConditionalFlowMatcher if exact else ConditionalFlowMatcher)(
-        sigma=0.0
-    )
-    angles = torch.arange(8) * (torch.pi / 4)
-    centres = 5 * torch.stack([torch.cos(angles), torch.sin(angles)], dim=1)
-
-    def run(steps: int) -> float:
-        torch.manual_seed(0)
-        model = MLP(dim=2, time_varying=True, w=_WIDTH)
-        optimizer = torch.optim.Adam(model.parameters(), _RATE)
-        loss = torch.zeros(())
-        for _ in range(steps):
-            optimizer.zero_grad()
-            x0 = torch.randn(_BATCH, 2)
-            x1 = centres[torch.randint(8, (_BATCH,))] + torch.randn(_BATCH, 2)
-            t, xt, velocity = matcher.sample_location_and_conditional_flow(x0, x1)
-            loss = torch.mean((model(torch.cat([xt, t[:, None]], dim=-1)) - velocity) ** 2)
-            loss.backward()
-            optimizer.step()
-        return float(loss.detach())
-
-    return run
-
-
 def measure(runners: dict[str, Runner], rounds: int, steps: int) -> dict[str, list[float]]:
     """Steps a second of each, once a round, in an order that rotates."""
     rates: dict[str, list[float]] = {name: [] for name in runners}
@@ -175,7 +141,8 @@ def compare(rounds: int, steps: int) -> dict[str, Any]:
     table = {}
     for name, coupling in couplings.items():
         exact = name == "exact OT"
-        runners = {"transportx": ours(coupling), "bare": bare(exact), "torchcfm": torchcfm(exact)}
+        torchcfm = peers.torchcfm_training(exact=exact, batch=_BATCH, width=_WIDTH, rate=_RATE)
+        runners = {"transportx": ours(coupling), "bare": bare(exact), "torchcfm": torchcfm}
         rates = measure(runners, rounds, steps // 4 if exact else steps)
         ratios = {
             peer: spread([a / b for a, b in zip(rates["transportx"], rates[peer], strict=True)])
@@ -203,11 +170,7 @@ def show(table: dict[str, Any]) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.speed_training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_for("speed_training", __doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")

@@ -9,7 +9,6 @@ every figure, its sampling floor, versions and device. A run killed at any momen
 with `--resume` to the same bits.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -23,8 +22,8 @@ import transportx as tx
 from experiments import config as configs
 from experiments import problem, report
 from experiments.checkpoints import Checkpoints
+from experiments.command import exit_cleanly, parser_for
 from experiments.config import Config
-from experiments.errors import exit_cleanly
 from experiments.runs import RunFolder, environment
 
 
@@ -107,7 +106,7 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.train", description=__doc__)
+    parser = parser_for("train", __doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--out", type=Path, help="run folder; by default runs/NAME")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import config as configs
-from experiments.errors import UserError
+from experiments.command import UserError
 
 CONFIGS = sorted(Path("configs").glob("*.toml"))
 DIGITS = Path("configs/digits.toml")

@@ -135,9 +135,7 @@ def test_ten_kills_at_random_moments_lose_nothing():
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_is_written(tmp_path):
     folder = tmp_path / "run"
     settings = ("--set", "training.learning_rate=1e30", "--set", "training.warmup_steps=8")
-    process = command(
-        "configs/gaussian_to_moons.toml", "--smoke", "--out", folder, *settings
-    )
+    process = command("configs/gaussian_to_moons.toml", "--smoke", "--out", folder, *settings)
     assert process.returncode == 1
     assert "is not finite" in process.stderr
     assert "Traceback" not in process.stderr
