@@ -30,24 +30,19 @@ def _sqrtm_jvp(primals, tangents):
     return root, sylvester(root, (tangent + tangent.T) / 2)
 
 
-@jax.custom_jvp
 def sylvester(root: Matrix, right: Matrix) -> Matrix:
     """Solve ``root Y + Y root = right`` for symmetric positive semidefinite `root`."""
-    values, vectors = jnp.linalg.eigh(root)
-    sums = values[:, None] + values[None, :]
-    slack = root.shape[0] * jnp.finfo(root.dtype).eps * jnp.max(jnp.abs(values))
-    regular = sums > slack
-    turned = vectors.T @ right @ vectors
-    solved = jnp.where(regular, turned / jnp.where(regular, sums, 1), 0)
-    return vectors @ solved @ vectors.T
 
+    def solve(_, right):
+        values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(root))
+        sums = values[:, None] + values[None, :]
+        slack = root.shape[0] * jnp.finfo(root.dtype).eps * jnp.max(jnp.abs(values))
+        regular = sums > slack
+        turned = vectors.T @ right @ vectors
+        return vectors @ jnp.where(regular, turned / jnp.where(regular, sums, 1), 0) @ vectors.T
 
-@sylvester.defjvp
-def _sylvester_jvp(primals, tangents):
-    (root, right), (root_tangent, right_tangent) = primals, tangents
-    solution = sylvester(root, right)
-    moved = root_tangent @ solution + solution @ root_tangent
-    return solution, sylvester(root, right_tangent - moved)
+    # Differentiated and transposed as an equation, so that no order meets those of eigh.
+    return jax.lax.custom_linear_solve(lambda Y: root @ Y + Y @ root, right, solve, symmetric=True)
 
 
 def symmetric(matrix: Matrix) -> Matrix:

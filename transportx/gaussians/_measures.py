@@ -49,8 +49,10 @@ class Mixture(eqx.Module):
 
     def __check_init__(self):
         _checks.points("means", self.means)
-        _checks.same_size("weights", self.weights, "means", self.means)
         k, d = self.means.shape
+        if self.weights.shape != (k,):
+            problem = f"has shape {self.weights.shape}"
+            _checks.reject("weights", problem, f"give one number a component, {(k,)}")
         if self.covariances.shape != (k, d, d):
             problem = f"has shape {self.covariances.shape}"
             _checks.reject("covariances", problem, f"give one matrix a component, {(k, d, d)}")

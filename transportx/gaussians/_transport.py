@@ -1,5 +1,6 @@
 """Optimal transport and flow matching between two Gaussians, in closed form."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
@@ -22,8 +23,7 @@ def transport_map(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> AffineMap:
         Peyre and Cuturi, Computational Optimal Transport, 2019, remark 2.31.
     """
     _check(m0, S0, m1, S1)
-    root = sqrtm(S0)
-    middle = sqrtm(symmetric(root @ S1 @ root))
+    root, middle = _roots(S0, S1)
     half = jnp.linalg.solve(root, middle)
     return AffineMap(m0, m1, symmetric(jnp.linalg.solve(root, half.T)))
 
@@ -35,8 +35,7 @@ def bures_squared(S0: Matrix, S1: Matrix) -> Scalar:
     below zero.
     """
     _checks.same_shape("S1", S1, "S0", S0)
-    root = sqrtm(S0)
-    middle = sqrtm(symmetric(root @ S1 @ root))
+    _, middle = _roots(S0, S1)
     distance = jnp.trace(S0) + jnp.trace(S1) - 2 * jnp.trace(middle)
     return jnp.where(distance < 0, 0, distance)
 
@@ -100,6 +99,7 @@ def flow_matching_field(
     alpha_rate, beta_rate, gamma_rate = rates
     identity = jnp.eye(m0.size, dtype=m0.dtype)
     G = jnp.zeros_like(S0) if cross is None else cross
+    _check_square("cross", G, m0.size)
     covariance = alpha**2 * S0 + beta**2 * S1 + alpha * beta * (G + G.T) + gamma**2 * identity
     moving = (
         alpha_rate * alpha * S0
@@ -111,14 +111,29 @@ def flow_matching_field(
     return AffineMap(
         alpha * m0 + beta * m1,
         alpha_rate * m0 + beta_rate * m1,
-        jnp.linalg.solve(covariance, moving.T).T,
+        jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(covariance), True), moving.T).T,
     )
+
+
+def _roots(S0: Matrix, S1: Matrix) -> tuple[Matrix, Matrix]:
+    """The roots of S0 and of S0^1/2 S1 S0^1/2.
+
+    The product is a matrix times its transpose, so that rounding beside its own size is
+    all that can make it indefinite; and a bad `S1` is seen also where `S0` is singular.
+    """
+    root = sqrtm(S0)
+    half = root @ sqrtm(S1)
+    return root, sqrtm(symmetric(half @ half.T))
 
 
 def _check(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> None:
     _checks.batch("m0", m0)
     _checks.same_shape("m1", m1, "m0", m0)
-    for name, matrix in (("S0", S0), ("S1", S1)):
-        if matrix.shape != (m0.size, m0.size):
-            problem = f"has shape {matrix.shape} beside means of {m0.size} coordinates"
-            _checks.reject(name, problem, f"give a {m0.size} x {m0.size} covariance")
+    _check_square("S0", S0, m0.size)
+    _check_square("S1", S1, m0.size)
+
+
+def _check_square(name: str, matrix: Matrix, size: int) -> None:
+    if matrix.shape != (size, size):
+        problem = f"has shape {matrix.shape} beside means of {size} coordinates"
+        _checks.reject(name, problem, f"give a {size} x {size} covariance")

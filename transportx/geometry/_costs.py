@@ -16,10 +16,10 @@ Scalar = Float[Array, ""]
 
 
 def _norm(x: Point) -> Scalar:
-    """Euclidean norm with derivative zero, not NaN, at the origin."""
+    """Euclidean norm with derivative zero, not NaN, at the origin; NaN stays NaN."""
     square = jnp.sum(x * x)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    nonzero = square != 0
+    return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, square, 1)), 0)
 
 
 def _products(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -90,11 +90,11 @@ class PNorm(AbstractPointwiseCost):
     translation_invariant: ClassVar[bool] = True
 
     def __check_init__(self):
-        _checks.positive("p", self.p)
+        _checks.exponent("p", self.p)
 
     def __call__(self, x: Point, y: Point) -> Scalar:
         gap = jnp.abs(x - y)
-        apart = gap > 0
+        apart = gap != 0
         p = jnp.asarray(self.p, x.dtype)
         return jnp.sum(jnp.where(apart, jnp.where(apart, gap, 1) ** p, 0))
 
