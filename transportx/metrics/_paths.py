@@ -96,8 +96,10 @@ def _energy_and_end(field, x0, args, num_steps, solver) -> tuple[Scalar, Float[A
     shape = x0.shape[1:]
 
     def augmented(t, state, args):
-        velocity = field(t, state[:-1].reshape(shape), args).reshape(-1)
-        return jnp.concatenate([velocity, jnp.sum(velocity**2)[None]])
+        x = state[:-1].reshape(shape)
+        velocity = field(t, x, args)
+        _checks.velocity(velocity, x)
+        return jnp.append(velocity, jnp.sum(velocity**2))
 
     flat = x0.reshape(x0.shape[0], -1)
     start = jax.vmap(lambda x: jnp.append(x, jnp.zeros((), x.dtype)))(flat)
