@@ -84,7 +84,7 @@ class Entropic(AbstractCoupling):
 
     Attributes:
         epsilon: Regularisation.
-        relative: Whether epsilon is in units of the batch's mean cost.
+        relative: Whether epsilon is in units of the batch's mean absolute cost.
         cost: What moving a flattened example costs.
         solver: Tolerance and step limit. A plan short of its tolerance is used as it is:
             each target still draws from a distribution over all sources.
@@ -109,7 +109,7 @@ class Entropic(AbstractCoupling):
         geometry = _geometry(x0, x1, self.cost)
         epsilon = jnp.asarray(self.epsilon, x0.dtype)
         if self.relative:
-            epsilon = epsilon * jnp.mean(geometry.map_rows(jnp.mean))
+            epsilon = epsilon * jnp.mean(geometry.map_rows(lambda costs: jnp.mean(jnp.abs(costs))))
         plan = solve(geometry, epsilon=epsilon, solver=self.solver)
         index = jnp.arange(x1.shape[0])
         usable = jnp.all(jnp.isfinite(plan.f))

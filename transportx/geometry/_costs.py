@@ -136,10 +136,16 @@ class Geodesic(AbstractPointwiseCost):
         return 2 * jnp.arctan2(_norm(x - y), _norm(x + y))
 
 
+def _as_pytree(function: Callable[..., Array]) -> Callable[..., Array]:
+    """A plain function as static structure, so that `jit` and `vmap` may return its cost."""
+    plain = jax.tree_util.all_leaves([function])
+    return jax.tree_util.Partial(function) if plain else function
+
+
 class Pointwise(AbstractPointwiseCost):
     """Any callable `function(x, y) -> scalar` as a cost."""
 
-    function: Callable[[Array, Array], Array]
+    function: Callable[[Array, Array], Array] = eqx.field(converter=_as_pytree)
     translation_invariant: ClassVar[bool] = False
 
     def __call__(self, x: Point, y: Point) -> Scalar:

@@ -49,7 +49,7 @@ def _on_host(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     return jax.pure_callback(_scipy_assignment, answer, cost, vmap_method="sequential")
 
 
-def _scipy_assignment(cost: np.ndarray) -> np.ndarray:
+def _scipy_assignment(cost: Array) -> np.ndarray:
     # Imported here: scipy.optimize would add a third to the time of `import transportx`.
     from scipy.optimize import linear_sum_assignment
 
@@ -57,5 +57,7 @@ def _scipy_assignment(cost: np.ndarray) -> np.ndarray:
 
 
 def _on_device(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
-    rows, columns = optax.assignment.hungarian_algorithm(cost)
+    # With 64-bit numbers on, optax mixes dtypes, which strict promotion would refuse.
+    with jax.numpy_dtype_promotion("standard"):
+        rows, columns = optax.assignment.hungarian_algorithm(cost)
     return jnp.zeros(cost.shape[0], jnp.int32).at[rows].set(columns.astype(jnp.int32))

@@ -4,7 +4,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
@@ -63,14 +62,14 @@ class EntropicPlan(eqx.Module):
     @property
     def value(self) -> Scalar:
         """Dual objective at the potentials: a lower bound on the regularised optimum."""
-        mass = jnp.sum(jnp.exp(self._log_source_marginal()))
+        mass = jnp.sum(self._source_marginal())
         excess = mass - jnp.sum(self.a) * jnp.sum(self.b)
         return jnp.sum(self.a * self.f) + jnp.sum(self.b * self.g) - self.epsilon * excess
 
     def matrix(self) -> Float[Array, "n m"]:
         """The plan itself, n m numbers."""
         return self.geometry.map_rows(
-            lambda costs, f, a: a * self.b * jnp.exp((f + self.g - costs) / self.epsilon),
+            lambda costs, f, a: a * self.b * _exp((f + self.g - costs) / self.epsilon),
             self.f,
             self.a,
         )
@@ -83,9 +82,9 @@ class EntropicPlan(eqx.Module):
             jr.split(key, self.b.size),
         )
 
-    def _log_source_marginal(self) -> Float[Array, " n"]:
+    def _source_marginal(self) -> Float[Array, " n"]:
         soft = _soft_transform(self.geometry, self.g, self.b, self.epsilon)
-        return jnp.log(self.a) + (self.f - soft) / self.epsilon
+        return self.a * _exp((self.f - soft) / self.epsilon)
 
 
 def solve(
@@ -152,7 +151,7 @@ def _iterate(geometry, a, b, epsilon, solver):
         f = source_update(g)
         # Rows of the plan (f, g) are exact; its columns are b exp((g - update) / epsilon).
         update = _soft_transform(geometry.T, f, a, epsilon)
-        error = jnp.sum(b * jnp.abs(jnp.expm1((g - update) / epsilon))) / mass
+        error = _column_error(b, g, update, epsilon) / mass
         return jax.lax.cond(
             error <= solver.tol,
             lambda: (f, g, error, step + 1),
@@ -166,16 +165,32 @@ def _iterate(geometry, a, b, epsilon, solver):
     start = jnp.zeros_like(a), jnp.zeros_like(b), jnp.full_like(mass, jnp.inf), jnp.array(0)
     _, g, _, steps = jax.lax.while_loop(unfinished, body, start)
     f = source_update(g)
-    columns = jnp.exp((g - _soft_transform(geometry.T, f, a, epsilon)) / epsilon)
-    return f, g, jnp.sum(b * jnp.abs(columns - 1)) / mass, steps
+    update = _soft_transform(geometry.T, f, a, epsilon)
+    return f, g, _column_error(b, g, update, epsilon) / mass, steps
+
+
+def _column_error(b, g, update, epsilon):
+    """L1 distance of the columns' mass from b; a zero weight counts for nothing."""
+    return jnp.sum(jnp.where(b == 0, 0, b * jnp.abs(jnp.expm1((g - update) / epsilon))))
 
 
 def _soft_transform(
     geometry: AbstractGeometry, g: Float[Array, " m"], b: Float[Array, " m"], epsilon: Scalar
 ) -> Float[Array, " n"]:
     """f_i = -epsilon log sum_j b_j exp((g_j - C_ij) / epsilon)."""
-    scores = g / epsilon + jnp.log(b)
-    return geometry.map_rows(lambda costs: -epsilon * logsumexp(scores - costs / epsilon))
+
+    def row(costs):
+        # Not by log b: its derivative, and the product with an overflow, are NaN at zero.
+        scores = (g - costs) / epsilon
+        peak = jax.lax.stop_gradient(jnp.max(jnp.where(b == 0, -jnp.inf, scores)))
+        return -epsilon * (peak + jnp.log(jnp.sum(b * _exp(scores - peak))))
+
+    return geometry.map_rows(row)
+
+
+def _exp(exponent: Array) -> Array:
+    """exp, kept finite: large exponents belong to entries of weight zero."""
+    return jnp.exp(jnp.minimum(exponent, jnp.log(jnp.finfo(exponent.dtype).max) - 1))
 
 
 def _weights(name, weights, size, dtype):

@@ -7,6 +7,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
 
+# Positions in order, and the share of the mass up to each.
+Steps = tuple[Float[Array, " _"], Float[Array, " _"]]
+
 
 def wasserstein_1d(
     x: Float[Array, " n"],
@@ -14,7 +17,7 @@ def wasserstein_1d(
     a: Float[Array, " n"] | None = None,
     b: Float[Array, " m"] | None = None,
     *,
-    p: float = 2,
+    p: int | float = 2,
 ) -> Float[Array, ""]:
     r"""W_p between two weighted sets of the line, exactly.
 
@@ -42,21 +45,8 @@ def wasserstein_1d(
     References:
         Peyre and Cuturi, Computational Optimal Transport, 2019, remark 2.30.
     """
-    if p < 1:
-        _checks.reject("p", f"is {p}", "give an exponent of at least 1")
-    x, a = _sorted_measure("x", x, "a", a)
-    y, b = _sorted_measure("y", y, "b", b)
-    levels_x, levels_y = jnp.cumsum(a), jnp.cumsum(b)
-    levels = jnp.sort(jnp.concatenate([levels_x[:-1], levels_y[:-1], jnp.ones(1, a.dtype)]))
-    steps = jnp.diff(levels, prepend=jnp.zeros(1, a.dtype))
-    middles = levels - steps / 2
-    quantile_x = x[jnp.minimum(jnp.searchsorted(levels_x, middles), x.size - 1)]
-    quantile_y = y[jnp.minimum(jnp.searchsorted(levels_y, middles), y.size - 1)]
-    gap = jnp.abs(quantile_x - quantile_y)
-    power = jnp.sum(steps * gap**p)
-    positive = power > 0
-    root = jnp.where(positive, power, 1) ** (1 / p)
-    return jnp.where(positive, root, 0 * power)
+    _checks.exponent("p", p)
+    return _root(_power_1d(_quantiles("x", x, "a", a), _quantiles("y", y, "b", b), p), p)
 
 
 def sliced_wasserstein(
@@ -65,7 +55,7 @@ def sliced_wasserstein(
     *,
     key: PRNGKeyArray,
     num_projections: int = 128,
-    p: float = 2,
+    p: int | float = 2,
 ) -> Float[Array, ""]:
     r"""Sliced W_p: the p-mean of W_p over `num_projections` random directions.
 
@@ -82,30 +72,59 @@ def sliced_wasserstein(
     _checks.points("y", y)
     _checks.same_dimension("y", y, "x", x)
     _checks.count("num_projections", num_projections)
+    _checks.exponent("p", p)
     directions = jr.normal(key, (num_projections, x.shape[1]), x.dtype)
     directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
     def along(direction):
-        return wasserstein_1d(_project(x, direction), _project(y, direction), p=p) ** p
+        along_x, along_y = _project(x, direction), _project(y, direction)
+        return _power_1d(
+            _quantiles("x", along_x, "a", None), _quantiles("y", along_y, "b", None), p
+        )
 
-    return jnp.mean(jax.lax.map(along, directions)) ** (1 / p)
+    return _root(jnp.mean(jax.lax.map(along, directions)), p)
 
 
 def _project(points: Float[Array, "n d"], direction: Float[Array, " d"]) -> Float[Array, " n"]:
     return jnp.matmul(points, direction, precision=jax.lax.Precision.HIGHEST)
 
 
-def _sorted_measure(
-    name: str, x: Float[Array, " n"], weights_name: str, weights: Float[Array, " n"] | None
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Positions in order with their weights, which sum to one."""
+def _power_1d(x: Steps, y: Steps, p: int | float) -> Float[Array, ""]:
+    """W_p^p between two quantile functions."""
+    (at_x, levels_x), (at_y, levels_y) = x, y
+    levels = jnp.concatenate([levels_x, levels_y])
+    order = jnp.argsort(levels)
+    steps = jnp.diff(levels[order], prepend=jnp.zeros(1, levels.dtype))
+    # On each step, the first point of either set whose level has not been passed.
+    of_x = (order < at_x.size).astype(order.dtype)
+    passed_x = jnp.cumsum(of_x) - of_x
+    passed_y = jnp.arange(order.size) - passed_x
+    last_x, last_y = at_x.size - 1, at_y.size - 1
+    gap = at_x[jnp.minimum(passed_x, last_x)] - at_y[jnp.minimum(passed_y, last_y)]
+    return jnp.sum(steps * jnp.abs(gap) ** p)
+
+
+def _root(power: Float[Array, ""], p: int | float) -> Float[Array, ""]:
+    """power^(1/p), with derivative zero at zero; NaN stays NaN."""
+    nonzero = power != 0
+    return jnp.where(nonzero, jnp.where(nonzero, power, 1) ** (1 / p), 0)
+
+
+def _quantiles(name: str, x: Array, weights_name: str, weights: Array | None) -> Steps:
+    """Positions in order, and the share of mass up to each: the last is one exactly."""
     if x.ndim != 1 or x.size == 0:
         _checks.reject(name, f"has shape {x.shape}", "give at least one position, shape (n,)")
     _checks.floating(name, x)
     if weights is None:
-        return jnp.sort(x), jnp.full(x.shape, 1 / x.size, x.dtype)
+        return jnp.sort(x), jnp.arange(1, x.size + 1, dtype=x.dtype) / x.size
     _checks.same_shape(weights_name, weights, name, x)
+    _checks.floating(weights_name, weights)
     order = jnp.argsort(x)
     usable = jnp.all(weights >= 0) & (jnp.sum(weights) > 0)
     weights = jnp.where(usable, weights, jnp.nan)[order]
-    return x[order], weights / jnp.sum(weights)
+    masses = jnp.cumsum(weights)
+    levels = masses / masses[-1]
+    # Sums and quotients may move by rounding also where the weight is zero: hold them there.
+    held = jax.lax.cummax(jnp.where(weights == 0, 0, masses))
+    exact = jnp.where(held == held[-1], 1, held / held[-1])
+    return x[order], levels + jax.lax.stop_gradient(exact - levels)

@@ -1,0 +1,270 @@
+"""Couplings: every property over the table; each law against brute force or its plan."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.stats
+
+import transportx as tx
+from tests.tables import COUPLINGS
+
+every_coupling = pytest.mark.parametrize("coupling", COUPLINGS.values(), ids=COUPLINGS.keys())
+one_to_one = pytest.mark.parametrize("name", ["independent", "assignment"])
+
+
+def batches(b=6, shape=(2,), n=None, dtype=jnp.float64):
+    keys = jr.split(jr.key(b), 2)
+    n = b if n is None else n
+    return jr.normal(keys[0], (n, *shape), dtype), 0.5 + jr.normal(keys[1], (b, *shape), dtype)
+
+
+def squared_distances(x0, x1):
+    x0, x1 = np.asarray(x0).reshape(len(x0), -1), np.asarray(x1).reshape(len(x1), -1)
+    return np.sum((x0[:, None] - x1[None, :]) ** 2, axis=-1)
+
+
+# Every coupling
+
+
+@every_coupling
+@pytest.mark.parametrize("shape", [(2,), (1,), (3, 4), ()])
+def test_targets_are_used_once_and_sources_are_in_range(coupling, shape):
+    x0, x1 = batches(shape=shape)
+    i0, i1 = jax.jit(coupling)(x0, x1, key=jr.key(0))
+    assert i0.shape == i1.shape == (6,)
+    assert jnp.issubdtype(i0.dtype, jnp.integer)
+    assert sorted(i1.tolist()) == list(range(6))
+    assert set(i0.tolist()) <= set(range(6))
+
+
+@one_to_one
+def test_one_to_one_couplings_use_every_source_once(name):
+    i0, _ = COUPLINGS[name](*batches(), key=jr.key(0))
+    assert sorted(i0.tolist()) == list(range(6))
+
+
+@every_coupling
+def test_jit_vmap_and_loop_pair_alike(coupling):
+    x0, x1 = (
+        jnp.stack(parts) for parts in zip(batches(), (batches()[1], batches()[0]), strict=True)
+    )
+    keys = jr.split(jr.key(0), 2)
+    loop = [coupling(x0[k], x1[k], key=keys[k]) for k in range(2)]
+    batch = jax.jit(jax.vmap(lambda x0, x1, key: coupling(x0, x1, key=key)))(x0, x1, keys)
+    for found, expected in zip(batch, zip(*loop, strict=True), strict=True):
+        np.testing.assert_array_equal(found, jnp.stack(expected))
+
+
+@every_coupling
+def test_images_are_paired_as_their_flat_vectors(coupling):
+    x0, x1 = batches(shape=(3, 4))
+    images = coupling(x0, x1, key=jr.key(0))
+    flat = coupling(x0.reshape(6, 12), x1.reshape(6, 12), key=jr.key(0))
+    for one, other in zip(images, flat, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@every_coupling
+def test_float32_batches_pair_as_float64_ones(coupling):
+    x0, x1 = batches()
+    pair = jax.jit(coupling)
+    single = pair(x0.astype(jnp.float32), x1.astype(jnp.float32), key=jr.key(0))
+    double = pair(x0, x1, key=jr.key(0))
+    np.testing.assert_array_equal(single[1], double[1])
+    if not isinstance(coupling, tx.couplings.Entropic):  # whose draws differ with the dtype
+        np.testing.assert_array_equal(single[0], double[0])
+
+
+@every_coupling
+def test_coupled_points_differentiate_and_indices_stand_still(coupling):
+    x0, x1 = batches()
+    i0, i1 = jax.jit(coupling)(x0, x1, key=jr.key(0))
+
+    def cost(x0, x1):
+        i0, i1 = coupling(x0, x1, key=jr.key(0))
+        return jnp.sum((x0[i0] - x1[i1]) ** 2)
+
+    found = jax.jit(jax.grad(cost, argnums=(0, 1)))(x0, x1)
+    gaps = 2 * (np.asarray(x0)[i0] - np.asarray(x1)[i1])
+    expected = np.zeros((6, 2)), np.zeros((6, 2))
+    np.add.at(expected[0], np.asarray(i0), gaps)
+    np.add.at(expected[1], np.asarray(i1), -gaps)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-13)
+    # Forward mode, which goes through the callback and the loop: x0 moves, indices do not.
+    _, tangent = jax.jit(lambda x0: jax.jvp(lambda x0: cost(x0, x1), (x0,), (jnp.ones_like(x0),)))(
+        x0
+    )
+    np.testing.assert_allclose(tangent, gaps.sum(), rtol=1e-12)
+
+
+@every_coupling
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_bad_point_stays_visible(coupling, bad, side):
+    batch = list(batches())
+    batch[side] = batch[side].at[4, 1].set(bad)
+    i0, i1 = jax.jit(coupling)(*batch, key=jr.key(0))
+    pairs = batch[0][i0], batch[1][i1]
+    assert not jnp.isfinite(pairs[side]).all()
+    assert jnp.isfinite(pairs[1 - side]).all()
+
+
+@every_coupling
+def test_a_batch_of_one_pairs_with_itself(coupling):
+    i0, i1 = coupling(*batches(b=1), key=jr.key(0))
+    np.testing.assert_array_equal(i0, [0])
+    np.testing.assert_array_equal(i1, [0])
+
+
+@every_coupling
+def test_coinciding_points_pair_without_failing(coupling):
+    x = jnp.ones((4, 2))
+    i0, i1 = coupling(x, x, key=jr.key(0))
+    assert set(i0.tolist()) <= set(range(4))
+    assert sorted(i1.tolist()) == list(range(4))
+
+
+# Assignment
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (2, 2)])
+def test_assignment_has_the_least_cost_of_all_permutations(shape):
+    x0, x1 = batches(shape=shape)
+    i0, i1 = tx.couplings.Assignment()(x0, x1, key=jr.key(0))
+    costs = squared_distances(x0, x1)
+    least = min(costs[list(p), range(6)].sum() for p in itertools.permutations(range(6)))
+    np.testing.assert_allclose(costs[i0, i1].sum(), least, rtol=1e-12)
+
+
+def test_assignment_minds_which_point_is_the_source_of_an_asymmetric_cost():
+    x0, x1 = batches(b=5, shape=(1,))
+    cost = tx.geometry.Pointwise(lambda x, y: jnp.sum(jnp.exp(x - 2 * y) + (x + y) ** 2))
+    i0, i1 = tx.couplings.Assignment(cost)(x0, x1, key=jr.key(0))
+    costs = np.array([[cost(x, y) for y in x1] for x in x0])
+    totals = [costs[list(p), range(5)].sum() for p in itertools.permutations(range(5))]
+    np.testing.assert_allclose(costs[i0, i1].sum(), min(totals), rtol=1e-12)
+
+
+def test_assignment_on_the_line_is_monotone():
+    x0, x1 = batches(b=20, shape=(1,))
+    i0, i1 = tx.couplings.Assignment()(x0, x1, key=jr.key(0))
+    np.testing.assert_array_equal(jnp.argsort(x0[i0, 0]), jnp.argsort(x1[i1, 0]))
+
+
+# Entropic
+
+
+def draws(coupling, x0, x1, num):
+    """How often each source went with each target, over many keys."""
+    pair = jax.jit(jax.vmap(lambda key: coupling(x0, x1, key=key)))
+    i0, i1 = (np.asarray(index) for index in pair(jr.split(jr.key(0), num)))
+    counts = np.zeros((len(x0), len(x1)))
+    np.add.at(counts, (i0, i1), 1)
+    return counts
+
+
+@pytest.mark.parametrize("sizes", [(8, 5), (4, 6)])
+def test_entropic_draws_sources_from_the_plan_given_the_target(sizes):
+    n, b = sizes
+    x0, x1 = batches(b=b, n=n)
+    solver = tx.ot.Sinkhorn(tol=1e-8)
+    coupling = tx.couplings.Entropic(0.7, relative=False, solver=solver)
+    num = 4000
+    found = draws(coupling, x0, x1, num) / num
+    plan = tx.ot.solve(tx.geometry.PointCloud(x0, x1), epsilon=0.7, solver=solver).matrix()
+    expected = np.asarray(plan / jnp.sum(plan, axis=0, keepdims=True))
+    # Five binomial standard deviations, and one draw for probabilities near zero.
+    deviation = np.sqrt(expected * (1 - expected) / num)
+    assert (np.abs(found - expected) <= 5 * deviation + 1 / num).all()
+
+
+def test_entropic_with_a_huge_epsilon_is_independent():
+    x0, x1 = batches(n=5)
+    counts = draws(tx.couplings.Entropic(1e6), x0, x1, 500)
+    # With a fixed key this is one draw: it fails for one key in a thousand.
+    assert scipy.stats.chisquare(counts.ravel()).pvalue > 1e-3
+
+
+def test_entropic_with_a_small_epsilon_is_the_assignment():
+    x0, x1 = batches(b=8)
+    solver = tx.ot.Sinkhorn(tol=1e-6, max_steps=20_000)
+    i0, i1 = tx.couplings.Entropic(1e-3, solver=solver)(x0, x1, key=jr.key(0))
+    j0, j1 = tx.couplings.Assignment()(x0, x1, key=jr.key(0))
+    assert dict(zip(i1.tolist(), i0.tolist(), strict=True)) == dict(
+        zip(j1.tolist(), j0.tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("cost", [tx.geometry.SquaredEuclidean(), tx.geometry.Dot()])
+def test_relative_epsilon_is_in_units_of_the_mean_size_of_the_costs(cost):
+    x0, x1 = batches(n=4)
+    scale = float(np.mean(np.abs(tx.geometry.PointCloud(x0, x1, cost).matrix())))
+    relative = jax.jit(tx.couplings.Entropic(0.3, cost=cost))
+    absolute = jax.jit(tx.couplings.Entropic(0.3 * scale, relative=False, cost=cost))
+    for seed in range(5):
+        key = jr.key(seed)
+        np.testing.assert_array_equal(relative(x0, x1, key=key)[0], absolute(x0, x1, key=key)[0])
+    # Scaling both clouds scales the costs: relative draws stay as they are.
+    np.testing.assert_array_equal(
+        relative(10 * x0, 10 * x1, key=jr.key(0))[0], relative(x0, x1, key=jr.key(0))[0]
+    )
+
+
+def test_epsilon_of_entropic_may_be_traced():
+    x0, x1 = batches()
+    traced = jax.jit(lambda e: tx.couplings.Entropic(e)(x0, x1, key=jr.key(3)))(jnp.array(0.4))
+    fixed = tx.couplings.Entropic(0.4)(x0, x1, key=jr.key(3))
+    np.testing.assert_array_equal(traced[0], fixed[0])
+
+
+@every_coupling
+def test_keys_matter_to_entropic_alone(coupling):
+    x0, x1 = batches(b=30)
+    pair = jax.jit(coupling)
+    first, again, other = (pair(x0, x1, key=jr.key(seed))[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert bool((first != other).any()) == isinstance(coupling, tx.couplings.Entropic)
+
+
+# Refusals
+
+B = jnp.ones((3, 2))
+KEY = jr.key(0)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@every_coupling
+@pytest.mark.parametrize(
+    ("x0", "x1", "message"),
+    [
+        (B, jnp.ones((3, 4)), "`x1`.*`x0`.*one shape"),
+        (B, jnp.ones((3, 2, 1)), "`x1`.*`x0`.*one shape"),
+        (jnp.ones((0, 2)), B, "`x0`.*at least one example"),
+        (B, jnp.ones((0, 2)), "`x1`.*at least one example"),
+        (jnp.array(1.0), B, "`x0`.*at least one example"),
+        (jnp.ones((3, 2), jnp.int32), B, "`x0` has dtype int32.*convert"),
+        (B, jnp.ones((3, 2), bool), "`x1` has dtype bool.*convert"),
+    ],
+)
+def test_bad_batches_are_refused_with_their_cure(coupling, x0, x1, message):
+    with pytest.raises(ValueError, match=message):
+        coupling(x0, x1, key=KEY)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@one_to_one
+def test_one_to_one_couplings_refuse_unequal_sizes(name):
+    with pytest.raises(ValueError, match="`x1` has 3 examples but `x0` has 4.*as many"):
+        COUPLINGS[name](jnp.ones((4, 2)), B, key=KEY)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("epsilon", [0.0, -1, float("nan")])
+def test_entropic_refuses_an_epsilon_that_is_not_positive(epsilon):
+    with pytest.raises(ValueError, match=f"`epsilon` is {epsilon}.*positive number"):
+        tx.couplings.Entropic(epsilon)
