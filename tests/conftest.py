@@ -3,6 +3,9 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# jaxlib's batched LAPACK kernels wait inside the thread pool for tasks of the same pool; two
+# at once were seen to block a pool of two threads for ever. More threads leave one free.
+os.environ.setdefault("NPROC", "8")
 
 import jax
 import jaxtyping
@@ -19,3 +22,10 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Compiled programs of a finished file are of no use to the next: keep memory bounded."""
+    yield
+    jax.clear_caches()
