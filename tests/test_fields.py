@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import transportx as tx
 from tests import tables
-from tests.derivatives import assert_derivatives
+from tests.differences import check_derivatives
 
 
 def away_from_zero(field):
@@ -56,14 +56,15 @@ def test_vmap_is_a_loop(field, x, args):
 
 @every_field
 def test_field_differentiates_in_time_and_point(field, x, args):
-    assert_derivatives(lambda t, x: field(t, x, args), T, x)
+    # A small step: few of selu's kinks are crossed.
+    check_derivatives(lambda t, x: field(t, x, args), T, x, step=1e-5)
 
 
 @every_field
 def test_field_differentiates_in_its_parameters(field, x, args):
     arrays, static = eqx.partition(field, eqx.is_inexact_array)
     # A small step keeps covariances positive and weights non-negative.
-    assert_derivatives(lambda a: eqx.combine(a, static)(T, x, args), arrays)
+    check_derivatives(lambda a: eqx.combine(a, static)(T, x, args), arrays, step=1e-5)
 
 
 @every_field
@@ -87,12 +88,12 @@ def test_hutchinson_averages_to_the_divergence(field, x, args):
     def estimate(key):
         return tx.fields.hutchinson_divergence(field, T, x, args, key=key)
 
-    estimates = jax.jit(lambda keys: jax.lax.map(estimate, keys, batch_size=256))(
-        jr.split(jr.key(32), 2048)
+    estimates = jax.jit(lambda keys: jax.lax.map(estimate, keys, batch_size=64))(
+        jr.split(jr.key(32), 512)
     )
     error = jnp.mean(estimates) - tx.fields.divergence(field, T, x, args)
     # Rounding, for fields with a diagonal Jacobian, whose every estimate is exact.
-    assert abs(error) <= 4 * jnp.std(estimates) / jnp.sqrt(2048) + 1e-12
+    assert abs(error) <= 4 * jnp.std(estimates) / jnp.sqrt(512) + 1e-12
 
 
 def test_hutchinson_has_its_documented_variance_and_averages_its_probes():
@@ -141,7 +142,7 @@ def test_guidance_scale_may_be_traced_and_differentiated():
     def guided(scale):
         return tx.fields.Guided(labelled, scale=scale, null_label=3)(T, x, label)
 
-    assert_derivatives(guided, jnp.array(1.7))
+    check_derivatives(guided, jnp.array(1.7))
     assert guided(jnp.float32(1.7)).dtype == jnp.float64
 
 
@@ -167,7 +168,8 @@ def mlp(**changes):
 
 def dit(**changes):
     sizes = {"shape": (4, 6, 2), "patch": 2, "width": 8, "depth": 1, "heads": 2} | changes
-    return tx.fields.DiT(**sizes, key=jr.key(0))
+    # Compiled: one by one, the operations of a new network take seconds.
+    return eqx.filter_jit(lambda: tx.fields.DiT(**sizes, key=jr.key(0)))()
 
 
 IMAGE = jnp.zeros((4, 6, 2))

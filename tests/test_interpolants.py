@@ -9,7 +9,7 @@ from scipy.integrate import quad
 
 import transportx as tx
 from tests import tables
-from tests.derivatives import assert_derivatives
+from tests.differences import check_derivatives
 
 EPS = float(jnp.finfo(jnp.float64).eps)
 
@@ -86,7 +86,7 @@ def test_jit_and_vmap_change_nothing(path, ends):
 @every_path
 def test_velocity_differentiates_in_time_points_and_parameters(path, ends):
     values = jax.tree.map(jnp.asarray, path)
-    assert_derivatives(lambda path, *inputs: path(*inputs), values, jnp.array(0.4), *ends)
+    check_derivatives(lambda path, *inputs: path(*inputs), values, jnp.array(0.4), *ends)
 
 
 @every_path

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 import transportx as tx
 from tests import tables
-from tests.derivatives import assert_derivatives
+from tests.differences import check_derivatives
 
 X, Y = jr.normal(jr.key(90), (40, 3)), 1.5 * jr.normal(jr.key(91), (40, 3)) + 1
 ENDS = tables._ends(3)
@@ -115,9 +115,8 @@ def test_sampling_floor_of_the_mmd_is_as_documented():
 
 def test_sampling_floor_of_wasserstein2_falls_like_one_over_the_dimension():
     def floor(n):
-        keys = jr.split(jr.key(95), 20)
-        pairs = [jr.normal(key, (2, n, 8)) for key in keys]
-        return np.mean([float(tx.metrics.wasserstein2(*pair)) for pair in pairs])
+        clouds = jr.normal(jr.key(95), (20, 2, n, 8))
+        return jnp.mean(jax.jit(jax.vmap(lambda pair: tx.metrics.wasserstein2(*pair)))(clouds))
 
     # n^(-1/8): the exponent, measured over a factor of eight, still drifts a little.
     assert np.isclose(np.log(floor(64) / floor(512)) / np.log(8), 1 / 8, atol=0.03)
@@ -140,11 +139,11 @@ def test_one_nan_makes_the_distance_nan(metric):
 
 @every_metric
 def test_metrics_differentiate_in_both_clouds(metric):
-    assert_derivatives(metric, X, Y)
+    check_derivatives(metric, X, Y)
 
 
 def test_mmd_differentiates_in_its_bandwidth():
-    assert_derivatives(lambda h: tx.metrics.mmd(X, Y, bandwidth=h), jnp.array(1.3))
+    check_derivatives(lambda h: tx.metrics.mmd(X, Y, bandwidth=h), jnp.array(1.3))
 
 
 @every_metric
@@ -176,7 +175,7 @@ def test_optimal_flow_is_straight():
 def test_flow_of_matched_gaussians_costs_more_and_bends():
     field = tx.fields.GaussianField(*ENDS)
     options = {"num_steps": 30, "solver": diffrax.Tsit5()}
-    least = tx.metrics.path_energy(optimal_field, STARTS, num_steps=10)
+    least = tx.gaussians.wasserstein2_squared(*ENDS)
     assert tx.metrics.path_energy(field, STARTS, **options) > least + 1e-3
     assert tx.metrics.straightness(field, STARTS, **options) > 1e-3
 
@@ -223,8 +222,12 @@ def test_normalized_path_energy_is_the_relative_excess():
 
 def test_path_metrics_differentiate_in_field_and_start():
     field = tables.in_float64(tx.fields.MLP(3, 6, 1, key=jr.key(97)))
-    for metric in (tx.metrics.path_energy, tx.metrics.straightness):
-        assert_derivatives(lambda f, x, m=metric: m(f, x, num_steps=5), field, X, forward=False)
+
+    def bend(field, x0):
+        return tx.metrics.straightness(field, x0, num_steps=5)
+
+    # A small step: few of selu's kinks are crossed.
+    check_derivatives(bend, field, X, step=1e-5, forward=False)
 
 
 def metric_of(name, *arrays, **options):

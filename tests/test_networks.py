@@ -17,9 +17,14 @@ SHAPE, PATCH = (4, 6, 2), 2
 
 @pytest.fixture(scope="module")
 def dit():
-    return in_float64(
-        tx.fields.DiT(SHAPE, patch=PATCH, width=16, depth=2, heads=4, num_labels=3, key=jr.key(40))
-    )
+    # Compiled: one by one, the operations of a new network take seconds.
+    @eqx.filter_jit
+    def make():
+        return tx.fields.DiT(
+            SHAPE, patch=PATCH, width=16, depth=2, heads=4, num_labels=3, key=jr.key(40)
+        )
+
+    return in_float64(make())
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +105,14 @@ def test_dit_follows_label_time_and_the_absence_of_a_label(trained):
 
 
 def test_dit_without_labels_ignores_args():
-    field = tx.fields.DiT(SHAPE, patch=2, width=8, depth=1, heads=2, key=jr.key(0))
-    x = image(43)
-    field, x = in_float64(field), x
-    assert jnp.array_equal(field(T, x, jnp.array(2)), field(T, x))
+    def outputs(x):
+        field = tx.fields.DiT(SHAPE, patch=2, width=8, depth=1, heads=2, key=jr.key(0))
+        field = eqx.tree_at(lambda f: f.project.weight, in_float64(field), jnp.ones((8, 8)))
+        return field(T, x, jnp.array(2)), field(T, x)
+
+    labelled, plain = jax.jit(outputs)(image(43))
+    assert jnp.array_equal(labelled, plain)
+    assert jnp.any(plain != 0)
 
 
 def test_without_attention_each_patch_answers_for_its_own_pixels(dit, trained):
@@ -131,8 +140,10 @@ def test_patches_without_positions_are_a_set(trained):
 
 def test_compile_size_of_a_dit_does_not_grow_with_depth():
     def size(depth):
-        field = tx.fields.DiT(SHAPE, patch=2, width=8, depth=depth, heads=2, key=jr.key(0))
-        field = in_float64(field)
-        return len(str(jax.make_jaxpr(lambda x: field(T, x))(image(43))).splitlines())
+        def make_and_call(x):
+            field = tx.fields.DiT(SHAPE, patch=2, width=8, depth=depth, heads=2, key=jr.key(0))
+            return in_float64(field)(T, x)
+
+        return len(str(jax.make_jaxpr(make_and_call)(jnp.zeros(SHAPE))).splitlines())
 
     assert size(2) == size(8)
