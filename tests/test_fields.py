@@ -62,7 +62,8 @@ def test_field_differentiates_in_time_and_point(field, x, args):
 
 @every_field
 def test_field_differentiates_in_its_parameters(field, x, args):
-    arrays, static = eqx.partition(field, eqx.is_inexact_array)
+    arrays, static = eqx.partition(field, eqx.is_inexact_array_like)
+    arrays = jax.tree.map(jnp.asarray, arrays)
     # A small step keeps covariances positive and weights non-negative.
     check_derivatives(lambda a: eqx.combine(a, static)(T, x, args), arrays, step=1e-5)
 
