@@ -76,6 +76,6 @@ def _two_moons(num: int, noise: float, key: PRNGKeyArray) -> Float[Array, "n 2"]
 
 def _ring(num: int, radius: float, deviation: float, key: PRNGKeyArray) -> Float[Array, "n 2"]:
     centre_key, noise_key = jr.split(key)
-    angle = jnp.pi / 4 * jr.randint(centre_key, (num,), 0, 8).astype(jnp.float32)
+    angle = jnp.pi / 4 * jnp.floor(8 * jr.uniform(centre_key, (num,)))
     centres = radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
     return centres + deviation * jr.normal(noise_key, (num, 2))
