@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from transportx import _checks
 
 # Of the mean reduced cost, coarse to fine.
-_RELATIVE_EPSILONS = (0.05, 0.01, 0.002)
+_RELATIVE_EPSILONS = (0.03, 0.003)
 _STEPS_EACH = 20
 
 
