@@ -57,7 +57,7 @@ def _on_host(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
 
 
 def _scipy_assignment(cost: Array, rows: Array, columns: Array) -> np.ndarray:
-    # Imported here: scipy.optimize would add a third to the time of `import transportx`.
+    # Imported here, so that `import transportx` does not wait for scipy.optimize.
     from scipy.optimize import linear_sum_assignment
 
     # In float64, so that the potentials' rounding cannot change which matching is best.
