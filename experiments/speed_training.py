@@ -11,8 +11,8 @@ The bare loop is one `lax.scan` of plain functions and arrays. Also timed: compi
 training step of configs/digits.toml. Needs the extra `peers`.
 """
 
+import functools
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ from scipy.optimize import linear_sum_assignment
 
 import transportx as tx
 from experiments import config as configs
-from experiments import peers, points, problem
+from experiments import peers, points, problem, timing
 from experiments.command import UserError, exit_cleanly, parser_for
 from experiments.runs import environment
 
@@ -101,17 +101,12 @@ def bare(exact: bool) -> Runner:
 
 
 def measure(runners: dict[str, Runner], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Steps a second of each, once a round, in an order that rotates."""
-    rates: dict[str, list[float]] = {name: [] for name in runners}
-    for run in runners.values():
-        run(steps)
-    names = list(runners)
-    for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = time.perf_counter()
-            runners[name](steps)
-            rates[name].append(steps / (time.perf_counter() - start))
-    return rates
+    """Steps a second of each, once a round, after a run that compiles."""
+    runs = {name: functools.partial(run, steps) for name, run in runners.items()}
+    for run in runs.values():
+        run()
+    taken = timing.measure(runs, rounds)
+    return {name: [steps / seconds for seconds in each] for name, each in taken.items()}
 
 
 def compile_seconds(path: Path) -> float:
@@ -127,11 +122,6 @@ def compile_seconds(path: Path) -> float:
     return cold - first_step()
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def compare(rounds: int, steps: int) -> dict[str, Any]:
     """Rates and ratios for both couplings."""
     couplings = {
@@ -145,11 +135,11 @@ def compare(rounds: int, steps: int) -> dict[str, Any]:
         runners = {"transportx": ours(coupling), "bare": bare(exact), "torchcfm": torchcfm}
         rates = measure(runners, rounds, steps // 4 if exact else steps)
         ratios = {
-            peer: spread([a / b for a, b in zip(rates["transportx"], rates[peer], strict=True)])
+            peer: timing.spread(timing.ratios(rates["transportx"], rates[peer]))
             for peer in ("torchcfm", "bare")
         }
         table[name] = {
-            "steps_per_second": {peer: spread(values) for peer, values in rates.items()},
+            "steps_per_second": {peer: timing.spread(values) for peer, values in rates.items()},
             "ratio": ratios,
         }
     return table

@@ -8,6 +8,12 @@ A new closed form is a function of means and covariances, tested against samplin
 numerical solve.
 """
 
+from transportx.gaussians._bridge import bridge as bridge
+from transportx.gaussians._bridge import bridge_drift as bridge_drift
+from transportx.gaussians._entropic import EntropicGaussianPlan as EntropicGaussianPlan
+from transportx.gaussians._entropic import Quadratic as Quadratic
+from transportx.gaussians._entropic import entropic_plan as entropic_plan
+from transportx.gaussians._entropic import sinkhorn_divergence as sinkhorn_divergence
 from transportx.gaussians._matrices import sqrtm as sqrtm
 from transportx.gaussians._measures import AffineMap as AffineMap
 from transportx.gaussians._measures import Mixture as Mixture
@@ -18,3 +24,6 @@ from transportx.gaussians._transport import geodesic as geodesic
 from transportx.gaussians._transport import transport_map as transport_map
 from transportx.gaussians._transport import wasserstein2 as wasserstein2
 from transportx.gaussians._transport import wasserstein2_squared as wasserstein2_squared
+from transportx.gaussians._unbalanced import UnbalancedGaussianPlan as UnbalancedGaussianPlan
+from transportx.gaussians._unbalanced import entropic_unbalanced as entropic_unbalanced
+from transportx.gaussians._unbalanced import unbalanced as unbalanced

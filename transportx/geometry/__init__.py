@@ -2,8 +2,9 @@
 
 A *cost* says what it takes to move one point to another. A *geometry* is all the costs
 between two weighted sets: `CostMatrix` holds them, `PointCloud` computes them, in tiles
-where they would not fit. Algorithms see only `AbstractGeometry.map_rows`, so dense and
-streamed problems are the same call.
+where they would not fit. A *kernel* is exp((f_i + g_j - C_ij) / epsilon) as a linear
+operator. Algorithms see only `AbstractGeometry.map_tiles` and products with kernels, so
+dense and streamed problems are the same call.
 
 To add a cost, subclass `AbstractPointwiseCost` and write `__call__`, or pass any callable
 `cost(x, y) -> scalar` to `PointCloud`.
@@ -22,3 +23,8 @@ from transportx.geometry._costs import Swapped as Swapped
 from transportx.geometry._geometries import AbstractGeometry as AbstractGeometry
 from transportx.geometry._geometries import CostMatrix as CostMatrix
 from transportx.geometry._geometries import PointCloud as PointCloud
+from transportx.geometry._kernels import AbstractKernel as AbstractKernel
+from transportx.geometry._kernels import DenseKernel as DenseKernel
+from transportx.geometry._kernels import StreamedKernel as StreamedKernel
+from transportx.geometry._kernels import capped_exp as capped_exp
+from transportx.geometry._kernels import gibbs_kernel as gibbs_kernel

@@ -7,20 +7,22 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
 
-# Entries of one tile. 2^22 float32 entries are 16 MiB: large enough to keep matrix
-# products busy, small enough that a few live at once.
-_TILE_ENTRIES = 2**22
+# Costs up to this many entries (64 MiB in float32) are held whole; more are streamed.
+_DENSE_ENTRIES = 2**24
+# Entries of one tile: a few of them stay in a core's cache, and keep matrix products busy.
+_TILE_ENTRIES = 2**19
 
 
 class AbstractGeometry(eqx.Module):
-    """Costs between n sources and m targets, visited row by row.
+    """Costs between n sources and m targets, visited in tiles of rows.
 
-    A new geometry says its `shape`, its transpose `T`, and how `map_rows` visits it.
+    A new geometry says its `shape`, its transpose `T`, whether it `streams`, how to
+    restrict it to some points, and how `map_tiles` visits it.
     """
 
     @property
@@ -30,24 +32,41 @@ class AbstractGeometry(eqx.Module):
 
     @property
     @abc.abstractmethod
+    def streams(self) -> bool:
+        """Whether costs are computed tile by tile, never held whole."""
+
+    @property
+    @abc.abstractmethod
     def T(self) -> "AbstractGeometry":
         """The same costs with sources and targets exchanged."""
 
     @abc.abstractmethod
-    def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
-        """Apply `function(costs (m,), *row)` to every row of costs.
+    def restrict(
+        self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
+    ) -> "AbstractGeometry":
+        """Costs between some of the sources and some of the targets."""
+
+    @abc.abstractmethod
+    def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
+        """Apply `function(costs (t, m), *rows of the tile)` to every tile of rows.
 
         Args:
-            function: Acts on one row; returns any pytree of arrays.
-            *rows: Arrays with leading axis n; each call gets its own slice.
+            function: Acts on t rows at once; returns any pytree of arrays with leading
+                axis t. Each row of its result may depend on the same row of its
+                arguments alone.
+            *rows: Arrays with leading axis n; each tile gets its own slices.
 
         Returns:
-            The results, stacked along a leading axis n.
+            The results, with leading axis n.
         """
+
+    def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
+        """Apply `function(costs (m,), *row)` to every row of costs."""
+        return self.map_tiles(jax.vmap(function), *rows)
 
     def matrix(self) -> Float[Array, "n m"]:
         """All costs at once: n m numbers, whether the geometry streams or not."""
-        return self.map_rows(lambda costs: costs)
+        return self.map_tiles(lambda costs: costs)
 
 
 class CostMatrix(AbstractGeometry):
@@ -66,11 +85,20 @@ class CostMatrix(AbstractGeometry):
         return n, m
 
     @property
+    def streams(self) -> bool:
+        return False
+
+    @property
     def T(self) -> "CostMatrix":
         return CostMatrix(self.costs.T)
 
-    def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
-        return jax.vmap(function)(self.costs, *rows)
+    def restrict(
+        self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
+    ) -> "CostMatrix":
+        return CostMatrix(self.costs[sources][:, targets])
+
+    def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
+        return function(self.costs, *rows)
 
 
 class PointCloud(AbstractGeometry):
@@ -83,7 +111,8 @@ class PointCloud(AbstractGeometry):
         x: Source points.
         y: Target points.
         cost: An `AbstractCost`, or any callable `cost(x, y) -> scalar`.
-        tile: Rows held at once. By default as many as keep a tile within 2^22 entries.
+        tile: Rows held at once. By default all of them up to 2^24 costs, and beyond as
+            many as keep a tile within 2^19.
     """
 
     x: Float[Array, "n d"]
@@ -107,11 +136,15 @@ class PointCloud(AbstractGeometry):
         self.x = x
         self.y = y
         self.cost = cost if isinstance(cost, AbstractCost) else Pointwise(cost)
-        self.tile = max(1, _TILE_ENTRIES // y.shape[0]) if tile is None else tile
+        self.tile = _default_tile(x.shape[0], y.shape[0]) if tile is None else tile
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.x.shape[0], self.y.shape[0]
+
+    @property
+    def streams(self) -> bool:
+        return self.x.shape[0] > self.tile
 
     @property
     def T(self) -> "PointCloud":
@@ -119,20 +152,39 @@ class PointCloud(AbstractGeometry):
         tile = max(1, entries // self.x.shape[0])
         return PointCloud(self.y, self.x, Swapped(self.cost), tile=tile)
 
-    def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
+    def restrict(
+        self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
+    ) -> "PointCloud":
+        return PointCloud(self.x[sources], self.y[targets], self.cost)
+
+    def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         x, y = self._centred()
-        if x.shape[0] <= self.tile:
-            return jax.vmap(function)(self.cost.matrix(x, y), *rows)
+        if not self.streams:
+            return function(self.cost.matrix(x, y), *rows)
+        n = x.shape[0]
+        count = -(-n // self.tile)
+        size = -(-n // count)
 
-        @jax.checkpoint
-        def visit(row):
-            point, *others = row
-            return function(self.cost.matrix(point[None, :], y)[0], *others)
+        def split(array):
+            # The last tile is filled up with copies of the last row, dropped again below.
+            padding = [(0, count * size - n), *[(0, 0)] * (array.ndim - 1)]
+            return jnp.pad(array, padding, mode="edge").reshape(count, size, *array.shape[1:])
 
-        return jax.lax.map(visit, (x, *rows), batch_size=self.tile)
+        def visit(tile):
+            points, *others = tile
+            return function(self.cost.matrix(points, y), *others)
+
+        # Inside a scan nothing can merge the recomputation with the first pass.
+        visit = jax.checkpoint(visit, prevent_cse=False)
+        tiles = jax.lax.map(visit, (split(x), *map(split, rows)))
+        return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], tiles)
 
     def _centred(self) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
         if not self.cost.translation_invariant:
             return self.x, self.y
         centre = jax.lax.stop_gradient((jnp.mean(self.x, axis=0) + jnp.mean(self.y, axis=0)) / 2)
         return self.x - centre[None, :], self.y - centre[None, :]
+
+
+def _default_tile(n: int, m: int) -> int:
+    return n if n * m <= _DENSE_ENTRIES else max(1, _TILE_ENTRIES // m)

@@ -4,13 +4,22 @@ A problem is a geometry with weights; a solver is a small frozen object; the ans
 carries its `Status`. An iterative result is `converged` only if the returned arrays
 themselves meet the tolerance, and one that is not finite is NaN throughout.
 
-A new solver takes the same geometry and weights and returns the same answer object.
+Entropic problems are solved in rounds: potentials are absorbed into a kernel, its
+marginals audited, its scalings refined, epsilon lowered. A new solver is an
+`AbstractSolver`, whose `refine` improves the scalings of one kernel; it returns the same
+answer object, with the same derivatives.
 """
 
 from transportx.ot._assignment import assignment as assignment
-from transportx.ot._entropic import EntropicPlan as EntropicPlan
-from transportx.ot._entropic import Sinkhorn as Sinkhorn
-from transportx.ot._entropic import solve as solve
 from transportx.ot._one_dimensional import sliced_wasserstein as sliced_wasserstein
 from transportx.ot._one_dimensional import wasserstein_1d as wasserstein_1d
+from transportx.ot._plan import EntropicPlan as EntropicPlan
+from transportx.ot._problem import Problem as Problem
+from transportx.ot._solve import solve as solve
+from transportx.ot._solve import solve_symmetric as solve_symmetric
+from transportx.ot._solvers import AbstractSolver as AbstractSolver
+from transportx.ot._solvers import Iterate as Iterate
+from transportx.ot._solvers import Newton as Newton
+from transportx.ot._solvers import Scaling as Scaling
+from transportx.ot._solvers import Sinkhorn as Sinkhorn
 from transportx.ot._status import Status as Status

@@ -1,0 +1,80 @@
+r"""The Schrodinger bridge between two Gaussians, in closed form.
+
+With G the matrix of the entropic map at epsilon = 2 sigma^2 and $B_t = (1-t) I + t G$, the
+bridge looks like McCann's geodesic, where G is the optimal map, with noise on top.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.gaussians._entropic import regression
+from transportx.gaussians._matrices import sqrtm, symmetric
+from transportx.gaussians._measures import AffineMap
+from transportx.gaussians._transport import _check
+
+Point = Float[Array, " d"]
+Matrix = Float[Array, "d d"]
+Scalar = Float[Array, ""]
+
+
+def bridge(
+    t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
+) -> tuple[Point, Matrix]:
+    r"""Mean and covariance at time t of the Schrodinger bridge with reference dX = sigma dW.
+
+    $S_t = B_t S_0 B_t + \sigma^2 t B_t$, which starts at `S0` and ends at `S1`. Covariances
+    may be singular. O(d^3).
+
+    Raises:
+        ValueError: Shapes disagree, or `sigma` is a Python number that is not positive.
+
+    Differentiation:
+        In all arguments, t included, to any order, where both covariances are positive
+        definite.
+
+    References:
+        Bunne, Hsieh, Cuturi and Krause, The Schrodinger bridge between Gaussian measures
+        has a closed form, 2023.
+    """
+    _check(m0, S0, m1, S1)
+    _checks.positive("sigma", sigma)
+    t, sigma = jnp.asarray(t, m0.dtype), jnp.asarray(sigma, m0.dtype)
+    blend = _blend(t, _slope(S0, S1, sigma))
+    return (1 - t) * m0 + t * m1, blend @ S0 @ blend + sigma**2 * t * blend
+
+
+def bridge_drift(
+    t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
+) -> AffineMap:
+    r"""Drift u of the Schrodinger bridge dX = u(t, X) dt + sigma dW, at one time.
+
+    $u(t, x) = m_1 - m_0 + U_t (x - m_t)$ with $U_t = (G - I) B_t^{-1}$ symmetric, so that
+    $\dot S = U S + S U + \sigma^2 I$ and, no force acting, $\dot U = -U^2$. At time 1 `S1`
+    must be positive definite. O(d^3).
+
+    Raises:
+        ValueError: Shapes disagree, or `sigma` is a Python number that is not positive.
+
+    Differentiation:
+        As `bridge`.
+
+    References:
+        Bunne, Hsieh, Cuturi and Krause, The Schrodinger bridge between Gaussian measures
+        has a closed form, 2023.
+    """
+    _check(m0, S0, m1, S1)
+    _checks.positive("sigma", sigma)
+    t, sigma = jnp.asarray(t, m0.dtype), jnp.asarray(sigma, m0.dtype)
+    slope = _slope(S0, S1, sigma)
+    matrix = jnp.linalg.solve(_blend(t, slope), slope - jnp.eye(m0.size, dtype=m0.dtype))
+    return AffineMap((1 - t) * m0 + t * m1, m1 - m0, symmetric(matrix))
+
+
+def _slope(S0: Matrix, S1: Matrix, sigma: Scalar) -> Matrix:
+    """Matrix G of the static problem's entropic map."""
+    return regression(sqrtm(S0), sqrtm(S1), 2 * sigma**2)[0]
+
+
+def _blend(t: Scalar, slope: Matrix) -> Matrix:
+    return (1 - t) * jnp.eye(slope.shape[0], dtype=slope.dtype) + t * slope

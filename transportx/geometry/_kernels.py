@@ -1,0 +1,84 @@
+"""Gibbs kernels exp((f_i + g_j - C_ij) / epsilon) as linear operators."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from transportx.geometry._geometries import AbstractGeometry
+
+Scalar = Float[Array, ""]
+
+
+def capped_exp(exponent: Array) -> Array:
+    """exp, kept finite and fit for sums: larger exponents belong to entries of weight zero."""
+    return jnp.exp(jnp.minimum(exponent, 0.7 * jnp.log(jnp.finfo(exponent.dtype).max)))
+
+
+class AbstractKernel(eqx.Module):
+    """An (n, m) matrix known by its products."""
+
+    @property
+    @abc.abstractmethod
+    def T(self) -> "AbstractKernel":
+        """The transposed kernel."""
+
+    @abc.abstractmethod
+    def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
+        """Product with a vector (m,) or with columns (m, k)."""
+
+
+class DenseKernel(AbstractKernel):
+    """A kernel held as a matrix, or as its transpose.
+
+    Attributes:
+        matrix: The entries; those of the transposed kernel where `transposed`.
+        transposed: Products then take the vector on the left: XLA would move the matrix.
+    """
+
+    matrix: Float[Array, "n m"]
+    transposed: bool = eqx.field(static=True, default=False)
+
+    @property
+    def T(self) -> "DenseKernel":
+        return DenseKernel(self.matrix, not self.transposed)
+
+    def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
+        if self.transposed:
+            return jnp.matmul(v.T, self.matrix, precision=jax.lax.Precision.HIGHEST).T
+        return jnp.matmul(self.matrix, v, precision=jax.lax.Precision.HIGHEST)
+
+
+class StreamedKernel(AbstractKernel):
+    """A kernel whose entries are computed tile by tile at every product; O(n + m) memory."""
+
+    geometry: AbstractGeometry
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    epsilon: Scalar
+
+    @property
+    def T(self) -> "StreamedKernel":
+        return StreamedKernel(self.geometry.T, self.g, self.f, self.epsilon)
+
+    def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
+        def product(costs, f):
+            entries = _entries(costs, f, self.g, self.epsilon)
+            return jnp.matmul(entries, v, precision=jax.lax.Precision.HIGHEST)
+
+        return self.geometry.map_tiles(product, self.f)
+
+
+def gibbs_kernel(
+    geometry: AbstractGeometry, f: Float[Array, " n"], g: Float[Array, " m"], epsilon: Scalar
+) -> AbstractKernel:
+    """The kernel exp((f_i + g_j - C_ij) / epsilon): a matrix, or streamed like its geometry."""
+    if geometry.streams:
+        return StreamedKernel(geometry, f, g, epsilon)
+    return DenseKernel(_entries(geometry.matrix(), f, g, epsilon))
+
+
+def _entries(costs, f, g, epsilon):
+    return capped_exp((f[:, None] + g[None, :] - costs) * (1 / epsilon))

@@ -1,0 +1,115 @@
+"""Derivatives of the optimum: of its value by the envelope theorem, of potentials implicitly."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from transportx.geometry import capped_exp
+from transportx.ot._conjugate_gradient import conjugate_gradient
+from transportx.ot._problem import Potentials, Problem
+
+Scalar = Float[Array, ""]
+
+_MOST_STEPS = 2000
+
+
+@jax.custom_jvp
+def dual_value(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
+    """Dual objective at optimal potentials, with the derivative of the optimum.
+
+    At the optimum the objective does not change with the potentials, so their derivatives
+    are left out: no linear solve. They count in the second derivative, which JAX takes of
+    the rule below.
+    """
+    return _objective(problem, f, g)
+
+
+@dual_value.defjvp
+def _dual_value_jvp(primals, tangents):
+    problem, f, g = primals
+    _, tangent = jax.jvp(lambda p: _objective(p, f, g), (problem,), tangents[:1])
+    return dual_value(problem, f, g), tangent
+
+
+def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
+    a, b = problem.a, problem.b
+    mass = jnp.sum(a * (problem.kernel(f, g) @ b))
+    gains = jnp.sum(a * _gain(f, problem.loose_a)) + jnp.sum(b * _gain(g, problem.loose_b))
+    return gains - problem.epsilon * (mass - jnp.sum(a) * jnp.sum(b))
+
+
+def _gain(potential: Array, loose: Scalar) -> Array:
+    """rho (1 - exp(-f / rho)) with loose = 1 / rho; the potential itself at zero."""
+    x = loose * potential
+    small = jnp.abs(x) < 0.1
+    # Horner's form of sum_k (-x)^k / (k + 1)!, to the last digit of float64.
+    series = jnp.ones_like(x)
+    for k in range(10, 1, -1):
+        series = 1 - jnp.where(small, x, 0) / k * series
+    held = jnp.where(small, 1, x)
+    return potential * jnp.where(small, series, (1 - capped_exp(-held)) / held)
+
+
+@jax.custom_jvp
+def optimal_potentials(
+    problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
+) -> Potentials:
+    """The potentials as they are, with the derivatives of the optimum that they solve for."""
+    return f, g
+
+
+@optimal_potentials.defjvp
+def _optimal_potentials_jvp(primals, tangents):
+    r"""Differentiate log sum_j b_j K_ij + f_i / rho_a = 0 and its transpose, and solve.
+
+    With K row-normalised to R and column-normalised to C (each the plan over a marginal)
+    the system is f'/tau_a + R g' = p, g'/tau_b + C f' = q. Eliminating g' and weighing by
+    the row marginal leaves one symmetric system for f'.
+    """
+    problem, moved = primals[0], tangents[0]
+    f, g = optimal_potentials(*primals)
+    a, b = problem.a, problem.b
+    tau_a, tau_b = problem.damping_a, problem.damping_b
+
+    def mismatch(problem):
+        kernel = problem.kernel(f, g)
+        rows = jnp.log(kernel @ problem.b) + problem.loose_a * f
+        return rows, jnp.log(kernel.T @ problem.a) + problem.loose_b * g
+
+    _, (p, q) = jax.jvp(mismatch, (problem,), (moved,))
+    p, q = -problem.epsilon * p, -problem.epsilon * q
+    kernel = problem.kernel(f, g)
+    row_sums, column_sums = kernel @ b, kernel.T @ a
+    rows = a * row_sums
+    free = problem.balanced.astype(a.dtype)
+
+    def matvec(df):
+        image = rows / tau_a * df - tau_b * a * (
+            kernel @ (b / column_sums * (kernel.T @ (a * df)))
+        )
+        # Where both marginals are enforced a constant is free: this pins it. Rows without
+        # weight take no part.
+        pin = free * rows * (jnp.sum(rows * df) / jnp.sum(rows))
+        return image + pin + jnp.where(a == 0, df, 0)
+
+    right = rows * p - tau_b * a * (kernel @ (b * q))
+    right = right - free * rows * (jnp.sum(right) / jnp.sum(rows))
+    df = _solve(matvec, right, jnp.where(a == 0, 1, tau_a / jnp.where(a == 0, 1, rows)))
+    dg = tau_b * (q - (kernel.T @ (a * df)) / column_sums)
+    df = tau_a * (p - (kernel @ (b * dg)) / row_sums)
+    uneven = jnp.sum(a * df + moved.a * f) - jnp.sum(b * dg + moved.b * g)
+    shift = free * uneven / (jnp.sum(a) + jnp.sum(b))
+    return (f, g), (df - shift, dg + shift)
+
+
+def _solve(matvec, right, preconditioner):
+    scale = jnp.finfo(right.dtype).eps ** 0.7
+    preconditioner = jax.lax.stop_gradient(preconditioner)
+
+    def solve(matvec, right):
+        tol = scale * jnp.sum(jnp.abs(right))
+        return conjugate_gradient(
+            matvec, right, preconditioner, tol=tol, max_steps=_MOST_STEPS
+        )[0]
+
+    return jax.lax.custom_linear_solve(matvec, right, solve, symmetric=True)

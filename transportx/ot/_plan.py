@@ -1,0 +1,252 @@
+"""The answer of an entropic solve: a plan known by its potentials."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from transportx import _checks
+from transportx.geometry import AbstractGeometry, PointCloud, capped_exp
+from transportx.ot._implicit import dual_value
+from transportx.ot._problem import Potentials, Problem
+from transportx.ot._status import Status
+
+Scalar = Float[Array, ""]
+
+
+class EntropicPlan(eqx.Module):
+    r"""The plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)$ and its status.
+
+    Everything that needs entries of the plan computes them where they are needed: dense
+    problems hold an (n, m) array for it, streamed ones never do. Each costs O(n m).
+
+    Attributes:
+        problem: Geometry, weights, epsilon and penalties.
+        f: Source potential, in units of the cost; NaN where the solve failed. Where both
+            marginals are enforced it is defined up to a constant, and <a, f> = <b, g>.
+        g: Target potential.
+        marginal_error: L1 distance of both marginals from those asked for, divided by the
+            mass, audited on these very potentials.
+        num_steps: Steps that ran, in the units of the solver's `max_steps`.
+        status: How the solve ended.
+    """
+
+    problem: Problem
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    marginal_error: Scalar
+    num_steps: Int[Array, ""]
+    status: Status
+
+    @property
+    def geometry(self) -> AbstractGeometry:
+        """The costs."""
+        return self.problem.geometry
+
+    @property
+    def a(self) -> Float[Array, " n"]:
+        """Source weights."""
+        return self.problem.a
+
+    @property
+    def b(self) -> Float[Array, " m"]:
+        """Target weights."""
+        return self.problem.b
+
+    @property
+    def epsilon(self) -> Scalar:
+        """Regularisation, in units of the cost."""
+        return self.problem.epsilon
+
+    @property
+    def potentials(self) -> Potentials:
+        """(f, g): what `init` of the next solve takes."""
+        return self.f, self.g
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether the returned potentials themselves meet the tolerance."""
+        return self.status == Status.CONVERGED
+
+    @property
+    def T(self) -> "EntropicPlan":
+        """The plan from targets to sources."""
+        error, steps = self.marginal_error, self.num_steps
+        return EntropicPlan(self.problem.T, self.g, self.f, error, steps, self.status)
+
+    @property
+    def value(self) -> Scalar:
+        """Dual objective at the potentials: a lower bound on the regularised optimum.
+
+        It misses the optimum by at most `gap`. Differentiates as the optimum does, by the
+        envelope theorem: no linear solve for a gradient, one for each direction of a
+        Hessian. Errors of a gradient are of the order of `marginal_error`.
+        """
+        return dual_value(self.problem, self.f, self.g)
+
+    @property
+    def gap(self) -> Scalar:
+        r"""Objective of a feasible plan less `value`: a bound on the error of `value`.
+
+        The plan is repaired to marginals at most those asked for (Altschuler, Weed and
+        Rigollet, 2017). To it, $\hat P$, the gap is exactly
+        $\varepsilon\,\mathrm{KL}(\hat P\,\|\,P)$, plus, for loose marginals,
+        $\rho\,\mathrm{KL}$ of what it has from what optimality asks: no cancellation, and
+        nothing negative. Seen as a constant by autodiff.
+        """
+        return jax.lax.stop_gradient(_gap(self.problem, self.f, self.g))
+
+    @property
+    def marginals(self) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
+        """Masses of the plan's rows and columns."""
+        kernel = self.problem.kernel(self.f, self.g)
+        return self.a * (kernel @ self.b), self.b * (kernel.T @ self.a)
+
+    @property
+    def transport_cost(self) -> Scalar:
+        """<P, C>, without regularisation."""
+
+        def rows(costs, f, a):
+            return a * jnp.sum(self.b * costs * self._ratio(costs, f))
+
+        return jnp.sum(self.geometry.map_rows(rows, self.f, self.a))
+
+    def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
+        """P v for a vector (m,) or columns (m, k); `plan.T @ v` is its transpose."""
+        if v.ndim not in (1, 2) or v.shape[0] != self.b.size:
+            cure = f"give shape ({self.b.size},) or ({self.b.size}, k)"
+            _checks.reject("v", f"has shape {v.shape}", cure)
+        weigh = (slice(None), *[None] * (v.ndim - 1))
+        kernel = self.problem.kernel(self.f, self.g)
+        return self.a[weigh] * (kernel @ (self.b[weigh] * v))
+
+    def matrix(self) -> Float[Array, "n m"]:
+        """The plan itself, n m numbers."""
+        return self.geometry.map_rows(
+            lambda costs, f, a: a * self.b * self._ratio(costs, f), self.f, self.a
+        )
+
+    def barycentric_map(self) -> Float[Array, "n d"]:
+        """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.
+
+        Points without weight have their image too.
+
+        Raises:
+            ValueError: The geometry is a matrix of costs, without points.
+        """
+        y = self._targets()
+        kernel = self.problem.kernel(self.f, self.g)
+        images = kernel @ (self.b[:, None] * jnp.concatenate([y, jnp.ones_like(y[:, :1])], 1))
+        return images[:, :-1] / images[:, -1:]
+
+    def map(self, x_new: Float[Array, "k d"]) -> Float[Array, "k d"]:
+        """Entropic map at new points: the mean of the targets given each point.
+
+        At the source points it is the `barycentric_map`, up to the error of the marginals.
+
+        References:
+            Pooladian and Niles-Weed, Entropic estimation of optimal transport maps, 2021.
+
+        Raises:
+            ValueError: The geometry has no points, or the new ones are of another dimension.
+        """
+        y = self._targets()
+        _checks.points("x_new", x_new)
+        _checks.same_dimension("x_new", x_new, "y", y)
+        new = PointCloud(x_new, y, getattr(self.geometry, "cost"))
+
+        def row(costs):
+            scores = jnp.where(self.b == 0, -jnp.inf, (self.g - costs) / self.epsilon)
+            peak = jax.lax.stop_gradient(jnp.max(scores))
+            weights = self.b * capped_exp((self.g - costs) / self.epsilon - peak)
+            return weights @ y / jnp.sum(weights)
+
+        return new.map_rows(row)
+
+    def sample(
+        self, *, key: PRNGKeyArray, num: int
+    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        """Draw `num` independent pairs (i, j) with probability P_ij / |P|. O((n + num) m)."""
+        _checks.count("num", num)
+        source_key, target_key = jr.split(key)
+        kernel = self.problem.kernel(self.f, self.g)
+        mass = self.a * (kernel @ self.b)
+        i = jr.categorical(source_key, jnp.log(mass), shape=(num,))
+        scores = self.g / self.epsilon + jnp.log(self.b)
+        j = self.geometry.restrict(i).map_rows(
+            lambda costs, k: jr.categorical(k, scores - costs / self.epsilon),
+            jr.split(target_key, num),
+        )
+        return i, j
+
+    def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
+        """Draw one source for each target from the plan given that target."""
+        scores = self.f / self.epsilon + jnp.log(self.a)
+        return self.geometry.T.map_rows(
+            lambda costs, k: jr.categorical(k, scores - costs / self.epsilon),
+            jr.split(key, self.b.size),
+        )
+
+    def top(self, k: int) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
+        """The k largest entries of each row, falling, and their columns."""
+        _checks.count("k", k)
+        if k > self.b.size:
+            _checks.reject("k", f"is {k}", f"give at most the {self.b.size} targets")
+        return self.geometry.map_rows(
+            lambda costs, f, a: jax.lax.top_k(a * self.b * self._ratio(costs, f), k),
+            self.f,
+            self.a,
+        )
+
+    def _ratio(self, costs: Float[Array, " m"], f: Scalar) -> Float[Array, " m"]:
+        """One row of P over a b."""
+        return capped_exp((f + self.g - costs) * (1 / self.epsilon))
+
+    def _targets(self) -> Float[Array, "m d"]:
+        if not isinstance(self.geometry, PointCloud):
+            cure = "give a PointCloud, or apply the plan to points with `plan @ points`"
+            _checks.reject("geometry", "is a matrix of costs, without points", cure)
+        return self.geometry.y
+
+
+def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
+    a, b = problem.a, problem.b
+    asked_a, asked_b = problem.asked_a(f), problem.asked_b(g)
+    kernel = problem.kernel(f, g)
+    # Scale rows, then columns, down to what is asked; spread what is then missing.
+    row_scale = _shrink(asked_a, a * (kernel @ b))
+    columns = b * (kernel.T @ (a * row_scale))
+    column_scale = _shrink(asked_b, columns)
+    rows = a * row_scale * (kernel @ (b * column_scale))
+    missing_a = jnp.maximum(asked_a - rows, 0)
+    missing_b = jnp.maximum(asked_b - columns * column_scale, 0)
+    most = jnp.maximum(jnp.sum(missing_a), jnp.sum(missing_b))
+    spread = missing_b / jnp.where(most > 0, most, 1)
+
+    def excess(costs, f, a, scale, missing):
+        plan = a * b * capped_exp((f + g - costs) * (1 / problem.epsilon))
+        return jnp.sum(_divergence(plan * scale * column_scale + missing * spread, plan))
+
+    repaired = problem.geometry.map_rows(excess, f, a, row_scale, missing_a)
+    left_a, left_b = missing_a * jnp.sum(spread), missing_b * (jnp.sum(missing_a) / jnp.where(most > 0, most, 1))
+    gap = problem.epsilon * jnp.sum(repaired)
+    for loose, has, asked in (
+        (problem.loose_a, rows + left_a, asked_a),
+        (problem.loose_b, columns * column_scale + left_b, asked_b),
+    ):
+        rest = jnp.sum(_divergence(has, asked)) / jnp.where(loose > 0, loose, 1)
+        gap = gap + jnp.where(loose > 0, rest, 0)
+    return gap
+
+
+def _shrink(asked: Array, has: Array) -> Array:
+    """Factors at most one that bring each mass down to what is asked."""
+    return jnp.where(has > asked, asked / jnp.where(has > 0, has, 1), 1)
+
+
+def _divergence(p: Array, q: Array) -> Array:
+    """p log(p / q) - p + q, entry by entry; never below zero by rounding."""
+    ratio = p / jnp.where(q > 0, q, 1)
+    terms = p * jnp.log(jnp.where(p > 0, ratio, 1)) - p + q
+    return jnp.where(q > 0, jnp.maximum(terms, 0), jnp.where(p > 0, jnp.inf, 0))

@@ -1,0 +1,121 @@
+"""The entropic problem, its updates and its optimality conditions."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from transportx.geometry import AbstractGeometry, AbstractKernel, capped_exp, gibbs_kernel
+
+Scalar = Float[Array, ""]
+Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
+
+
+class Problem(eqx.Module):
+    r"""Costs, weights, regularisation, and how loosely each marginal is held.
+
+    At the optimum the plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \varepsilon)$ has
+    marginals $a_i e^{-f_i/\rho_a}$ and $b_j e^{-g_j/\rho_b}$: what it is *asked* for.
+
+    Attributes:
+        geometry: The costs.
+        a: Source weights.
+        b: Target weights.
+        epsilon: Regularisation.
+        loose_a: 1 / rho_a; zero enforces the source marginal.
+        loose_b: 1 / rho_b.
+    """
+
+    geometry: AbstractGeometry
+    a: Float[Array, " n"]
+    b: Float[Array, " m"]
+    epsilon: Scalar
+    loose_a: Scalar
+    loose_b: Scalar
+
+    @property
+    def T(self) -> "Problem":
+        """The problem with sources and targets exchanged."""
+        geometry = self.geometry.T
+        return Problem(geometry, self.b, self.a, self.epsilon, self.loose_b, self.loose_a)
+
+    def at(self, epsilon: Scalar) -> "Problem":
+        """The same problem with another regularisation."""
+        return Problem(self.geometry, self.a, self.b, epsilon, self.loose_a, self.loose_b)
+
+    @property
+    def balanced(self) -> Bool[Array, ""]:
+        """Whether both marginals are enforced."""
+        return (self.loose_a == 0) & (self.loose_b == 0)
+
+    @property
+    def damping_a(self) -> Scalar:
+        """rho_a / (rho_a + epsilon): one where the source marginal is enforced."""
+        return 1 / (1 + self.epsilon * self.loose_a)
+
+    @property
+    def damping_b(self) -> Scalar:
+        """rho_b / (rho_b + epsilon)."""
+        return 1 / (1 + self.epsilon * self.loose_b)
+
+    def asked_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Source marginal that optimality asks of the plan."""
+        return self.a * capped_exp(-self.loose_a * f)
+
+    def asked_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Target marginal that optimality asks of the plan."""
+        return self.b * capped_exp(-self.loose_b * g)
+
+    def kernel(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> AbstractKernel:
+        """exp((f_i + g_j - C_ij) / epsilon)."""
+        return gibbs_kernel(self.geometry, f, g, self.epsilon)
+
+    def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
+        """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
+
+        def rows(costs):
+            return log_total(self.b[None, :], (g[None, :] - costs) * (1 / self.epsilon))
+
+        return -self.damping_a * self.epsilon * self.geometry.map_tiles(rows)
+
+    def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
+        """The best g for this f."""
+        return self.T.update_f(f)
+
+    def centre(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
+        """Move a constant between the potentials; the plan stays as it is.
+
+        Of all f + s, g - s these have the best dual objective; where that does not depend
+        on s, both marginals being enforced, <a, f> = <b, g>.
+        """
+        log_a, log_b = (
+            log_total(weights, -loose * potential)
+            for weights, loose, potential in ((self.a, self.loose_a, f), (self.b, self.loose_b, g))
+        )
+        loose = jnp.where(self.balanced, 1, self.loose_a + self.loose_b)
+        even = (jnp.sum(self.b * g) - jnp.sum(self.a * f)) / (jnp.sum(self.a) + jnp.sum(self.b))
+        shift = jnp.where(self.balanced, even, (log_a - log_b) / loose)
+        return f + shift, g - shift
+
+    def error(
+        self,
+        f: Float[Array, " n"],
+        g: Float[Array, " m"],
+        rows: Float[Array, " n"],
+        columns: Float[Array, " m"],
+    ) -> Scalar:
+        """L1 distance of these marginals from those asked for, divided by the mass."""
+        asked_a, asked_b = self.asked_a(f), self.asked_b(g)
+        distance = jnp.sum(jnp.abs(rows - asked_a)) + jnp.sum(jnp.abs(columns - asked_b))
+        return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
+
+
+def log_total(weights: Float[Array, "*b k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:
+    """log sum_k w_k exp(e_k) over the last axis; terms of weight zero count for nothing.
+
+    Not by log w: its derivative, and the product with an overflow, are NaN at zero.
+    """
+    held = jnp.where(weights == 0, -jnp.inf, exponents)
+    peak = jax.lax.stop_gradient(jnp.max(held, axis=-1, keepdims=True))
+    total = jnp.sum(weights * capped_exp(exponents - peak), axis=-1)
+    return peak[..., 0] + jnp.log(total)
