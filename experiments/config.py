@@ -12,6 +12,8 @@ from experiments.choices import Coupling, Data, Field
 from experiments.choices import Path as InterpolantPath
 from experiments.command import UserError
 
+T = typing.TypeVar("T")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
@@ -27,12 +29,12 @@ class Training:
     checkpoint_every: int
 
     def __post_init__(self):
-        _at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every")
-        _at_least(self, 0, "warmup_steps", "label_dropout", "average_decay")
-        _require(self.learning_rate > 0, "training.learning_rate", "must be positive")
-        _require(self.average_decay < 1, "training.average_decay", "must be below 1")
-        _require(self.label_dropout <= 1, "training.label_dropout", "must be at most 1")
-        _require(
+        at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every")
+        at_least(self, 0, "warmup_steps", "label_dropout", "average_decay")
+        require(self.learning_rate > 0, "training.learning_rate", "must be positive")
+        require(self.average_decay < 1, "training.average_decay", "must be below 1")
+        require(self.label_dropout <= 1, "training.label_dropout", "must be at most 1")
+        require(
             self.checkpoint_every % self.chunk == 0,
             "training.checkpoint_every",
             "must be a multiple of training.chunk: states exist only between chunks",
@@ -47,8 +49,8 @@ class Sampling:
     guidance: float
 
     def __post_init__(self):
-        _at_least(self, 1, "steps")
-        _at_least(self, 0, "guidance")
+        at_least(self, 1, "steps")
+        at_least(self, 0, "guidance")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Report:
     num: int
 
     def __post_init__(self):
-        _at_least(self, 2, "num")
+        at_least(self, 2, "num")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class Config:
     report: Report
 
     def __post_init__(self):
-        _require(self.seed >= 0, "seed", "must not be negative")
+        require(self.seed >= 0, "seed", "must not be negative")
         self.data.check_field(self.field)
 
 
@@ -84,6 +86,11 @@ def load(path: Path, *, overrides: list[str] = [], smoke: bool = False) -> Confi
 
     The table `[smoke]` holds overrides that make a run of seconds, used when `smoke`.
     """
+    return load_as(Config, path, overrides=overrides, smoke=smoke)
+
+
+def load_as(kind: type[T], path: Path, *, overrides: list[str] = [], smoke: bool = False) -> T:  # noqa: B006
+    """As `load`, for any frozen dataclass of sections."""
     if not path.is_file():
         raise UserError(f"no config file at {path}")
     try:
@@ -99,11 +106,11 @@ def load(path: Path, *, overrides: list[str] = [], smoke: bool = False) -> Confi
         if not equals:
             raise UserError(f"--set {override}: write section.key=value")
         _assign(table, key.strip(), _parse_value(text.strip()))
-    return _parse(Config, table, "")
+    return _parse(kind, table, "")
 
 
-def dump(config: Config) -> str:
-    """The config as TOML that `load` reads back to an equal one."""
+def dump(config: Any) -> str:
+    """The config, a dataclass, as TOML that `load_as` reads back to an equal one."""
     table = dataclasses.asdict(config)
     lines = [f"{k} = {json.dumps(v)}" for k, v in table.items() if not isinstance(v, dict)]
     for section, values in table.items():
@@ -113,7 +120,7 @@ def dump(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(config: Config, other: Config) -> list[str]:
+def differences(config: Any, other: Any) -> list[str]:
     """Dotted keys at which two configs differ."""
     first, second = _flatten(dataclasses.asdict(config)), _flatten(dataclasses.asdict(other))
     return sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k))
@@ -191,13 +198,23 @@ def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-def _require(holds: bool, key: str, message: str) -> None:
+def require(holds: bool, key: str, message: str) -> None:
+    """Refuse a value: the message goes on from the name of its key."""
     if not holds:
         raise UserError(f"{key} {message}")
 
 
-def _at_least(section: Any, low: int, *keys: str) -> None:
+def positive(section: Any, *keys: str) -> None:
+    """Refuse values of a section that are not positive and finite."""
     for key in keys:
         value = getattr(section, key)
         name = f"{type(section).__name__.lower()}.{key}"
-        _require(value >= low, name, f"is {value}; it must be at least {low}")
+        require(0 < value < float("inf"), name, f"is {value}; it must be positive and finite")
+
+
+def at_least(section: Any, low: int, *keys: str) -> None:
+    """Refuse values of a section below a bound."""
+    for key in keys:
+        value = getattr(section, key)
+        name = f"{type(section).__name__.lower()}.{key}"
+        require(value >= low, name, f"is {value}; it must be at least {low}")

@@ -61,8 +61,9 @@ class ImageBatches(eqx.Module):
         drawn = jr.randint(target_key, (self.size,), 0, self.labels.size)
         x1, labels = self.images[drawn], self.labels[drawn]
         x0 = jr.normal(source_key, x1.shape)
-        marked = (_mark(x0, labels), _mark(x1, labels))
-        i0, i1 = self.coupling(*marked, key=coupling_key)
+        marks = jax.nn.one_hot(labels, images.NUM_LABELS)
+        within = tx.couplings.Conditional(self.coupling, _LABEL_WEIGHT)
+        i0, i1 = within(x0, x1, marks, key=coupling_key)
         labels = tx.losses.drop_labels(
             labels[i1],
             null_label=images.NUM_LABELS,
@@ -72,14 +73,8 @@ class ImageBatches(eqx.Module):
         return Batch(x0[i0], x1[i1], labels)
 
 
-# Squared and doubled, far above what two pairs of 28 x 28 images could gain by crossing.
-_LABEL_DISTANCE = 100.0
-
-
-def _mark(x: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> Float[Array, "b d"]:
-    """Flat examples with their labels as coordinates, so far apart that no coupling mixes them."""
-    marks = _LABEL_DISTANCE * jax.nn.one_hot(labels, images.NUM_LABELS)
-    return jnp.concatenate([x.reshape(x.shape[0], -1), marks], axis=1)
+# Of a label's squared distance: far above what two pairs of 28 x 28 images gain by crossing.
+_LABEL_WEIGHT = 1e4
 
 
 class Problem(NamedTuple):

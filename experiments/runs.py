@@ -39,8 +39,13 @@ class RunFolder:
                     f"{', '.join(differing)}; choose another --out"
                 )
             return
+        self.claim(config)
+
+    def claim(self, config: Any) -> None:
+        """Start a run, of any dataclass of a config, in a folder with nothing in it."""
         if self.path.exists() and any(not p.name.startswith(".") for p in self.path.iterdir()):
-            raise UserError(f"{self.path} is not empty and holds no run; choose another --out")
+            found = "already holds a run" if self.exists else "is not empty and holds no run"
+            raise UserError(f"{self.path} {found}; choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.toml", configs.dump(config))
 

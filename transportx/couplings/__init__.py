@@ -2,12 +2,18 @@
 
 A coupling is called as `i0, i1 = coupling(x0, x1, key=key)` and answers with indices, so
 that labels and conditions travel along: `x0[i0], x1[i1], labels[i1]`. Every target is
-used exactly once. Indices have no derivative; couplings see their inputs as constants.
+used exactly once (`Unbalanced` alone leaves outliers out). Indices have no derivative;
+couplings see their inputs as constants. `Conditional` wraps any of them where targets have
+labels or conditions.
 
 To add one, subclass `AbstractCoupling` and write `__call__`.
 """
 
 from transportx.couplings._couplings import AbstractCoupling as AbstractCoupling
 from transportx.couplings._couplings import Assignment as Assignment
+from transportx.couplings._couplings import Conditional as Conditional
+from transportx.couplings._couplings import Diagnostics as Diagnostics
 from transportx.couplings._couplings import Entropic as Entropic
 from transportx.couplings._couplings import Independent as Independent
+from transportx.couplings._couplings import Unbalanced as Unbalanced
+from transportx.couplings._couplings import diagnose as diagnose

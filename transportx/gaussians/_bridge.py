@@ -11,7 +11,7 @@ from transportx import _checks
 from transportx.gaussians._entropic import regression
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._measures import AffineMap
-from transportx.gaussians._transport import _check
+from transportx.gaussians._transport import check_ends
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
@@ -37,7 +37,7 @@ def bridge(
         Bunne, Hsieh, Cuturi and Krause, The Schrodinger bridge between Gaussian measures
         has a closed form, 2023.
     """
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     _checks.positive("sigma", sigma)
     t, sigma = jnp.asarray(t, m0.dtype), jnp.asarray(sigma, m0.dtype)
     blend = _blend(t, _slope(S0, S1, sigma))
@@ -63,7 +63,7 @@ def bridge_drift(
         Bunne, Hsieh, Cuturi and Krause, The Schrodinger bridge between Gaussian measures
         has a closed form, 2023.
     """
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     _checks.positive("sigma", sigma)
     t, sigma = jnp.asarray(t, m0.dtype), jnp.asarray(sigma, m0.dtype)
     slope = _slope(S0, S1, sigma)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, ScalarLike
 from transportx import _checks
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._measures import AffineMap
-from transportx.gaussians._transport import _check
+from transportx.gaussians._transport import check_ends
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
@@ -79,7 +79,7 @@ def entropic_plan(
         Mallasto, Gerolin and Minh, Entropy-regularized 2-Wasserstein distance between
         Gaussian measures, 2021.
     """
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     _checks.positive("epsilon", epsilon)
     epsilon = jnp.asarray(epsilon, m0.dtype)
     root0, root1 = sqrtm(S0), sqrtm(S1)
@@ -115,7 +115,7 @@ def sinkhorn_divergence(
         Janati, Muzellec, Peyre and Cuturi, Entropic optimal transport between unbalanced
         Gaussian measures has a closed form, 2020.
     """
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     _checks.positive("epsilon", epsilon)
     epsilon = jnp.asarray(epsilon, m0.dtype)
     root0, root1 = sqrtm(S0), sqrtm(S1)

@@ -22,7 +22,7 @@ def transport_map(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> AffineMap:
     References:
         Peyre and Cuturi, Computational Optimal Transport, 2019, remark 2.31.
     """
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     root, middle = _roots(S0, S1)
     half = jnp.linalg.solve(root, middle)
     return AffineMap(m0, m1, symmetric(jnp.linalg.solve(root, half.T)))
@@ -45,7 +45,7 @@ def wasserstein2_squared(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar
 
     For any two laws with these moments it is a lower bound (Gelbrich, 1990).
     """
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     return jnp.sum((m0 - m1) ** 2) + bures_squared(S0, S1)
 
 
@@ -94,7 +94,7 @@ def flow_matching_field(
     References:
         Albergo, Boffi and Vanden-Eijnden, Stochastic Interpolants, 2023, appendix A.
     """
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     alpha, beta, gamma = coefficients
     alpha_rate, beta_rate, gamma_rate = rates
     identity = jnp.eye(m0.size, dtype=m0.dtype)
@@ -126,7 +126,7 @@ def _roots(S0: Matrix, S1: Matrix) -> tuple[Matrix, Matrix]:
     return root, sqrtm(symmetric(half @ half.T))
 
 
-def _check(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> None:
+def check_ends(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> None:
     _checks.batch("m0", m0)
     _checks.same_shape("m1", m1, "m0", m0)
     _check_square("S0", S0, m0.size)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
 from transportx.gaussians._matrices import sqrtm, symmetric
-from transportx.gaussians._transport import _check
+from transportx.gaussians._transport import check_ends
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
@@ -124,7 +124,7 @@ def _solve(
     rho_a: ScalarLike,
     rho_b: ScalarLike,
 ) -> UnbalancedGaussianPlan:
-    _check(m0, S0, m1, S1)
+    check_ends(m0, S0, m1, S1)
     mass0, mass1 = _positive("mass0", mass0, m0), _positive("mass1", mass1, m0)
     rho_a, rho_b = _positive("rho_a", rho_a, m0), _positive("rho_b", rho_b, m0)
     epsilon, identity = jnp.asarray(epsilon, m0.dtype), jnp.eye(m0.size, dtype=m0.dtype)

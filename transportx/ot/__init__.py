@@ -11,9 +11,16 @@ answer object, with the same derivatives.
 """
 
 from transportx.ot._assignment import assignment as assignment
+from transportx.ot._birkhoff import birkhoff as birkhoff
+from transportx.ot._birkhoff import soft_rank as soft_rank
+from transportx.ot._birkhoff import soft_sort as soft_sort
+from transportx.ot._divergence import SinkhornDivergence as SinkhornDivergence
+from transportx.ot._divergence import sinkhorn_divergence as sinkhorn_divergence
+from transportx.ot._gaussian_start import gaussian_potentials as gaussian_potentials
 from transportx.ot._one_dimensional import sliced_wasserstein as sliced_wasserstein
 from transportx.ot._one_dimensional import wasserstein_1d as wasserstein_1d
 from transportx.ot._plan import EntropicPlan as EntropicPlan
+from transportx.ot._problem import Potentials as Potentials
 from transportx.ot._problem import Problem as Problem
 from transportx.ot._solve import solve as solve
 from transportx.ot._solve import solve_symmetric as solve_symmetric

@@ -46,7 +46,12 @@ class _State(NamedTuple):
 
 
 def anneal(
-    problem: Problem, solver: AbstractSolver, *, init: Potentials, epsilon: Scalar, cold: bool
+    problem: Problem,
+    solver: AbstractSolver,
+    *,
+    init: Potentials,
+    epsilon: Scalar,
+    cold: Bool[Array, ""] | bool,
 ) -> Solved:
     """Solve from `init`, at falling regularisation from `epsilon` down to the problem's.
 
@@ -111,7 +116,7 @@ def anneal(
         best=infinite,
         stalls=jnp.array(0),
         steps=jnp.array(0),
-        log_steps=jnp.array(int(cold)),
+        log_steps=jnp.asarray(cold, int),
         # Comparisons with a bad epsilon would never end.
         finished=~(jnp.isfinite(epsilon) & (problem.epsilon > 0)),
     )

@@ -39,7 +39,7 @@ def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -
 
 
 def _gain(potential: Array, loose: Scalar) -> Array:
-    """rho (1 - exp(-f / rho)) with loose = 1 / rho; the potential itself at zero."""
+    """What a potential f earns, rho (1 - exp(-f / rho)); f itself where loose = 1 / rho is 0."""
     x = loose * potential
     small = jnp.abs(x) < 0.1
     # Horner's form of sum_k (-x)^k / (k + 1)!, to the last digit of float64.
@@ -84,9 +84,7 @@ def _optimal_potentials_jvp(primals, tangents):
     free = problem.balanced.astype(a.dtype)
 
     def matvec(df):
-        image = rows / tau_a * df - tau_b * a * (
-            kernel @ (b / column_sums * (kernel.T @ (a * df)))
-        )
+        image = rows / tau_a * df - tau_b * a * (kernel @ (b / column_sums * (kernel.T @ (a * df))))
         # Where both marginals are enforced a constant is free: this pins it. Rows without
         # weight take no part.
         pin = free * rows * (jnp.sum(rows * df) / jnp.sum(rows))
@@ -108,8 +106,6 @@ def _solve(matvec, right, preconditioner):
 
     def solve(matvec, right):
         tol = scale * jnp.sum(jnp.abs(right))
-        return conjugate_gradient(
-            matvec, right, preconditioner, tol=tol, max_steps=_MOST_STEPS
-        )[0]
+        return conjugate_gradient(matvec, right, preconditioner, tol=tol, max_steps=_MOST_STEPS)[0]
 
     return jax.lax.custom_linear_solve(matvec, right, solve, symmetric=True)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from transportx import _checks
 from transportx.geometry import AbstractGeometry, PointCloud, capped_exp
 from transportx.ot._implicit import dual_value
-from transportx.ot._problem import Potentials, Problem
+from transportx.ot._problem import Potentials, Problem, log_total
 from transportx.ot._status import Status
 
 Scalar = Float[Array, ""]
@@ -135,7 +135,7 @@ class EntropicPlan(eqx.Module):
         Raises:
             ValueError: The geometry is a matrix of costs, without points.
         """
-        y = self._targets()
+        y = self._cloud().y
         kernel = self.problem.kernel(self.f, self.g)
         images = kernel @ (self.b[:, None] * jnp.concatenate([y, jnp.ones_like(y[:, :1])], 1))
         return images[:, :-1] / images[:, -1:]
@@ -151,18 +151,15 @@ class EntropicPlan(eqx.Module):
         Raises:
             ValueError: The geometry has no points, or the new ones are of another dimension.
         """
-        y = self._targets()
+        cloud = self._cloud()
         _checks.points("x_new", x_new)
-        _checks.same_dimension("x_new", x_new, "y", y)
-        new = PointCloud(x_new, y, getattr(self.geometry, "cost"))
+        _checks.same_dimension("x_new", x_new, "y", cloud.y)
 
         def row(costs):
-            scores = jnp.where(self.b == 0, -jnp.inf, (self.g - costs) / self.epsilon)
-            peak = jax.lax.stop_gradient(jnp.max(scores))
-            weights = self.b * capped_exp((self.g - costs) / self.epsilon - peak)
-            return weights @ y / jnp.sum(weights)
+            scores = (self.g - costs) / self.epsilon
+            return self.b * capped_exp(scores - log_total(self.b, scores)) @ cloud.y
 
-        return new.map_rows(row)
+        return PointCloud(x_new, cloud.y, cloud.cost).map_rows(row)
 
     def sample(
         self, *, key: PRNGKeyArray, num: int
@@ -203,11 +200,11 @@ class EntropicPlan(eqx.Module):
         """One row of P over a b."""
         return capped_exp((f + self.g - costs) * (1 / self.epsilon))
 
-    def _targets(self) -> Float[Array, "m d"]:
+    def _cloud(self) -> PointCloud:
         if not isinstance(self.geometry, PointCloud):
             cure = "give a PointCloud, or apply the plan to points with `plan @ points`"
             _checks.reject("geometry", "is a matrix of costs, without points", cure)
-        return self.geometry.y
+        return self.geometry
 
 
 def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
@@ -222,14 +219,22 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
     missing_a = jnp.maximum(asked_a - rows, 0)
     missing_b = jnp.maximum(asked_b - columns * column_scale, 0)
     most = jnp.maximum(jnp.sum(missing_a), jnp.sum(missing_b))
-    spread = missing_b / jnp.where(most > 0, most, 1)
+    spread = _quotient(missing_b, most)
 
-    def excess(costs, f, a, scale, missing):
-        plan = a * b * capped_exp((f + g - costs) * (1 / problem.epsilon))
-        return jnp.sum(_divergence(plan * scale * column_scale + missing * spread, plan))
+    share_a, share_b = _quotient(missing_a, a), _quotient(spread, b)
 
-    repaired = problem.geometry.map_rows(excess, f, a, row_scale, missing_a)
-    left_a, left_b = missing_a * jnp.sum(spread), missing_b * (jnp.sum(missing_a) / jnp.where(most > 0, most, 1))
+    def excess(costs, f, a, scale, share):
+        exponents = (f + g - costs) * (1 / problem.epsilon)
+        ratios, extra, scales = capped_exp(exponents), share * share_b, scale * column_scale
+        repaired = scales * ratios + extra
+        # Of tiny entries the logarithms are apart, so that none underflows.
+        near = jnp.log(scales + extra * capped_exp(-jnp.maximum(exponents, _NEAR)))
+        logs = jnp.where(exponents > _NEAR, near, jnp.log(repaired) - exponents)
+        terms = jnp.where(repaired > 0, repaired * logs, 0) - repaired + ratios
+        return a * jnp.sum(b * terms)
+
+    repaired = problem.geometry.map_rows(excess, f, a, row_scale, share_a)
+    left_a, left_b = missing_a * jnp.sum(spread), jnp.sum(missing_a) * spread
     gap = problem.epsilon * jnp.sum(repaired)
     for loose, has, asked in (
         (problem.loose_a, rows + left_a, asked_a),
@@ -240,13 +245,21 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
     return gap
 
 
+# Exponents above this, exp of whose opposite is small.
+_NEAR = -10.0
+
+
+def _quotient(p: Array, q: Array) -> Array:
+    """The ratio p / q, and zero where q is."""
+    return jnp.where(q > 0, p / jnp.where(q > 0, q, 1), 0)
+
+
 def _shrink(asked: Array, has: Array) -> Array:
     """Factors at most one that bring each mass down to what is asked."""
-    return jnp.where(has > asked, asked / jnp.where(has > 0, has, 1), 1)
+    return jnp.where(has > asked, _quotient(asked, has), 1)
 
 
 def _divergence(p: Array, q: Array) -> Array:
-    """p log(p / q) - p + q, entry by entry; never below zero by rounding."""
-    ratio = p / jnp.where(q > 0, q, 1)
-    terms = p * jnp.log(jnp.where(p > 0, ratio, 1)) - p + q
-    return jnp.where(q > 0, jnp.maximum(terms, 0), jnp.where(p > 0, jnp.inf, 0))
+    """Terms p log(p / q) - p + q, entry by entry; never below zero by rounding."""
+    terms = p * jnp.log(jnp.where(p > 0, _quotient(p, q), 1)) - p + q
+    return jnp.maximum(jnp.where((p > 0) & (q == 0), jnp.inf, terms), 0)

@@ -43,6 +43,12 @@ class Problem(eqx.Module):
         """The same problem with another regularisation."""
         return Problem(self.geometry, self.a, self.b, epsilon, self.loose_a, self.loose_b)
 
+    def between(
+        self, geometry: AbstractGeometry, a: Float[Array, " k"], b: Float[Array, " l"]
+    ) -> "Problem":
+        """The same regularisation and penalties between other points."""
+        return Problem(geometry, a, b, self.epsilon, self.loose_a, self.loose_b)
+
     @property
     def balanced(self) -> Bool[Array, ""]:
         """Whether both marginals are enforced."""
@@ -74,7 +80,7 @@ class Problem(eqx.Module):
         """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
 
         def rows(costs):
-            return log_total(self.b[None, :], (g[None, :] - costs) * (1 / self.epsilon))
+            return log_total(self.b, (g[None, :] - costs) * (1 / self.epsilon))
 
         return -self.damping_a * self.epsilon * self.geometry.map_tiles(rows)
 
@@ -110,12 +116,12 @@ class Problem(eqx.Module):
         return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
 
 
-def log_total(weights: Float[Array, "*b k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:
-    """log sum_k w_k exp(e_k) over the last axis; terms of weight zero count for nothing.
+def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:
+    """The log of sum_k w_k exp(e_k) over the last axis; terms of weight zero count for nothing.
 
     Not by log w: its derivative, and the product with an overflow, are NaN at zero.
     """
-    held = jnp.where(weights == 0, -jnp.inf, exponents)
-    peak = jax.lax.stop_gradient(jnp.max(held, axis=-1, keepdims=True))
-    total = jnp.sum(weights * capped_exp(exponents - peak), axis=-1)
-    return peak[..., 0] + jnp.log(total)
+    counts = jnp.broadcast_to(weights != 0, exponents.shape)
+    peak = jax.lax.stop_gradient(jnp.max(jnp.where(counts, exponents, -jnp.inf), axis=-1))
+    ratios = capped_exp(exponents - peak[..., None])
+    return peak + jnp.log(jnp.matmul(ratios, weights, precision=jax.lax.Precision.HIGHEST))

@@ -1,12 +1,14 @@
 """`solve`: from costs and weights to an entropic plan."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx.geometry import AbstractGeometry
-from transportx.ot._anneal import Solved, anneal
+from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
@@ -73,8 +75,15 @@ def solve(
         Peyre and Cuturi, Computational Optimal Transport, 2019, section 4; Sejourne,
         Vialard and Peyre, Faster unbalanced optimal transport, 2022 (constant shifts).
     """
-    problem = _problem(geometry, a, b, epsilon, rho_a, rho_b)
-    return _answer(problem, _potentials(jax.lax.stop_gradient(problem), solver, init))
+    problem = make_problem(geometry, a, b, epsilon, rho_a, rho_b)
+    held = jax.lax.stop_gradient(problem)
+    if init is not None:
+        start = Start(*_given(init, held), held.epsilon, cold=False)
+    elif geometry.streams:
+        start = _coarse_start(held, solver)
+    else:
+        start = cold_start(held)
+    return answer(problem, solver, start)
 
 
 def solve_symmetric(
@@ -105,17 +114,38 @@ def solve_symmetric(
     n, m = geometry.shape
     if n != m:
         _checks.reject("geometry", f"has shape {(n, m)}", "give costs of one set with itself")
-    problem = _problem(geometry, a, a, epsilon, rho, rho)
-    symmetric = Symmetric(solver.tol, solver.max_steps)
-    return _answer(problem, _potentials(jax.lax.stop_gradient(problem), symmetric, None))
+    problem = make_problem(geometry, a, a, epsilon, rho, rho)
+    start = cold_start(jax.lax.stop_gradient(problem))
+    return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
 
 
-def _answer(problem: Problem, solved: Solved) -> EntropicPlan:
-    f, g = optimal_potentials(problem, solved.f, solved.g)
-    return EntropicPlan(problem, f, g, solved.error, solved.num_steps, solved.status)
+class Start(NamedTuple):
+    """Where a solve begins: potentials, and the regularisation to anneal from.
+
+    `cold` potentials are refreshed in the log domain before they are used.
+    """
+
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    epsilon: Float[Array, ""]
+    cold: Bool[Array, ""] | bool
 
 
-def _problem(geometry, a, b, epsilon, rho_a, rho_b) -> Problem:
+def cold_start(problem: Problem) -> Start:
+    """Nothing known: anneal from half the mean cost."""
+    zeros = jnp.zeros_like(problem.a), jnp.zeros_like(problem.b)
+    return Start(*zeros, _mean_cost(problem) / 2, cold=True)
+
+
+def make_problem(
+    geometry: AbstractGeometry,
+    a: Float[Array, " n"] | None,
+    b: Float[Array, " m"] | None,
+    epsilon: ScalarLike,
+    rho_a: ScalarLike,
+    rho_b: ScalarLike,
+) -> Problem:
+    """Check what can be checked while tracing, and bring all numbers to the costs' dtype."""
     for name, number in (("epsilon", epsilon), ("rho_a", rho_a), ("rho_b", rho_b)):
         _checks.positive(name, number)
     n, m = geometry.shape
@@ -125,49 +155,37 @@ def _problem(geometry, a, b, epsilon, rho_a, rho_b) -> Problem:
     return Problem(geometry, a, b, epsilon, 1 / rho_a, 1 / rho_b)
 
 
-def _potentials(problem: Problem, solver: AbstractSolver, init: Potentials | None) -> Solved:
-    """Solve; NaN throughout where there is no answer."""
-    feasible = _feasible(problem)
-    scale = jnp.where(_regular(problem) & feasible, _mean_cost(problem), jnp.nan)
-    if init is not None:
-        f, g = _given(init, problem)
-        epsilon = jnp.where(jnp.isfinite(scale), problem.epsilon, jnp.nan)
-    elif problem.geometry.streams:
-        f, g = _coarse_start(problem, solver)
-        epsilon = jnp.where(jnp.isfinite(scale), problem.epsilon, jnp.nan)
-    else:
-        f, g = jnp.zeros_like(problem.a), jnp.zeros_like(problem.b)
-        epsilon = scale / 2
-    cold = init is None and not problem.geometry.streams
-    solved = anneal(problem, solver, init=(f, g), epsilon=epsilon, cold=cold)
-    known = jnp.all(jnp.isfinite(problem.a)) & jnp.all(jnp.isfinite(problem.b))
+def answer(problem: Problem, solver: AbstractSolver, start: Start) -> EntropicPlan:
+    """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
+    held = jax.lax.stop_gradient(problem)
+    feasible = _feasible(held)
+    sound = feasible & _regular(held) & jnp.isfinite(_mean_cost(held))
+    epsilon = jnp.where(sound, start.epsilon, jnp.nan)
+    solved = anneal(held, solver, init=(start.f, start.g), epsilon=epsilon, cold=start.cold)
+    known = jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
     status = Status.where(known & ~feasible, Status.INFEASIBLE, solved.status)
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
     f, g, error = (jnp.where(failed, jnp.nan, part) for part in solved[:3])
-    return Solved(f, g, error, solved.num_steps, status)
+    return EntropicPlan(
+        problem, *optimal_potentials(problem, f, g), error, solved.num_steps, status
+    )
 
 
-def _coarse_start(problem: Problem, solver: AbstractSolver) -> Potentials:
+def _coarse_start(problem: Problem, solver: AbstractSolver) -> Start:
     """Potentials of the problem between some of the points, extended to all of them."""
     n, m = problem.geometry.shape
     few_a, few_b = (slice(None, None, -(-size // _COARSE_POINTS)) for size in (n, m))
     a, b = problem.a[few_a], problem.b[few_b]
     a, b = a * (jnp.sum(problem.a) / jnp.sum(a)), b * (jnp.sum(problem.b) / jnp.sum(b))
-    geometry = problem.geometry.restrict(few_a, few_b)
-    few = Problem(geometry, a, b, problem.epsilon, problem.loose_a, problem.loose_b)
-    start = jnp.zeros_like(a), jnp.zeros_like(b)
+    few = problem.between(problem.geometry.restrict(few_a, few_b), a, b)
+    start = cold_start(few)
     coarse = Newton(max(solver.tol, _COARSE_TOL), solver.max_steps)
-    solved = anneal(few, coarse, init=start, epsilon=_mean_cost(few) / 2, cold=True)
-    to_some = Problem(
-        problem.geometry.restrict(slice(None), few_b),
-        problem.a, b, problem.epsilon, problem.loose_a, problem.loose_b,
+    solved = anneal(few, coarse, init=(start.f, start.g), epsilon=start.epsilon, cold=True)
+    f = problem.between(problem.geometry.restrict(slice(None), few_b), problem.a, b).update_f(
+        solved.g
     )
-    from_some = Problem(
-        problem.geometry.restrict(few_a),
-        a, problem.b, problem.epsilon, problem.loose_a, problem.loose_b,
-    )
-    f, g = to_some.update_f(solved.g), from_some.update_g(solved.f)
-    return jnp.where(jnp.isfinite(f), f, 0), jnp.where(jnp.isfinite(g), g, 0)
+    g = problem.between(problem.geometry.restrict(few_a), a, problem.b).update_g(solved.f)
+    return Start(_finite(f), _finite(g), problem.epsilon, cold=False)
 
 
 def _given(init: Potentials, problem: Problem) -> Potentials:
@@ -175,8 +193,12 @@ def _given(init: Potentials, problem: Problem) -> Potentials:
         if potential.shape != weights.shape:
             cure = f"give one number a point, shape {weights.shape}"
             _checks.reject("init", f"has {name} of shape {potential.shape}", cure)
-    f, g = (jax.lax.stop_gradient(p).astype(problem.a.dtype) for p in init)
-    return jnp.where(jnp.isfinite(f), f, 0), jnp.where(jnp.isfinite(g), g, 0)
+    f, g = (_finite(jax.lax.stop_gradient(p).astype(problem.a.dtype)) for p in init)
+    return f, g
+
+
+def _finite(potential: Array) -> Array:
+    return jnp.where(jnp.isfinite(potential), potential, 0)
 
 
 def _weights(name, weights, size, dtype):

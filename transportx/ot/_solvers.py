@@ -94,7 +94,9 @@ class AbstractSolver(eqx.Module):
             The last iterate and the steps taken; whoever calls checks the result.
         """
 
-    def log_step(self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
+    def log_step(
+        self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
+    ) -> Potentials:
         """One step in the log domain, for where scalings would leave the range of numbers."""
         f = problem.update_f(g)
         return f, problem.update_g(f)
@@ -203,7 +205,9 @@ class Symmetric(AbstractSolver):
         # Both marginals are this one: each has half of the error.
         return _repeat(step, evaluate(jnp.zeros_like(start.phi)), tol=tol / 2, budget=budget)
 
-    def log_step(self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
+    def log_step(
+        self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
+    ) -> Potentials:
         f = (f + problem.update_f(g)) / 2
         return f, f
 

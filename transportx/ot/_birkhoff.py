@@ -1,0 +1,96 @@
+"""Small transport problems inside models: doubly stochastic matrices, soft sorting."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.geometry import CostMatrix, PointCloud
+from transportx.ot._plan import EntropicPlan
+from transportx.ot._solve import solve
+from transportx.ot._solvers import AbstractSolver, Newton
+
+
+def birkhoff(
+    logits: Float[Array, "n n"],
+    *,
+    temperature: ScalarLike = 1.0,
+    solver: AbstractSolver = Newton(),
+) -> EntropicPlan:
+    r"""The doubly stochastic matrix nearest to exp(logits / temperature).
+
+    Scales rows and columns of $\exp(L_{ij} / \tau)$ until all sum to one: the projection in
+    relative entropy. A batch is a `vmap` of this.
+
+    Args:
+        logits: Square matrix.
+        temperature: Positive; towards zero the matrix becomes the permutation of largest
+            total logit.
+        solver: Tolerance and step limit.
+
+    Returns:
+        The plan; the matrix itself is ``birkhoff(logits).matrix()``. Its derivatives are
+        exact, by one linear solve, not by unrolling.
+
+    Raises:
+        ValueError: `logits` is not a square matrix of real numbers.
+
+    References:
+        Sinkhorn, A relationship between arbitrary positive matrices and doubly stochastic
+        matrices, 1964; Mena, Belanger, Linderman and Snoek, Learning latent permutations
+        with Gumbel-Sinkhorn networks, 2018.
+    """
+    if logits.ndim != 2 or logits.shape[0] != logits.shape[1] or logits.size == 0:
+        cure = "give a square matrix, and vmap over batches"
+        _checks.reject("logits", f"has shape {logits.shape}", cure)
+    _checks.floating("logits", logits)
+    _checks.positive("temperature", temperature)
+    ones = jnp.ones(logits.shape[0], logits.dtype)
+    return solve(CostMatrix(-logits), ones, ones, epsilon=temperature, solver=solver)
+
+
+def soft_sort(
+    x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
+) -> Float[Array, " n"]:
+    """`x` in rising order, softly: each place holds a mean of the values near it.
+
+    Args:
+        x: Values, shape (n,).
+        epsilon: Softness, in units of the variance of `x`. Towards zero the result is
+            ``jnp.sort(x)``; towards infinity, the mean everywhere.
+        solver: Tolerance and step limit.
+
+    Returns:
+        The values; NaN if the solve did not converge. Their sum is that of `x`, to the
+        tolerance.
+
+    References:
+        Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
+        2019.
+    """
+    plan = _sorting_plan(x, epsilon, solver)
+    return jnp.where(plan.converged, x.size * (plan.T @ x), jnp.nan)
+
+
+def soft_rank(
+    x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
+) -> Float[Array, " n"]:
+    """Ranks from 0 to n - 1, softly; towards epsilon zero ``jnp.argsort(jnp.argsort(x))``.
+
+    Arguments, failures and references are those of `soft_sort`.
+    """
+    plan = _sorting_plan(x, epsilon, solver)
+    ranks = x.size * (plan @ jnp.arange(x.size, dtype=x.dtype))
+    return jnp.where(plan.converged, ranks, jnp.nan)
+
+
+def _sorting_plan(x, epsilon, solver) -> EntropicPlan:
+    """Transport of standardised values onto as many increasing places of the same spread."""
+    if x.ndim != 1 or x.size == 0:
+        _checks.reject("x", f"has shape {x.shape}", "give at least one value, shape (n,)")
+    _checks.floating("x", x)
+    centred = x - jnp.mean(x)
+    variance = jnp.mean(centred**2)
+    varies = variance > 0
+    scaled = jnp.where(varies, centred / jnp.sqrt(jnp.where(varies, variance, 1)), 0 * centred)
+    places = jnp.linspace(-jnp.sqrt(3.0), jnp.sqrt(3.0), x.size).astype(x.dtype)
+    return solve(PointCloud(scaled[:, None], places[:, None]), epsilon=epsilon, solver=solver)

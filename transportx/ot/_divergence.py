@@ -1,0 +1,105 @@
+"""The debiased Sinkhorn divergence: entropic transport that is zero between equal measures."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, ScalarLike
+
+from transportx.geometry import AbstractCost, PointCloud, SquaredEuclidean
+from transportx.ot._plan import EntropicPlan
+from transportx.ot._solve import Start, answer, cold_start, make_problem, solve_symmetric
+from transportx.ot._solvers import AbstractSolver, Newton
+
+Scalar = Float[Array, ""]
+
+
+class SinkhornDivergence(eqx.Module):
+    """The divergence, and the three plans that it is made of.
+
+    Attributes:
+        plan: From source to target.
+        plan_x: From the source to itself.
+        plan_y: From the target to itself.
+    """
+
+    plan: EntropicPlan
+    plan_x: EntropicPlan
+    plan_y: EntropicPlan
+
+    @property
+    def value(self) -> Scalar:
+        """The divergence; it differentiates as `EntropicPlan.value` does."""
+        uneven = jnp.sum(self.plan.a) - jnp.sum(self.plan.b)
+        within = (self.plan_x.value + self.plan_y.value) / 2
+        return self.plan.value - within + self.plan.epsilon / 2 * uneven**2
+
+    @property
+    def gap(self) -> Scalar:
+        """Bound on the error of `value`, from the gaps of the three plans."""
+        return self.plan.gap + (self.plan_x.gap + self.plan_y.gap) / 2
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether all three plans are."""
+        return self.plan.converged & self.plan_x.converged & self.plan_y.converged
+
+
+def sinkhorn_divergence(
+    x: Float[Array, "n d"],
+    y: Float[Array, "m d"],
+    a: Float[Array, " n"] | None = None,
+    b: Float[Array, " m"] | None = None,
+    *,
+    epsilon: ScalarLike,
+    rho: ScalarLike = jnp.inf,
+    cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
+    solver: AbstractSolver = Newton(),
+) -> SinkhornDivergence:
+    r"""Debiased entropic transport between two weighted clouds.
+
+    $S(a, b) = OT(a, b) - OT(a, a)/2 - OT(b, b)/2 + \varepsilon (|a| - |b|)^2 / 2$, where the
+    last term counts only between unequal masses. It is convex in each measure, not negative
+    beyond the error of the solves (`gap`), and zero between equal measures, with zero
+    gradient: as a loss it has no pull towards the mean, which `solve(...).value` has.
+
+    Args:
+        x: Source points.
+        y: Target points.
+        a: Source weights; uniform by default.
+        b: Target weights.
+        epsilon: Regularisation, in units of the cost. A small one nears transport, a
+            large one the kernel distance of kernel -cost.
+        rho: Penalty on both marginals; infinite means that they are enforced, finite ones
+            let outliers go.
+        cost: Symmetric cost with exp(-cost / epsilon) a positive kernel, as squared and
+            plain Euclidean distances are.
+        solver: For all three plans; the two symmetric ones use its tolerance.
+
+    Returns:
+        The plans, with `value`, `gap` and `converged`.
+
+    Raises:
+        ValueError: As `solve`.
+
+    References:
+        Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019; Sejourne, Feydy, Vialard,
+        Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
+    """
+    plan_x = solve_symmetric(PointCloud(x, x, cost), a, epsilon=epsilon, rho=rho, solver=solver)
+    plan_y = solve_symmetric(PointCloud(y, y, cost), b, epsilon=epsilon, rho=rho, solver=solver)
+    problem = make_problem(PointCloud(x, y, cost), a, b, epsilon, rho, rho)
+    held, f, g = jax.lax.stop_gradient((problem, plan_x.f, plan_y.g))
+    # Between equal measures these potentials solve the problem, and all terms cancel.
+    kernel = held.kernel(f, g)
+    error = held.error(f, g, held.a * (kernel @ held.b), held.b * (kernel.T @ held.a))
+    solved = error <= solver.tol
+    cold = cold_start(held)
+    start = Start(
+        jnp.where(solved, f, cold.f),
+        jnp.where(solved, g, cold.g),
+        jnp.where(solved, held.epsilon, cold.epsilon),
+        cold=~solved,
+    )
+    return SinkhornDivergence(answer(problem, solver, start), plan_x, plan_y)
