@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 
 import transportx as tx
@@ -27,6 +28,18 @@ def squared_distances(x0, x1):
     return np.sum((x0[:, None] - x1[None, :]) ** 2, axis=-1)
 
 
+# Couplings whose indices are drawn at random.
+DRAWN = (tx.couplings.Entropic, tx.couplings.Unbalanced)
+
+
+def assert_targets(coupling, i1):
+    """Every target once; of those that may leave some out, targets that exist."""
+    if isinstance(coupling, tx.couplings.Unbalanced):
+        assert set(i1.tolist()) <= set(range(i1.size))
+    else:
+        assert sorted(i1.tolist()) == list(range(i1.size))
+
+
 # Every coupling
 
 
@@ -37,8 +50,8 @@ def test_targets_are_used_once_and_sources_are_in_range(coupling, shape):
     i0, i1 = jax.jit(coupling)(x0, x1, key=jr.key(0))
     assert i0.shape == i1.shape == (6,)
     assert jnp.issubdtype(i0.dtype, jnp.integer)
-    assert sorted(i1.tolist()) == list(range(6))
     assert set(i0.tolist()) <= set(range(6))
+    assert_targets(coupling, i1)
 
 
 @one_to_one
@@ -74,9 +87,10 @@ def test_float32_batches_pair_as_float64_ones(coupling):
     pair = jax.jit(coupling)
     single = pair(x0.astype(jnp.float32), x1.astype(jnp.float32), key=jr.key(0))
     double = pair(x0, x1, key=jr.key(0))
-    np.testing.assert_array_equal(single[1], double[1])
-    if not isinstance(coupling, tx.couplings.Entropic):  # whose draws differ with the dtype
-        np.testing.assert_array_equal(single[0], double[0])
+    if isinstance(coupling, DRAWN):  # draws differ with the dtype
+        assert_targets(coupling, single[1])
+    else:
+        np.testing.assert_array_equal(single, double)
 
 
 @every_coupling
@@ -126,7 +140,7 @@ def test_coinciding_points_pair_without_failing(coupling):
     x = jnp.ones((4, 2))
     i0, i1 = coupling(x, x, key=jr.key(0))
     assert set(i0.tolist()) <= set(range(4))
-    assert sorted(i1.tolist()) == list(range(4))
+    assert_targets(coupling, i1)
 
 
 # Assignment
@@ -223,12 +237,101 @@ def test_epsilon_of_entropic_may_be_traced():
 
 
 @every_coupling
-def test_keys_matter_to_entropic_alone(coupling):
+def test_keys_matter_to_couplings_that_draw_alone(coupling):
     x0, x1 = batches(b=30)
     pair = jax.jit(coupling)
     first, again, other = (pair(x0, x1, key=jr.key(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    assert bool((first != other).any()) == isinstance(coupling, tx.couplings.Entropic)
+    assert bool((first != other).any()) == isinstance(coupling, DRAWN)
+
+
+# Unbalanced
+
+
+def test_unbalanced_draws_pairs_from_its_plan_and_leaves_outliers_out():
+    x0, x1 = batches(b=5, n=8)
+    x1 = x1.at[2].set(30.0)
+    coupling = tx.couplings.Unbalanced(0.7, rho=1.0, relative=False)
+    num = 2000
+    pair = jax.jit(jax.vmap(lambda key: coupling(x0, x1, key=key)))
+    i0, i1 = (np.asarray(index).ravel() for index in pair(jr.split(jr.key(0), num)))
+    found = np.zeros((8, 5))
+    np.add.at(found, (i0, i1), 1 / i0.size)
+    plan = tx.ot.solve(tx.geometry.PointCloud(x0, x1), epsilon=0.7, rho_a=1.0, rho_b=1.0)
+    expected = np.asarray(plan.matrix() / jnp.sum(plan.matrix()))
+    # Five binomial standard deviations, one draw, and the coupling's solver tolerance.
+    deviation = np.sqrt(expected * (1 - expected) / i0.size)
+    assert (np.abs(found - expected) <= 5 * deviation + 1 / i0.size + 0.01 * expected).all()
+    assert not (i1 == 2).any()
+
+
+# Conditional
+
+
+def test_conditional_pairs_within_labels_and_keeps_noise_independent_of_them():
+    x0, x1 = batches(b=60)
+    labels = jnp.arange(60) % 3
+    x1 = x1 + 4.0 * labels[:, None].astype(x1.dtype)
+    marks = jax.nn.one_hot(labels, 3, dtype=jnp.float64)
+    coupling = tx.couplings.Conditional(tx.couplings.Assignment(), 1e4)
+    i0, i1 = jax.jit(coupling)(x0, x1, marks, key=jr.key(0))
+    # Source i was given label i before it was looked at.
+    np.testing.assert_array_equal(labels[i0], labels[i1])
+    for label in range(3):
+        of = np.flatnonzero(np.asarray(labels) == label)
+        alone = tx.couplings.Assignment()(x0[of], x1[of], key=jr.key(0))
+        costs = squared_distances(x0[of], x1[of])
+        chosen = np.asarray(labels[i1]) == label
+        together = squared_distances(x0, x1)[np.asarray(i0)[chosen], np.asarray(i1)[chosen]]
+        np.testing.assert_allclose(together.sum(), costs[alone].sum(), rtol=1e-10)
+    blind, targets = tx.couplings.Assignment()(x0, x1, key=jr.key(0))
+    assert float(jnp.mean(labels[blind] == labels[targets])) < 0.9
+
+
+def test_conditional_weighs_continuous_conditions():
+    x0, x1 = batches(b=8)
+    conditions = jr.normal(jr.key(5), (8,))
+    coupling = tx.couplings.Conditional(tx.couplings.Assignment(), 0.7)
+    i0, i1 = coupling(x0, x1, conditions, key=jr.key(0))
+    costs = squared_distances(x0, x1) + 0.7 * squared_distances(conditions, conditions)
+    rows, columns = scipy.optimize.linear_sum_assignment(costs)
+    np.testing.assert_allclose(costs[i0, i1].sum(), costs[rows, columns].sum(), rtol=1e-12)
+
+
+# Diagnostics
+
+
+def test_diagnostics_span_independence_and_a_map():
+    x0, x1 = batches(b=8)
+
+    def diagnose(epsilon):
+        coupling = tx.couplings.Entropic(epsilon, solver=tx.ot.Newton(tol=1e-8))
+        return tx.couplings.diagnose(coupling.plan(x0, x1))
+
+    loose, tight = diagnose(1e5), diagnose(1e-4)
+    np.testing.assert_allclose(loose.information, 0, atol=1e-6)
+    np.testing.assert_allclose(loose.spread**2, np.var(np.asarray(x1), axis=0).sum(), rtol=1e-4)
+    np.testing.assert_allclose(tight.information, np.log(8), rtol=1e-6)
+    np.testing.assert_allclose(tight.share, 1, rtol=1e-6)
+    assert float(tight.spread) < 1e-3
+
+
+def test_information_is_the_relative_entropy_of_the_plan():
+    x0, x1 = batches(b=6, n=9)
+    plan = tx.couplings.Entropic(0.3, solver=tx.ot.Newton(tol=1e-10)).plan(x0, x1)
+    matrix = np.asarray(plan.matrix())
+    entropy = np.sum(matrix * np.log(matrix * 54))
+    np.testing.assert_allclose(tx.couplings.diagnose(plan).information, entropy, atol=1e-8)
+
+
+def test_a_plan_warm_started_from_its_own_potentials_needs_no_steps():
+    x0, x1 = batches(b=6)
+    coupling = tx.couplings.Entropic(0.1)
+    plan = coupling.plan(x0, x1)
+    again = coupling.plan(x0, x1, init=plan.potentials)
+    assert plan.num_steps > 0
+    assert again.num_steps == 0
+    assert again.converged
 
 
 # Refusals
@@ -268,3 +371,32 @@ def test_one_to_one_couplings_refuse_unequal_sizes(name):
 def test_entropic_refuses_an_epsilon_that_is_not_positive(epsilon):
     with pytest.raises(ValueError, match=f"`epsilon` is {epsilon}.*positive number"):
         tx.couplings.Entropic(epsilon)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tx.couplings.Unbalanced(0.1, rho=0.0), "`rho` is 0.0.*positive number"),
+        (lambda: tx.couplings.Unbalanced(-1.0, rho=1.0), "`epsilon` is -1.0.*positive number"),
+        (
+            lambda: tx.couplings.Conditional(tx.couplings.Independent(), -1.0),
+            "`weight` is -1.0.*positive number",
+        ),
+        (
+            lambda: tx.couplings.Conditional(tx.couplings.Independent(), 1.0)(
+                B, B, jnp.arange(3), key=KEY
+            ),
+            "`conditions` has dtype int.*convert",
+        ),
+        (
+            lambda: tx.couplings.Conditional(tx.couplings.Independent(), 1.0)(
+                B, B, jnp.ones(4), key=KEY
+            ),
+            "`conditions` has 4 examples but `x1` has 3",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_with_their_cure(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
