@@ -73,8 +73,8 @@ _GROUPS = {
 }
 
 
-def _solver(tol: float) -> tx.ot.Sinkhorn:
-    return tx.ot.Sinkhorn(tol=tol)
+def _solver(tol: float) -> tx.ot.Newton:
+    return tx.ot.Newton(tol=tol)
 
 
 def _plan(x: Any, y: Any, epsilon: Any, tol: float) -> tx.ot.EntropicPlan:

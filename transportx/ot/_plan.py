@@ -190,11 +190,12 @@ class EntropicPlan(eqx.Module):
         _checks.count("k", k)
         if k > self.b.size:
             _checks.reject("k", f"is {k}", f"give at most the {self.b.size} targets")
-        return self.geometry.map_rows(
+        entries, columns = self.geometry.map_rows(
             lambda costs, f, a: jax.lax.top_k(a * self.b * self._ratio(costs, f), k),
             self.f,
             self.a,
         )
+        return entries, columns
 
     def _ratio(self, costs: Float[Array, " m"], f: Scalar) -> Float[Array, " m"]:
         """One row of P over a b."""
