@@ -320,10 +320,6 @@ def cloud():
     return tx.geometry.PointCloud(jnp.zeros((3, 2)), jnp.zeros((4, 2)))
 
 
-V = jnp.ones(3)
-KEY = jr.key(0)
-
-
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize(
     ("call", "message"),

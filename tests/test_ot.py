@@ -1,4 +1,4 @@
-"""Transport between weighted sets: against scipy, POT, ott, brute force and differences."""
+"""Transport between weighted sets: against scipy, POT, brute force and differences."""
 
 import itertools
 from typing import Any
@@ -221,10 +221,6 @@ def test_sliced_wasserstein_differentiates_also_at_distance_zero():
 
 
 # Refusals
-
-
-def cloud():
-    return tx.geometry.PointCloud(jnp.zeros((3, 2)), jnp.zeros((4, 2)))
 
 
 V = jnp.ones(3)
