@@ -15,7 +15,7 @@ from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean
 # Costs up to this many entries (64 MiB in float32) are held whole; more are streamed.
 _DENSE_ENTRIES = 2**24
 # Entries of one tile: a few of them stay in a core's cache, and keep matrix products busy.
-_TILE_ENTRIES = 2**19
+_TILE_ENTRIES = 2**20
 
 
 class AbstractGeometry(eqx.Module):
@@ -112,7 +112,7 @@ class PointCloud(AbstractGeometry):
         y: Target points.
         cost: An `AbstractCost`, or any callable `cost(x, y) -> scalar`.
         tile: Rows held at once. By default all of them up to 2^24 costs, and beyond as
-            many as keep a tile within 2^19.
+            many as keep a tile within 2^20.
     """
 
     x: Float[Array, "n d"]
@@ -170,9 +170,12 @@ class PointCloud(AbstractGeometry):
             padding = [(0, count * size - n), *[(0, 0)] * (array.ndim - 1)]
             return jnp.pad(array, padding, mode="edge").reshape(count, size, *array.shape[1:])
 
+        # Held with coordinates first, so that a cost reads each of them without gaps.
+        coordinates = y.T
+
         def visit(tile):
             points, *others = tile
-            return function(self.cost.matrix(points, y), *others)
+            return function(self.cost.matrix(points, coordinates.T), *others)
 
         # Inside a scan nothing can merge the recomputation with the first pass.
         visit = jax.checkpoint(visit, prevent_cse=False)

@@ -94,12 +94,6 @@ def sinkhorn_divergence(
     # Between equal measures these potentials solve the problem, and all terms cancel.
     kernel = held.kernel(f, g)
     error = held.error(f, g, held.a * (kernel @ held.b), held.b * (kernel.T @ held.a))
-    solved = error <= solver.tol
-    cold = cold_start(held)
-    start = Start(
-        jnp.where(solved, f, cold.f),
-        jnp.where(solved, g, cold.g),
-        jnp.where(solved, held.epsilon, cold.epsilon),
-        cold=~solved,
-    )
+    warm, cold = Start(f, g, held.epsilon), cold_start(held, solver)
+    start = jax.tree.map(lambda one, other: jnp.where(error <= solver.tol, one, other), warm, cold)
     return SinkhornDivergence(answer(problem, solver, start), plan_x, plan_y)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractGeometry
+from transportx.geometry import AbstractGeometry, DenseKernel
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
@@ -18,6 +18,8 @@ from transportx.ot._status import Status
 # Streamed problems are solved first between this many points of each side.
 _COARSE_POINTS = 4096
 _COARSE_TOL = 0.01
+# Annealing starts at this many times the spread of the costs.
+_SPREAD = 1.0
 
 
 def solve(
@@ -78,11 +80,9 @@ def solve(
     problem = make_problem(geometry, a, b, epsilon, rho_a, rho_b)
     held = jax.lax.stop_gradient(problem)
     if init is not None:
-        start = Start(*_given(init, held), held.epsilon, cold=False)
-    elif geometry.streams:
-        start = _coarse_start(held, solver)
+        start = Start(*_given(init, held), held.epsilon)
     else:
-        start = cold_start(held)
+        start = cold_start(held, solver)
     return answer(problem, solver, start)
 
 
@@ -115,26 +115,23 @@ def solve_symmetric(
     if n != m:
         _checks.reject("geometry", f"has shape {(n, m)}", "give costs of one set with itself")
     problem = make_problem(geometry, a, a, epsilon, rho, rho)
-    start = cold_start(jax.lax.stop_gradient(problem))
+    start = cold_start(jax.lax.stop_gradient(problem), solver)
+    both = (start.f + start.g) / 2
+    start = Start(both, both, start.epsilon)
     return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
 
 
 class Start(NamedTuple):
-    """Where a solve begins: potentials, and the regularisation to anneal from.
-
-    `cold` potentials are refreshed in the log domain before they are used.
-    """
+    """Where a solve begins: potentials, and the regularisation to anneal from."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
     epsilon: Float[Array, ""]
-    cold: Bool[Array, ""] | bool
 
 
-def cold_start(problem: Problem) -> Start:
-    """Nothing known: anneal from half the mean cost."""
-    zeros = jnp.zeros_like(problem.a), jnp.zeros_like(problem.b)
-    return Start(*zeros, _mean_cost(problem) / 2, cold=True)
+def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
+    """Nothing known: anneal; streamed problems between some of their points only."""
+    return _coarse_start(problem, solver) if problem.geometry.streams else _dense_start(problem)
 
 
 def make_problem(
@@ -159,9 +156,9 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> EntropicPl
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
     feasible = _feasible(held)
-    sound = feasible & _regular(held) & jnp.isfinite(_mean_cost(held))
+    sound = feasible & _regular(held) & _finite_costs(held)
     epsilon = jnp.where(sound, start.epsilon, jnp.nan)
-    solved = anneal(held, solver, init=(start.f, start.g), epsilon=epsilon, cold=start.cold)
+    solved = anneal(held, solver, init=(start.f, start.g), epsilon=epsilon)
     known = jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
     status = Status.where(known & ~feasible, Status.INFEASIBLE, solved.status)
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
@@ -171,6 +168,24 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> EntropicPl
     )
 
 
+def _dense_start(problem: Problem) -> Start:
+    """The potentials of a large epsilon, to anneal from the spread of costs they leave.
+
+    In the limit these are the mean costs of a row and of a column. Costs less these are
+    what the regularisation weighs, whatever constant or separable part the costs have.
+    """
+    matrix = problem.geometry.matrix()
+    a, b, costs = problem.a, problem.b, DenseKernel(matrix)
+    mass_a, mass_b = jnp.sum(a), jnp.sum(b)
+    f, g = (costs @ b) / mass_b, (costs.T @ a) / mass_a
+    mean = (a @ f) / mass_a
+    f, g = f - mean / 2, g - mean / 2
+    left = DenseKernel(jnp.abs(f[:, None] + g[None, :] - matrix))
+    spread = (a @ (left @ b)) / (mass_a * mass_b)
+    level = problem.at(_SPREAD * spread)
+    return Start(level.damping_a * f, level.damping_b * g, level.epsilon)
+
+
 def _coarse_start(problem: Problem, solver: AbstractSolver) -> Start:
     """Potentials of the problem between some of the points, extended to all of them."""
     n, m = problem.geometry.shape
@@ -178,14 +193,14 @@ def _coarse_start(problem: Problem, solver: AbstractSolver) -> Start:
     a, b = problem.a[few_a], problem.b[few_b]
     a, b = a * (jnp.sum(problem.a) / jnp.sum(a)), b * (jnp.sum(problem.b) / jnp.sum(b))
     few = problem.between(problem.geometry.restrict(few_a, few_b), a, b)
-    start = cold_start(few)
+    f, g, epsilon = _dense_start(few)
     coarse = Newton(max(solver.tol, _COARSE_TOL), solver.max_steps)
-    solved = anneal(few, coarse, init=(start.f, start.g), epsilon=start.epsilon, cold=True)
+    solved = anneal(few, coarse, init=(f, g), epsilon=epsilon)
     f = problem.between(problem.geometry.restrict(slice(None), few_b), problem.a, b).update_f(
         solved.g
     )
     g = problem.between(problem.geometry.restrict(few_a), a, problem.b).update_g(solved.f)
-    return Start(_finite(f), _finite(g), problem.epsilon, cold=False)
+    return Start(_finite(f), _finite(g), problem.epsilon)
 
 
 def _given(init: Potentials, problem: Problem) -> Potentials:
@@ -211,10 +226,9 @@ def _weights(name, weights, size, dtype):
     return weights.astype(dtype)
 
 
-def _mean_cost(problem: Problem) -> Float[Array, ""]:
-    """Mean size of the costs under a b^T; not finite if any cost is not."""
-    rows = problem.geometry.map_tiles(lambda costs: jnp.abs(costs) @ problem.b)
-    return (problem.a @ rows) / (jnp.sum(problem.a) * jnp.sum(problem.b))
+def _finite_costs(problem: Problem) -> Bool[Array, ""]:
+    """Whether every cost is finite: of any other the total, weighed with zero too, is not."""
+    return jnp.isfinite(jnp.sum(problem.geometry.map_tiles(lambda costs: costs @ problem.b)))
 
 
 def _regular(problem: Problem) -> Bool[Array, ""]:

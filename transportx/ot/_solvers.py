@@ -99,7 +99,7 @@ class AbstractSolver(eqx.Module):
     ) -> Potentials:
         """One step in the log domain, for where scalings would leave the range of numbers."""
         f = problem.update_f(g)
-        return f, problem.update_g(f)
+        return problem.centre(f, problem.update_g(f))
 
 
 class Sinkhorn(AbstractSolver):
@@ -160,8 +160,8 @@ class Newton(AbstractSolver):
                 scaling, iterate, tol=tol, max_steps=jnp.minimum(_MOST_PRODUCTS, budget - steps - 1)
             )
             steps = steps + products
-            new, evaluations = _line_search(scaling, iterate, direction, budget - steps)
-            improving = new.error < 0.9 * iterate.error
+            new, rising, evaluations = _line_search(scaling, iterate, direction, budget - steps)
+            improving = rising | (new.error < 0.9 * iterate.error)
             # Far from the optimum an error may rise on the way; near it, that is rounding.
             improving |= (iterate.error > 1e-2) & (new.error < 2 * iterate.error)
             new = jax.tree.map(lambda one, other: jnp.where(improving, one, other), new, iterate)
@@ -209,7 +209,7 @@ class Symmetric(AbstractSolver):
         self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
     ) -> Potentials:
         f = (f + problem.update_f(g)) / 2
-        return f, f
+        return problem.centre(f, f)
 
 
 # Products of one inner solve at most: more show that another linearisation is due.
@@ -256,8 +256,13 @@ def _newton_direction(scaling, iterate, *, tol, max_steps):
     )
 
 
-def _line_search(scaling, iterate, direction, budget) -> tuple[Iterate, Steps]:
-    """Go along the direction as far as the semi-dual does not clearly fall again."""
+def _line_search(scaling, iterate, direction, budget) -> tuple[Iterate, Bool[Array, ""], Steps]:
+    """Go along the direction as far as the semi-dual does not clearly fall again.
+
+    Returns:
+        Where that leads; whether the semi-dual, being concave, has clearly risen, as it still
+        does there; and the evaluations that it took.
+    """
     slope = direction @ iterate.residual
     longest = jnp.max(jnp.abs(direction))
     first = jnp.where(longest > _LONGEST, _LONGEST / jnp.where(longest > 0, longest, 1), 1)
@@ -277,4 +282,4 @@ def _line_search(scaling, iterate, direction, budget) -> tuple[Iterate, Steps]:
         return at(0.4 * length), 0.4 * length, evaluations + 1
 
     new, _, evaluations = jax.lax.while_loop(unfinished, body, (at(first), first, jnp.array(1)))
-    return new, evaluations
+    return new, direction @ new.residual > 0.25 * slope, evaluations
