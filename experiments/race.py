@@ -135,28 +135,37 @@ def derivatives(entrant: Entrant, knob: float, problem: Problem, rounds: int) ->
     """Gradients' times over the forward pass's, or why there is none."""
     arguments = problem.arguments
     made = {
-        name: _compile(function, arguments)
+        name: _warm(function, arguments)
         for name, function in _gradients(entrant, knob, problem).items()
     }
     runs: dict[str, Callable[[], Any]] = {"forward": functools.partial(entrant.run, knob)}
     for name, gradient in made.items():
         if isinstance(gradient, Compiled):
             runs[name] = functools.partial(gradient.run, *arguments)
-    for run in runs.values():
-        run()
+    entrant.run(knob)
     taken = timing.measure(runs, rounds)
     return {name: _gradient_figures(gradient, name, taken) for name, gradient in made.items()}
 
 
-def _compile(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Compiled | str:
-    """Compiled, or what is in the way."""
+def _warm(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Compiled | str:
+    """Compiled and run once, or what is in the way."""
     try:
         gradient = timing.compiled(function, *arguments)
     except ValueError as error:
         return str(error).splitlines()[0]
     if gradient.temporary_bytes > _MEMORY_LIMIT:
         return f"not run: needs {gradient.temporary_bytes / 2**30:.1f} GiB"
+    try:
+        gradient.run(*arguments)
+    except jax.errors.JaxRuntimeError as error:
+        return f"fails: {_reason(str(error))}"
     return gradient
+
+
+def _reason(message: str) -> str:
+    """What a runtime error says below its traceback."""
+    lines = [line for line in message.splitlines() if "Error: " in line]
+    return lines[-1] if lines else message.splitlines()[0]
 
 
 def _gradient_figures(

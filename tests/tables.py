@@ -66,11 +66,27 @@ COUPLINGS = {
     "unbalanced": tx.couplings.Unbalanced(0.05, rho=0.5),
 }
 
-INTERPOLANTS = {
+PINNED_INTERPOLANTS = {
     "linear": tx.interpolants.Linear(),
     "trigonometric": tx.interpolants.Trigonometric(),
     "variance_preserving": tx.interpolants.VariancePreserving(),
     "brownian_bridge": tx.interpolants.BrownianBridge(0.7),
+    "encoding_decoding": tx.interpolants.EncodingDecoding(),
+    "sigmoid": tx.interpolants.Warped(
+        tx.interpolants.Trigonometric(), tx.interpolants.Sigmoid(5.0)
+    ),
+    "learnt": tx.interpolants.Warped(
+        tx.interpolants.BrownianBridge(0.4), tx.interpolants.Bernstein(jnp.array([0.3, -1.0, 0.5]))
+    ),
+    "noised": tx.interpolants.Noised(
+        tx.interpolants.Trigonometric(), tx.interpolants.BridgeNoise(0.6)
+    ),
+}
+
+INTERPOLANTS = PINNED_INTERPOLANTS | {
+    "wide_end": tx.interpolants.Linear(0.1),
+    "variance_exploding": tx.interpolants.VarianceExploding(0.5, 8.0),
+    "blurred": tx.interpolants.Noised(tx.interpolants.Linear(), tx.interpolants.ConstantNoise(0.2)),
 }
 
 # Fields of points in R^3, callable as field(t, x, args) with args None.
@@ -81,6 +97,22 @@ FIELDS = {
         mixture(jr.key(2), [0.3, 0.7], 3), mixture(jr.key(3), [0.2, 0.5, 0.3], 3)
     ),
     "empirical": tx.fields.EmpiricalField(jr.normal(jr.key(4), (20, 3))),
+    "sourced_empirical": tx.fields.SourcedEmpiricalField(
+        jr.normal(jr.key(11), (6, 3)), lambda x: -jnp.sum(jnp.log(jnp.cosh(x)))
+    ),
+    "velocity_from": tx.fields.VelocityFrom(
+        in_float64(tx.fields.MLP(3, 8, 1, num_frequencies=2, key=jr.key(8))),
+        tx.interpolants.Linear(),
+        tx.interpolants.from_noise,
+    ),
+    "score_of": tx.fields.ScoreOf(
+        tx.fields.EmpiricalField(jr.normal(jr.key(9), (5, 3))), tx.interpolants.Linear()
+    ),
+    "rescheduled": tx.fields.Rescheduled(
+        in_float64(tx.fields.MLP(3, 8, 1, num_frequencies=2, key=jr.key(10))),
+        tx.interpolants.Linear(),
+        tx.interpolants.Trigonometric(),
+    ),
 }
 
 # Fields that need conditions or images, with one example and its args.

@@ -34,7 +34,8 @@ def test_every_public_class_is_in_its_table(room, base, table):
 def test_every_public_field_is_in_a_table():
     fields = list(tables.FIELDS.values())
     fields += [field for field, _, _ in tables.CONDITIONED_FIELDS.values()]
-    assert _concrete_classes(tx.fields) == {type(field) for field in fields}
+    public = {cls for cls in _concrete_classes(tx.fields) if "__call__" in vars(cls)}
+    assert public == {type(field) for field in fields}
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -19,6 +19,12 @@ def positive(argument: str, value: Any) -> None:
         reject(argument, f"is {value}", "give a positive number")
 
 
+def not_negative(argument: str, value: Any) -> None:
+    """Refuse a Python number below zero, or NaN; traced values pass."""
+    if isinstance(value, numbers.Real) and not float(value) >= 0:
+        reject(argument, f"is {value}", "give zero or a positive number")
+
+
 def exponent(argument: str, value: Any) -> None:
     """Refuse a Python number below 1, or NaN; traced values pass."""
     if isinstance(value, numbers.Real) and not float(value) >= 1:
@@ -42,6 +48,13 @@ def points(argument: str, array: Array) -> None:
     if array.ndim != 2 or 0 in array.shape:
         reject(argument, f"has shape {array.shape}", "give at least one point, shape (n, d)")
     floating(argument, array)
+
+
+def point(argument: str, array: Array, other: str, cloud: Array) -> None:
+    """Refuse what is not one point of the dimension of a cloud (n, d)."""
+    if array.shape != cloud.shape[1:]:
+        cure = f"give one point of shape {cloud.shape[1:]}, as in `{other}`, and batch with vmap"
+        reject(argument, f"has shape {array.shape}", cure)
 
 
 def batch(argument: str, array: Array) -> None:

@@ -9,11 +9,11 @@ labels or conditions.
 To add one, subclass `AbstractCoupling` and write `__call__`.
 """
 
-from transportx.couplings._couplings import AbstractCoupling as AbstractCoupling
-from transportx.couplings._couplings import Assignment as Assignment
-from transportx.couplings._couplings import Conditional as Conditional
-from transportx.couplings._couplings import Diagnostics as Diagnostics
-from transportx.couplings._couplings import Entropic as Entropic
-from transportx.couplings._couplings import Independent as Independent
-from transportx.couplings._couplings import Unbalanced as Unbalanced
-from transportx.couplings._couplings import diagnose as diagnose
+from transportx.couplings._assignment import Assignment as Assignment
+from transportx.couplings._conditional import Conditional as Conditional
+from transportx.couplings._coupling import AbstractCoupling as AbstractCoupling
+from transportx.couplings._coupling import Independent as Independent
+from transportx.couplings._diagnose import Diagnostics as Diagnostics
+from transportx.couplings._diagnose import diagnose as diagnose
+from transportx.couplings._entropic import Entropic as Entropic
+from transportx.couplings._entropic import Unbalanced as Unbalanced

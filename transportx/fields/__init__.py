@@ -2,17 +2,34 @@
 
 Any callable of that form is a field; batch with `vmap`. `MLP` and `DiT` are learnt;
 `GaussianField`, `MixtureField` and `EmpiricalField` are the exact minimisers of the
-flow-matching loss for known ends; `divergence` is the calculus.
+flow-matching loss for known ends; `VelocityFrom`, `Rescheduled` and `ScoreOf` make a field of
+one that predicts something else; `divergence` is the calculus.
+
+Densities on a grid have many fields that move them: `dacorogna_moser`, `least_squares` and
+`flux_null` make them, `diagnose_field` tells them apart.
 
 To add a field, write a callable; an `equinox.Module` if it carries parameters.
 """
 
+from transportx.fields._asymmetry import asymmetry as asymmetry
+from transportx.fields._box import Box as Box
+from transportx.fields._curves import FieldDiagnostics as FieldDiagnostics
+from transportx.fields._curves import dacorogna_moser as dacorogna_moser
+from transportx.fields._curves import diagnose_field as diagnose_field
+from transportx.fields._curves import flux_null as flux_null
+from transportx.fields._curves import least_squares as least_squares
+from transportx.fields._curves import project_onto_gradients as project_onto_gradients
+from transportx.fields._curves import upwind_step as upwind_step
 from transportx.fields._divergence import divergence as divergence
 from transportx.fields._divergence import hutchinson_divergence as hutchinson_divergence
+from transportx.fields._empirical import SourcedEmpiricalField as SourcedEmpiricalField
 from transportx.fields._exact import EmpiricalField as EmpiricalField
 from transportx.fields._exact import GaussianField as GaussianField
 from transportx.fields._exact import MixtureField as MixtureField
 from transportx.fields._guided import Guided as Guided
 from transportx.fields._mlp import MLP as MLP
+from transportx.fields._predicted import Rescheduled as Rescheduled
+from transportx.fields._predicted import ScoreOf as ScoreOf
+from transportx.fields._predicted import VelocityFrom as VelocityFrom
 from transportx.fields._time import fourier_features as fourier_features
 from transportx.fields._transformer import DiT as DiT

@@ -74,7 +74,7 @@ class MixtureField(eqx.Module):
 
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
-        _check_point(x, self.source.means)
+        _checks.point("x", x, "source", self.source.means)
         coefficients, rates = self.path.rates(t)
         law = self.law(t)
         logs = jax.vmap(log_density, in_axes=(None, 0, 0))(x, law.means, law.covariances)
@@ -142,7 +142,7 @@ class EmpiricalField(eqx.Module):
 
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
-        _check_point(x, self.data)
+        _checks.point("x", x, "data", self.data)
         (alpha, beta, gamma), (alpha_rate, beta_rate, gamma_rate) = self.path.rates(t)
         spread = jnp.asarray(self.scale, x.dtype) ** 2
         variance = alpha**2 * spread + gamma**2
@@ -163,12 +163,6 @@ class EmpiricalField(eqx.Module):
         if self.weights is not None:
             scores = scores + _log_weights(self.weights)
         return centre + jnp.matmul(jax.nn.softmax(scores), data, precision=highest)
-
-
-def _check_point(x: Array, points: Float[Array, "k d"]) -> None:
-    if x.shape != points.shape[1:]:
-        cure = f"give one point of shape {points.shape[1:]}, and batch with vmap"
-        _checks.reject("x", f"has shape {x.shape}", cure)
 
 
 def _log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:

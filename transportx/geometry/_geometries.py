@@ -68,6 +68,19 @@ class AbstractGeometry(eqx.Module):
         """All costs at once: n m numbers, whether the geometry streams or not."""
         return self.map_tiles(lambda costs: costs)
 
+    def mean_cost(
+        self, a: Float[Array, " n"] | None = None, b: Float[Array, " m"] | None = None
+    ) -> Float[Array, ""]:
+        """Mean absolute cost between independent points: what to measure epsilon by.
+
+        Args:
+            a: Source weights; uniform by default.
+            b: Target weights.
+        """
+        return jnp.average(
+            self.map_tiles(lambda costs: jnp.average(jnp.abs(costs), axis=1, weights=b)), weights=a
+        )
+
 
 class CostMatrix(AbstractGeometry):
     """Costs given as an (n, m) matrix."""

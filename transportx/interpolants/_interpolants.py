@@ -22,7 +22,7 @@ class AbstractInterpolant(eqx.Module):
     Position, rates and velocity follow and are written once, here.
     """
 
-    has_noise: eqx.AbstractClassVar[bool]
+    has_noise: eqx.AbstractVar[bool]
     """Whether gamma is not identically zero, so that z must be drawn."""
 
     @abc.abstractmethod
@@ -44,17 +44,26 @@ class AbstractInterpolant(eqx.Module):
 
 
 class Linear(AbstractInterpolant):
-    """Straight lines at constant speed: alpha = 1 - t, beta = t.
+    r"""Straight lines at constant speed: $\alpha = 1 - (1 - w) t$, beta = t.
+
+    Attributes:
+        end_width: w, what is left of the source at t = 1. With a Gaussian source each
+            target then becomes a Gaussian of that width rather than a point, and no
+            field is singular at t = 1; zero pins the end.
 
     References:
         Liu, Gong and Liu, Flow Straight and Fast, 2022; Lipman et al., Flow Matching for
-        Generative Modeling, 2022.
+        Generative Modeling, 2022, equation 20 (w = sigma_min).
     """
 
+    end_width: ScalarLike = 0.0
     has_noise: ClassVar[bool] = False
 
+    def __check_init__(self):
+        _checks.not_negative("end_width", self.end_width)
+
     def coefficients(self, t: Time) -> Coefficients:
-        return 1 - t, t, jnp.zeros_like(t)
+        return 1 - (1 - jnp.asarray(self.end_width, t.dtype)) * t, t, jnp.zeros_like(t)
 
 
 class Trigonometric(AbstractInterpolant):
@@ -102,7 +111,7 @@ class VariancePreserving(AbstractInterpolant):
         s = 1 - t
         lost = -jnp.expm1(-(low * s + (high - low) / 2 * s**2) / 2)
         lost = lost / -jnp.expm1(-(low + high) / 4)
-        return _root(lost * (2 - lost)), 1 - lost, jnp.zeros_like(t)
+        return root(lost * (2 - lost)), 1 - lost, jnp.zeros_like(t)
 
 
 class BrownianBridge(AbstractInterpolant):
@@ -125,10 +134,57 @@ class BrownianBridge(AbstractInterpolant):
         _checks.positive("sigma", self.sigma)
 
     def coefficients(self, t: Time) -> Coefficients:
-        return 1 - t, t, jnp.asarray(self.sigma, t.dtype) * _root(t * (1 - t))
+        return 1 - t, t, jnp.asarray(self.sigma, t.dtype) * root(t * (1 - t))
 
 
-def _root(square: Time) -> Time:
+class VarianceExploding(AbstractInterpolant):
+    r"""Noise taken away from the data: $\alpha = \sigma_1 (\sigma_0/\sigma_1)^t$, beta = 1.
+
+    The ends are not pinned: at t = 0 the target is still there, under noise sigma_1 times
+    the source; at t = 1 noise sigma_0 is left. A sampler that starts from sigma_1 times
+    the source errs by what this leaves visible of the data.
+
+    Attributes:
+        sigma_min: Noise left at t = 1, in units of the points.
+        sigma_max: Noise at t = 0; well above the spread of the data.
+
+    References:
+        Song et al., Score-Based Generative Modeling through Stochastic Differential
+        Equations, 2021, appendix C.
+    """
+
+    sigma_min: ScalarLike = 0.01
+    sigma_max: ScalarLike = 50.0
+    has_noise: ClassVar[bool] = False
+
+    def __check_init__(self):
+        _checks.positive("sigma_min", self.sigma_min)
+        _checks.positive("sigma_max", self.sigma_max)
+
+    def coefficients(self, t: Time) -> Coefficients:
+        low, high = jnp.asarray(self.sigma_min, t.dtype), jnp.asarray(self.sigma_max, t.dtype)
+        return high * (low / high) ** t, jnp.ones_like(t), jnp.zeros_like(t)
+
+
+class EncodingDecoding(AbstractInterpolant):
+    r"""All of the source turns into noise by t = 1/2, and the noise into the target.
+
+    $\alpha = \cos^2 \pi t$ before 1/2 and zero after, beta zero before and $\cos^2\pi t$
+    after, $\gamma = \sin^2 \pi t$. Whatever the coupling, the halves are independent.
+
+    References:
+        Albergo, Boffi and Vanden-Eijnden, Stochastic Interpolants, 2023, table 8.
+    """
+
+    has_noise: ClassVar[bool] = True
+
+    def coefficients(self, t: Time) -> Coefficients:
+        share = jnp.cos(jnp.pi * t) ** 2
+        first = t < 0.5
+        return jnp.where(first, share, 0), jnp.where(first, 0, share), jnp.sin(jnp.pi * t) ** 2
+
+
+def root(square: Time) -> Time:
     """A square root whose rate is finite at zero, and whose square has the right rate.
 
     One rounding unit is added in quadrature. Exact fields need products such as

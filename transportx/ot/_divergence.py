@@ -9,7 +9,15 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx.geometry import AbstractCost, PointCloud, SquaredEuclidean
 from transportx.ot._plan import EntropicPlan
-from transportx.ot._solve import Start, answer, cold_start, make_problem, solve_symmetric
+from transportx.ot._problem import Problem
+from transportx.ot._solve import (
+    Start,
+    answer,
+    cold_start,
+    make_problem,
+    solve_symmetric,
+    warm_start,
+)
 from transportx.ot._solvers import AbstractSolver, Newton
 
 Scalar = Float[Array, ""]
@@ -55,6 +63,7 @@ def sinkhorn_divergence(
     epsilon: ScalarLike,
     rho: ScalarLike = jnp.inf,
     cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
+    init: SinkhornDivergence | None = None,
     solver: AbstractSolver = Newton(),
 ) -> SinkhornDivergence:
     r"""Debiased entropic transport between two weighted clouds.
@@ -75,6 +84,8 @@ def sinkhorn_divergence(
             let outliers go.
         cost: Symmetric cost with exp(-cost / epsilon) a positive kernel, as squared and
             plain Euclidean distances are.
+        init: The divergence of a similar pair, to start from: that of the step before, in
+            a loop that moves points a little at a time.
         solver: For all three plans; the two symmetric ones use its tolerance.
 
     Returns:
@@ -87,13 +98,22 @@ def sinkhorn_divergence(
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019; Sejourne, Feydy, Vialard,
         Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
     """
-    plan_x = solve_symmetric(PointCloud(x, x, cost), a, epsilon=epsilon, rho=rho, solver=solver)
-    plan_y = solve_symmetric(PointCloud(y, y, cost), b, epsilon=epsilon, rho=rho, solver=solver)
+    options = {"epsilon": epsilon, "rho": rho, "solver": solver}
+    init_x, init_y = (None, None) if init is None else (init.plan_x.f, init.plan_y.f)
+    plan_x = solve_symmetric(PointCloud(x, x, cost), a, init=init_x, **options)
+    plan_y = solve_symmetric(PointCloud(y, y, cost), b, init=init_y, **options)
     problem = make_problem(PointCloud(x, y, cost), a, b, epsilon, rho, rho)
-    held, f, g = jax.lax.stop_gradient((problem, plan_x.f, plan_y.g))
-    # Between equal measures these potentials solve the problem, and all terms cancel.
-    kernel = held.kernel(f, g)
-    error = held.error(f, g, held.a * (kernel @ held.b), held.b * (kernel.T @ held.a))
-    warm, cold = Start(f, g, held.epsilon), cold_start(held, solver)
-    start = jax.tree.map(lambda one, other: jnp.where(error <= solver.tol, one, other), warm, cold)
+    held = jax.lax.stop_gradient(problem)
+    far = cold_start(held, solver) if init is None else warm_start(held, init.plan.potentials)
+    start = _start(held, far, plan_x.f, plan_y.f, solver.tol)
     return SinkhornDivergence(answer(problem, solver, start), plan_x, plan_y)
+
+
+def _start(problem: Problem, far: Start, f: Array, g: Array, tol: float) -> Start:
+    """Between equal measures the symmetric potentials, with which all terms cancel."""
+    f, g = jax.lax.stop_gradient((f, g))
+    kernel = problem.kernel(f, g)
+    rows, columns = problem.a * (kernel @ problem.b), problem.b * (kernel.T @ problem.a)
+    equal = problem.error(f, g, rows, columns) <= tol
+    near = Start(f, g, problem.epsilon)
+    return jax.tree.map(lambda one, other: jnp.where(equal, one, other), near, far)

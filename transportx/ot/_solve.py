@@ -79,10 +79,7 @@ def solve(
     """
     problem = make_problem(geometry, a, b, epsilon, rho_a, rho_b)
     held = jax.lax.stop_gradient(problem)
-    if init is not None:
-        start = Start(*_given(init, held), held.epsilon)
-    else:
-        start = cold_start(held, solver)
+    start = cold_start(held, solver) if init is None else warm_start(held, init)
     return answer(problem, solver, start)
 
 
@@ -92,6 +89,7 @@ def solve_symmetric(
     *,
     epsilon: ScalarLike,
     rho: ScalarLike = jnp.inf,
+    init: Float[Array, " n"] | None = None,
     solver: AbstractSolver = Newton(),
 ) -> EntropicPlan:
     """Solve the transport of a weighted set onto itself, with one potential.
@@ -105,6 +103,7 @@ def solve_symmetric(
         a: Weights.
         epsilon: Regularisation, in units of the cost.
         rho: Penalty on both marginals.
+        init: Potential to start from, `plan.f` of a similar problem.
         solver: Its tolerance and step limit are used; the step is the symmetric one.
 
     References:
@@ -115,9 +114,12 @@ def solve_symmetric(
     if n != m:
         _checks.reject("geometry", f"has shape {(n, m)}", "give costs of one set with itself")
     problem = make_problem(geometry, a, a, epsilon, rho, rho)
-    start = cold_start(jax.lax.stop_gradient(problem), solver)
-    both = (start.f + start.g) / 2
-    start = Start(both, both, start.epsilon)
+    held = jax.lax.stop_gradient(problem)
+    if init is not None:
+        start = warm_start(held, (init, init))
+    else:
+        f, g, level = cold_start(held, solver)
+        start = Start((f + g) / 2, (f + g) / 2, level)
     return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
 
 
@@ -132,6 +134,16 @@ class Start(NamedTuple):
 def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
     """Nothing known: anneal; streamed problems between some of their points only."""
     return _coarse_start(problem, solver) if problem.geometry.streams else _dense_start(problem)
+
+
+def warm_start(problem: Problem, init: Potentials) -> Start:
+    """Potentials of a similar problem, at the epsilon of this one."""
+    for name, potential, weights in zip(("f", "g"), init, (problem.a, problem.b), strict=True):
+        if potential.shape != weights.shape:
+            cure = f"give one number a point, shape {weights.shape}"
+            _checks.reject("init", f"has {name} of shape {potential.shape}", cure)
+    f, g = (_finite(jax.lax.stop_gradient(p).astype(problem.a.dtype)) for p in init)
+    return Start(f, g, problem.epsilon)
 
 
 def make_problem(
@@ -201,15 +213,6 @@ def _coarse_start(problem: Problem, solver: AbstractSolver) -> Start:
     )
     g = problem.between(problem.geometry.restrict(few_a), a, problem.b).update_g(solved.f)
     return Start(_finite(f), _finite(g), problem.epsilon)
-
-
-def _given(init: Potentials, problem: Problem) -> Potentials:
-    for name, potential, weights in zip(("f", "g"), init, (problem.a, problem.b), strict=True):
-        if potential.shape != weights.shape:
-            cure = f"give one number a point, shape {weights.shape}"
-            _checks.reject("init", f"has {name} of shape {potential.shape}", cure)
-    f, g = (_finite(jax.lax.stop_gradient(p).astype(problem.a.dtype)) for p in init)
-    return f, g
 
 
 def _finite(potential: Array) -> Array:

@@ -2,11 +2,18 @@
 
 `flow` carries a batch through a field; `log_prob` and `hutchinson_log_prob` integrate the
 divergence along the way back. All take a fixed number of steps, or `rtol` and `atol` for
-adaptive steps, one step size an example.
+adaptive steps, one step size an example. `diffuse` and `predictor_corrector` add noise at
+equal marginals; `exponential_flow` needs the fewest evaluations from a Gaussian source.
 
 A new sampler is a function `sampler(field, x0, args, ...)` of a batch.
 """
 
+from transportx.sampling._diffuse import diffuse as diffuse
+from transportx.sampling._diffuse import predictor_corrector as predictor_corrector
+from transportx.sampling._exponential import exponential_flow as exponential_flow
 from transportx.sampling._flow import flow as flow
+from transportx.sampling._grids import KarrasGrid as KarrasGrid
+from transportx.sampling._grids import PowerGrid as PowerGrid
+from transportx.sampling._grids import uniform_grid as uniform_grid
 from transportx.sampling._likelihood import hutchinson_log_prob as hutchinson_log_prob
 from transportx.sampling._likelihood import log_prob as log_prob

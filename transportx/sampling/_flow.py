@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 import diffrax
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
-from transportx.sampling._integrate import Steps, integrate
+from transportx.sampling._grids import Grid, uniform_grid
+from transportx.sampling._integrate import Steps, check_span, integrate
 
 
 def flow(
@@ -19,6 +19,7 @@ def flow(
     args: PyTree[Array] = None,
     *,
     num_steps: int = 100,
+    grid: Grid = uniform_grid,
     solver: diffrax.AbstractSolver | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -29,7 +30,7 @@ def flow(
 ) -> Float[Array, "..."]:
     r"""Integrate $\dot x = v(t, x, \mathrm{args})$ from `t0` to `t1` for every example.
 
-    With `num_steps` the whole batch takes that many equal steps. With `rtol` and `atol`
+    With `num_steps` the whole batch takes that many steps, by default equal. With `rtol` and `atol`
     each example takes its own adaptive steps, and the batch as many as its slowest member.
 
     Example:
@@ -43,7 +44,9 @@ def flow(
         field: `field(t, x, args) -> dx/dt` of one example.
         x0: Examples at time `t0`.
         args: Conditions, a pytree of arrays with leading axis b, or None.
-        num_steps: Equal steps; not used when tolerances are given.
+        num_steps: Fixed steps; not used when tolerances are given.
+        grid: Where those begin and end: `uniform_grid`, `PowerGrid`, `KarrasGrid` or any
+            `grid(num_steps, dtype)` that rises from 0 at `t0` to 1 at `t1`.
         solver: Any diffrax solver; by default Euler at equal steps, Tsit5 when adaptive.
         rtol: Relative tolerance of adaptive steps.
         atol: Absolute tolerance of adaptive steps, in units of x.
@@ -66,16 +69,12 @@ def flow(
         checkpointing: memory grows like the logarithm of the steps' number squared.
     """
     _checks.batch("x0", x0)
-    for leaf in jax.tree.leaves(args):
-        _checks.same_size("args", leaf, "x0", x0)
-    for name, time in (("t0", t0), ("t1", t1)):
-        if not 0 <= time <= 1:
-            _checks.reject(name, f"is {time}", "give a time in [0, 1]")
+    check_span(x0, args, t0, t1)
     if times is not None:
         _check_recorded(times, t0, t1)
     if solver is None:
         solver = diffrax.Euler() if rtol is None else diffrax.Tsit5()
-    steps = Steps(num_steps, rtol, atol, solver, max_steps)
+    steps = Steps(num_steps, rtol, atol, solver, max_steps, grid)
     times = None if times is None else jnp.asarray(times, x0.dtype)
     if t0 == t1:
         return x0 if times is None else jnp.broadcast_to(x0, (times.size, *x0.shape))

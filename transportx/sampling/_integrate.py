@@ -9,16 +9,41 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
+from transportx.sampling._grids import Grid, uniform_grid
+
+
+def at_each(
+    field: Callable[..., PyTree[Array]], t: Float[Array, ""], x: PyTree[Array], args: PyTree[Array]
+) -> PyTree[Array]:
+    """A field's values at every example of a batch, checked for their shape."""
+    return jax.vmap(lambda x, args: check_rates(field(t, x, args), x))(x, args)
+
+
+def check_rates(rates: PyTree[Array], x: PyTree[Array]) -> PyTree[Array]:
+    """The rates, refused if their shapes are not those of the point."""
+    for rate, part in zip(jax.tree.leaves(rates), jax.tree.leaves(x), strict=True):
+        _checks.velocity(rate, part)
+    return rates
+
+
+def check_span(x0: Array, args: PyTree[Array], t0: float, t1: float) -> None:
+    """Refuse conditions that do not match the batch, and times outside [0, 1]."""
+    for leaf in jax.tree.leaves(args):
+        _checks.same_size("args", leaf, "x0", x0)
+    for name, time in (("t0", t0), ("t1", t1)):
+        if not 0 <= time <= 1:
+            _checks.reject(name, f"is {time}", "give a time in [0, 1]")
 
 
 class Steps(eqx.Module):
-    """How to step: a count on a uniform grid, or tolerances and an adaptive solver."""
+    """How to step: a count on a grid, or tolerances and an adaptive solver."""
 
     num_steps: int
     rtol: float | None
     atol: float | None
     solver: diffrax.AbstractSolver
     max_steps: int
+    grid: Grid = uniform_grid
 
     def __check_init__(self):
         _checks.count("num_steps", self.num_steps)
@@ -53,12 +78,6 @@ def integrate(
     dtype = jax.tree.leaves(y0)[0].dtype
     start, end = (jnp.asarray(time, dtype) for time in span)
 
-    def velocity(t, y, args):
-        rates = field(t, y, args)
-        for rate, part in zip(jax.tree.leaves(rates), jax.tree.leaves(y), strict=True):
-            _checks.velocity(rate, part)
-        return rates
-
     def solve(field, y0, args, controller, max_steps):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field),
@@ -80,13 +99,17 @@ def integrate(
     controller = steps.controller
     if controller is not None:
 
+        def checked(t, y, args):
+            return check_rates(field(t, y, args), y)
+
         def solve_one(y0, args):
-            return solve(velocity, y0, args, controller, int(steps.max_steps))
+            return solve(checked, y0, args, controller, int(steps.max_steps))
 
         return jax.vmap(solve_one, out_axes=0 if times is None else 1)(y0, args)
 
     def batched(t, y, args):
-        return jax.vmap(lambda yi, argi: velocity(t, yi, argi))(y, args)
+        return at_each(field, t, y, args)
 
-    grid = diffrax.StepTo(ts=jnp.linspace(*span, steps.num_steps + 1, dtype=dtype))
+    ts = start + (end - start) * steps.grid(steps.num_steps, dtype)
+    grid = diffrax.StepTo(ts=ts.at[jnp.array([0, -1])].set(jnp.stack([start, end])))
     return solve(batched, y0, args, grid, int(steps.num_steps))

@@ -1,0 +1,283 @@
+"""Samplers with noise and exponential steps: marginals, orders, limits, refusals."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.stats
+
+import transportx as tx
+from tests import tables
+
+PATH = tx.interpolants.Trigonometric()
+MEAN, COVARIANCE = tables._ends(3)[2:]
+FIELD = tx.fields.GaussianField(jnp.zeros(3), jnp.eye(3), MEAN, COVARIANCE, PATH)
+SCORE = tx.fields.ScoreOf(FIELD, PATH)
+X0 = jr.normal(jr.key(90), (5, 3))
+
+
+def falling(t):
+    """Noise that is gone by the end, where the score of a pinned path may be infinite."""
+    return 1.5 * (1 - t)
+
+
+@pytest.mark.parametrize("name", tables.INTERPOLANTS)
+@pytest.mark.parametrize("level", [0.3, 2.0])
+def test_noise_at_any_level_leaves_the_covariance_of_the_flow(name, level):
+    """J S + S J^T + s^2 I of the noisy drift is A S + S A^T of the flow, by autodiff alone."""
+    path = tables.INTERPOLANTS[name]
+    field = tx.fields.GaussianField(jnp.zeros(3), jnp.eye(3), MEAN, COVARIANCE, path)
+    score, t = tx.fields.ScoreOf(field, path), jnp.array(0.7)
+    alpha, beta, gamma = path.coefficients(t)
+    law = beta**2 * COVARIANCE + (alpha**2 + gamma**2) * jnp.eye(3)
+
+    def growth(drift):
+        jacobian = jax.jacfwd(drift)(X0[0])
+        return jacobian @ law + law @ jacobian.T
+
+    noisy = growth(lambda x: field(t, x) + level**2 / 2 * score(t, x)) + level**2 * jnp.eye(3)
+    assert jnp.allclose(noisy, growth(lambda x: field(t, x)), atol=1e-10, rtol=1e-10)
+
+
+def test_no_noise_is_the_flow():
+    def none(t):
+        return jnp.zeros_like(t)
+
+    def stuck(t, x, args):
+        return jnp.ones_like(x)
+
+    found = tx.sampling.diffuse(FIELD, X0, score=stuck, noise=none, key=jr.key(91), num_steps=9)
+    assert jnp.allclose(found, tx.sampling.flow(FIELD, X0, num_steps=9), atol=1e-13)
+
+
+@pytest.mark.parametrize("level", [0.5, 1.5, 3.0])
+def test_samples_of_a_mixture_have_its_law_at_any_noise(level):
+    """20,000 samples against the mixture's own distribution function, in three directions."""
+    target = tx.gaussians.Mixture(
+        jnp.array([0.3, 0.7]),
+        jnp.array([[-1.5, 0.5], [1.0, 0.0]]),
+        jnp.array([[[0.3, 0.1], [0.1, 0.2]], [[0.2, 0.0], [0.0, 0.5]]]),
+    )
+    source = tx.gaussians.Mixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None])
+    field = tx.fields.MixtureField(source, target, PATH)
+    x_key, noise_key = jr.split(jr.key(92))
+
+    @jax.jit
+    def sample(x0):
+        score = tx.fields.ScoreOf(field, PATH)
+        return tx.sampling.diffuse(
+            field,
+            x0,
+            score=score,
+            noise=lambda t: level * (1 - t),
+            key=noise_key,
+            num_steps=150,
+        )
+
+    samples = np.asarray(sample(jr.normal(x_key, (20_000, 2), jnp.float64)))
+    for angle in (0.0, 0.9, 2.0):
+        way = np.array([np.cos(angle), np.sin(angle)])
+        means = np.asarray(target.means) @ way
+        widths = np.sqrt(np.einsum("i,kij,j->k", way, np.asarray(target.covariances), way))
+        weights = np.asarray(target.weights)
+
+        def law(q, means=means, widths=widths, weights=weights):
+            return scipy.stats.norm.cdf(np.asarray(q)[:, None], means, widths) @ weights
+
+        # 150 Euler steps move the law by less than a test of this size sees.
+        assert scipy.stats.kstest(samples @ way, law).pvalue > 1e-3
+
+
+def test_the_way_back_ends_in_the_source():
+    x1 = jr.multivariate_normal(jr.key(93), MEAN, COVARIANCE, (20_000,))
+    x0 = tx.sampling.diffuse(
+        FIELD, x1, score=SCORE, noise=falling, key=jr.key(94), num_steps=100, t0=1.0, t1=0.0
+    )
+    # Four standard errors, and as much again for a hundred Euler steps.
+    assert jnp.allclose(jnp.mean(x0, axis=0), 0, atol=0.06)
+    assert jnp.allclose(jnp.cov(x0.T), jnp.eye(3), atol=0.08)
+
+
+@pytest.mark.parametrize(("solver", "order"), [(diffrax.Euler(), 1), (diffrax.Heun(), 2)])
+def test_covariances_converge_at_the_weak_order_of_the_solver(solver, order):
+    """A linear equation: the covariance of one path, exactly, from its derivative in the noise."""
+    field = tx.fields.GaussianField(
+        jnp.zeros(1), jnp.eye(1), jnp.zeros(1), jnp.full((1, 1), 0.3), PATH
+    )
+    score = tx.fields.ScoreOf(field, PATH)
+
+    def deviation(num_steps):
+        """Root of the variance at t = 0.8 by the recursion of the scheme, applied to numbers."""
+        h = 0.8 / num_steps
+
+        def drift(t, x):
+            x = jnp.full(1, x)
+            return (field(t, x) + 0.5 * score(t, x))[0]
+
+        def step(variance, n):
+            t = n * h
+            slope, then = drift(t, 1.0), drift(t + h, 1.0)
+            if order == 1:
+                growth, kick = 1 + h * slope, 1.0
+            else:
+                growth = 1 + h / 2 * (slope + then * (1 + h * slope))
+                kick = 1 + h / 2 * then
+            return growth**2 * variance + kick**2 * h, None
+
+        return jax.lax.scan(step, 1.0, jnp.arange(num_steps, dtype=float))[0]
+
+    samples = tx.sampling.diffuse(
+        field,
+        jr.normal(jr.key(95), (200_000, 1)),
+        score=score,
+        noise=jnp.ones_like,
+        key=jr.key(96),
+        num_steps=10,
+        t1=0.8,
+        solver=solver,
+    )
+    # The sampler takes the scheme's steps: four standard errors of a variance.
+    assert np.isclose(float(jnp.var(samples)), float(deviation(10)), rtol=4 * np.sqrt(2 / 2e5))
+    exact = np.cos(0.4 * np.pi) ** 2 + 0.3 * np.sin(0.4 * np.pi) ** 2
+    coarse, fine = (abs(float(deviation(n)) - exact) for n in (100, 200))
+    assert np.isclose(np.log2(coarse / fine), order, atol=0.1)
+
+
+def test_corrections_keep_the_law():
+    options = {"score": SCORE, "num_steps": 50, "signal_to_noise": 0.1}
+    x0 = jr.normal(jr.key(97), (20_000, 3))
+    x1 = jax.jit(lambda x0, key: tx.sampling.predictor_corrector(FIELD, x0, key=key, **options))(
+        x0, jr.key(98)
+    )
+    assert jnp.allclose(jnp.mean(x1, axis=0), MEAN, atol=0.08)
+    assert jnp.allclose(jnp.cov(x1.T), COVARIANCE, atol=0.12)
+
+
+def test_corrections_mend_a_wrong_field():
+    """The field leaves all particles where they are; Langevin steps alone carry them."""
+    path = tx.interpolants.Linear(0.3)
+    field = tx.fields.GaussianField(jnp.zeros(3), jnp.eye(3), MEAN, COVARIANCE, path)
+    score = tx.fields.ScoreOf(field, path)
+    x0 = jr.normal(jr.key(99), (4000, 3))
+
+    def still(t, x, args):
+        return jnp.zeros_like(x)
+
+    x1 = tx.sampling.predictor_corrector(
+        still, x0, score=score, key=jr.key(100), num_steps=60, num_corrections=20
+    )
+    assert jnp.allclose(jnp.mean(x1, axis=0), MEAN, atol=0.15)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_exponential_steps_converge_at_their_order(order):
+    def error(num_steps):
+        found = tx.sampling.exponential_flow(
+            FIELD, X0, path=PATH, num_steps=num_steps, order=order, t0=0.1, t1=0.9
+        )
+        return float(jnp.max(jnp.abs(found - reference)))
+
+    reference = tx.sampling.flow(FIELD, X0, t0=0.1, t1=0.9, rtol=1e-11, atol=1e-11)
+    assert np.isclose(np.log2(error(40) / error(80)), order, atol=0.15)
+
+
+@pytest.mark.parametrize("name", ["linear", "trigonometric", "variance_preserving", "sigmoid"])
+def test_one_exponential_step_reaches_a_single_target(name):
+    path = tables.INTERPOLANTS[name]
+    field = tx.fields.EmpiricalField(jnp.array([[0.4, -1.0, 2.0]]), path)
+    found = tx.sampling.exponential_flow(field, X0, path=path, num_steps=1)
+    assert jnp.allclose(found, field.data, atol=1e-12)
+
+
+def test_few_exponential_steps_beat_as_many_euler_steps():
+    reference = tx.sampling.flow(FIELD, X0, rtol=1e-10, atol=1e-10)
+    exponential = tx.sampling.exponential_flow(FIELD, X0, path=PATH, num_steps=8)
+    euler = tx.sampling.flow(FIELD, X0, num_steps=8)
+    errors = [float(jnp.max(jnp.abs(x - reference))) for x in (exponential, euler)]
+    assert errors[0] < errors[1] / 2
+
+
+GRIDS = {
+    "uniform": tx.sampling.uniform_grid,
+    "power": tx.sampling.PowerGrid(2.0),
+    "karras": tx.sampling.KarrasGrid(PATH),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
+def test_grids_rise_from_start_to_end(grid):
+    ts = grid(12, jnp.float64)
+    assert ts.shape == (13,)
+    assert ts[0] == 0
+    assert ts[-1] == 1
+    assert jnp.all(jnp.diff(ts) > 0)
+
+
+def test_karras_steps_are_even_in_a_root_of_the_noise_ratio():
+    grid = tx.sampling.KarrasGrid(PATH, ratio_min=0.01, ratio_max=20.0, rho=5.0)
+    alpha, beta, _ = jax.vmap(PATH.coefficients)(grid(9, jnp.float64)[1:-1])
+    roots = np.asarray(alpha / beta) ** (1 / 5)
+    assert np.allclose(np.diff(roots), (0.01**0.2 - 20.0**0.2) / 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
+def test_the_flow_steps_where_its_grid_says(grid):
+    x, ts = X0, 0.2 + 0.7 * grid(6, jnp.float64)
+    for now, then in zip(ts[:-1], ts[1:], strict=True):
+        x = x + (then - now) * jax.vmap(FIELD, (None, 0))(now, x)
+    found = tx.sampling.flow(FIELD, X0, num_steps=6, grid=grid, t0=0.2, t1=0.9)
+    assert jnp.allclose(found, x, atol=1e-12)
+
+
+def test_samples_differentiate_in_points_and_parameters():
+    def total(mean, x0):
+        field = tx.fields.GaussianField(jnp.zeros(3), jnp.eye(3), mean, COVARIANCE, PATH)
+        score = tx.fields.ScoreOf(field, PATH)
+        options = {"noise": falling, "key": jr.key(101), "num_steps": 6}
+        noisy = tx.sampling.diffuse(field, x0, score=score, **options)
+        return jnp.sum(noisy**2) + jnp.sum(
+            tx.sampling.exponential_flow(field, x0, path=PATH, num_steps=4) ** 2
+        )
+
+    gradients = jax.grad(total, argnums=(0, 1))(MEAN, X0)
+    step = 1e-6
+    for which, gradient in enumerate(gradients):
+        way = jr.normal(jr.key(102), gradient.shape)
+        ends = []
+        for sign in (1, -1):
+            moved = [MEAN, X0]
+            moved[which] = moved[which] + sign * step * way
+            ends.append(float(total(*moved)))
+        assert np.isclose(
+            float(jnp.sum(gradient * way)), (ends[0] - ends[1]) / (2 * step), rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: _diffuse(X0, t1=1.5), "t1"),
+        (lambda: _diffuse(X0, num_steps=0), "num_steps"),
+        (lambda: _diffuse(X0[:0]), "x0"),
+        (lambda: tx.sampling.exponential_flow(FIELD, X0, path=PATH, order=3), "order"),
+        (lambda: tx.sampling.exponential_flow(FIELD, X0, path=PATH, t0=1.0, t1=0.0), "t1"),
+        (lambda: tx.sampling.KarrasGrid(PATH, rho=0.0), "rho"),
+        (lambda: tx.sampling.KarrasGrid(PATH)(2, jnp.float64), "num_steps"),
+        (lambda: tx.sampling.PowerGrid(-1.0), "power"),
+        (
+            lambda: tx.sampling.predictor_corrector(
+                FIELD, X0, score=SCORE, key=jr.key(0), signal_to_noise=0.0
+            ),
+            "signal_to_noise",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, argument):
+    with pytest.raises(ValueError, match=f"`{argument}`"):
+        call()
+
+
+def _diffuse(x0, **options):
+    return tx.sampling.diffuse(FIELD, x0, score=SCORE, noise=falling, key=jr.key(0), **options)

@@ -1,0 +1,68 @@
+"""What pairs two batches, and the simplest pairing."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from transportx import _checks
+from transportx.geometry import AbstractCost, PointCloud
+
+Pairs = tuple[Int[Array, " b"], Int[Array, " b"]]
+
+
+class AbstractCoupling(eqx.Module):
+    """Pairs the points of two batches."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
+    ) -> Pairs:
+        """Pair source points with target points.
+
+        Args:
+            x0: Source batch; examples of any shape, compared as flat vectors.
+            x1: Target batch.
+            key: Randomness, for couplings that draw.
+
+        Returns:
+            Indices (i0, i1) of the b pairs; i1 is a permutation of the targets, save where
+            a coupling is made to leave some out.
+
+        Raises:
+            ValueError: A batch is empty, examples differ in shape, or sizes differ where
+                the coupling is one to one.
+        """
+
+
+class Independent(AbstractCoupling):
+    """Pairs points as they come: batches drawn independently stay independent. Free."""
+
+    def __call__(
+        self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
+    ) -> Pairs:
+        check_batches(x0, x1, one_to_one=True)
+        index = jnp.arange(x1.shape[0])
+        return index, index
+
+
+def geometry_between(x0: Array, x1: Array, cost: AbstractCost) -> PointCloud:
+    """Costs between two batches, which no gradient passes."""
+    x0, x1 = jax.lax.stop_gradient((x0, x1))
+    return PointCloud(flat(x0), flat(x1), cost)
+
+
+def flat(batch: Array) -> Float[Array, "b d"]:
+    """Every example as one vector."""
+    return batch.reshape(batch.shape[0], -1)
+
+
+def check_batches(x0: Array, x1: Array, *, one_to_one: bool) -> None:
+    """Raise on batches that cannot be paired."""
+    _checks.batch("x0", x0)
+    _checks.batch("x1", x1)
+    _checks.same_dimension("x1", x1, "x0", x0)
+    if one_to_one:
+        _checks.same_size("x1", x1, "x0", x0)

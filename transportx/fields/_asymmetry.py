@@ -1,0 +1,20 @@
+"""How far a field is from a gradient."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def asymmetry(
+    field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, " d"], args=None
+) -> Float[Array, ""]:
+    r"""How far a field is from a gradient at a point: $|J - J^\top|_F / 2|J|_F$, in [0, 1].
+
+    Zero where the Jacobian is symmetric, one where it is antisymmetric; NaN where it is zero.
+    d forward derivatives.
+    """
+    jacobian = jax.jacfwd(lambda x: field(t, x, args))(x)
+    odd = jacobian - jacobian.T
+    return jnp.sqrt(jnp.sum(odd**2) / jnp.sum(jacobian**2)) / 2

@@ -1,0 +1,95 @@
+"""A staggered grid: densities in cells, velocities on the faces between them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from transportx import _checks
+
+Cells = Float[Array, "..."]
+Faces = tuple[Float[Array, "..."], ...]
+
+
+class Box(eqx.Module):
+    """A box of equal cells in one or two dimensions, with walls.
+
+    Attributes:
+        shape: Cells along each axis.
+        lengths: Side lengths, in units of the points.
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    lengths: tuple[float, ...] = eqx.field(static=True)
+
+    def __check_init__(self):
+        if len(self.shape) not in (1, 2) or len(self.lengths) != len(self.shape):
+            problem = f"has {len(self.shape)} axes and `lengths` has {len(self.lengths)}"
+            _checks.reject("shape", problem, "give one or two axes, with a length each")
+        for size in self.shape:
+            _checks.count("shape", size, least=2)
+        for length in self.lengths:
+            _checks.positive("lengths", length)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Width of a cell along each axis."""
+        return tuple(length / size for length, size in zip(self.lengths, self.shape, strict=True))
+
+    @property
+    def volume(self) -> float:
+        """Length or area of a cell."""
+        volume = 1.0
+        for width in self.spacing:
+            volume *= width
+        return volume
+
+    def centres(self) -> Float[Array, "... d"]:
+        """Midpoints of the cells, the box centred on the origin."""
+        axes = [
+            jnp.linspace((width - length) / 2, (length - width) / 2, size)
+            for size, width, length in zip(self.shape, self.spacing, self.lengths, strict=True)
+        ]
+        return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
+
+    def divergence(self, flux: Faces) -> Cells:
+        """What flows out of each cell, over its volume; the walls let nothing through."""
+        total = jnp.zeros(self.shape, flux[0].dtype)
+        for axis, (through, width) in enumerate(zip(flux, self.spacing, strict=True)):
+            walls = [(1, 1) if k == axis else (0, 0) for k in range(len(self.shape))]
+            total = total + jnp.diff(jnp.pad(through, walls), axis=axis) / width
+        return total
+
+    def gradient(self, potential: Cells) -> Faces:
+        """Slopes across the faces: minus the adjoint of `divergence`."""
+        return tuple(
+            jnp.diff(potential, axis=axis) / width for axis, width in enumerate(self.spacing)
+        )
+
+    def on_faces(self, density: Cells) -> Faces:
+        """Density on the faces, the mean of the cells on both sides."""
+        return tuple(
+            (after(density, axis) + before(density, axis)) / 2 for axis in range(len(self.shape))
+        )
+
+    def solve_poisson(self, source: Cells) -> Cells:
+        """The potential of mean zero whose Laplacian is the source less its mean; by DCT."""
+        modes = jax.scipy.fft.dctn(source)
+        symbol = jnp.zeros(self.shape, source.dtype)
+        for axis, (size, width) in enumerate(zip(self.shape, self.spacing, strict=True)):
+            waves = jnp.arange(size, dtype=source.dtype) * (jnp.pi / size)
+            shape = [-1 if k == axis else 1 for k in range(len(self.shape))]
+            symbol = symbol + ((2 * jnp.cos(waves) - 2) / width**2).reshape(shape)
+        constant = symbol == 0
+        modes = jnp.where(constant, 0, modes / jnp.where(constant, 1, symbol))
+        return jax.scipy.fft.idctn(modes)
+
+
+def before(density: Cells, axis: int) -> Cells:
+    """At every face the cell before it."""
+    return jax.lax.slice_in_dim(density, 0, density.shape[axis] - 1, axis=axis)
+
+
+def after(density: Cells, axis: int) -> Cells:
+    """At every face the cell after it."""
+    return jax.lax.slice_in_dim(density, 1, density.shape[axis], axis=axis)

@@ -1,0 +1,168 @@
+"""Interpolants at another pace: any path, its time replaced by a rising function of time."""
+
+import abc
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.interpolants._interpolants import AbstractInterpolant, Coefficients, Time, root
+
+
+class AbstractWarp(eqx.Module):
+    """A rising function from [0, 1] onto [0, 1]."""
+
+    @abc.abstractmethod
+    def __call__(self, t: Time) -> Time:
+        """The warped time."""
+
+
+class Power(AbstractWarp):
+    """t^power.
+
+    Attributes:
+        power: Positive; above one, slow at the source. At least one for a finite speed there.
+    """
+
+    power: ScalarLike
+
+    def __check_init__(self):
+        _checks.positive("power", self.power)
+
+    def __call__(self, t: Time) -> Time:
+        return t ** jnp.asarray(self.power, t.dtype)
+
+
+class Sigmoid(AbstractWarp):
+    """The logistic curve of (t - 1/2), mapped affinely onto [0, 1]: slow at both ends.
+
+    Attributes:
+        sharpness: Its slope's scale; towards zero the warp is the identity.
+    """
+
+    sharpness: ScalarLike = 6.0
+
+    def __check_init__(self):
+        _checks.positive("sharpness", self.sharpness)
+
+    def __call__(self, t: Time) -> Time:
+        # The logistic curve less one half is an odd tanh: exact at both ends.
+        quarter = jnp.asarray(self.sharpness, t.dtype) / 4
+        return (1 + jnp.tanh(quarter * (2 * t - 1)) / jnp.tanh(quarter)) / 2
+
+
+class Bernstein(AbstractWarp):
+    """A rising polynomial of any degree: a schedule to be learnt.
+
+    Its Bernstein coefficients rise from 0 to 1 by the softmax of `logits`: whatever those
+    are, the warp rises and its ends stay. Equal logits are the identity.
+
+    Attributes:
+        logits: One number a degree, (k,), differentiable.
+    """
+
+    logits: Float[Array, " k"]
+
+    def __check_init__(self):
+        if self.logits.ndim != 1 or self.logits.size == 0:
+            problem = f"has shape {self.logits.shape}"
+            _checks.reject("logits", problem, "give at least one number, shape (k,)")
+
+    def __call__(self, t: Time) -> Time:
+        values = jnp.concatenate([jnp.zeros(1, t.dtype), self._rises(t.dtype)])
+        # De Casteljau: each pass lowers the degree by one.
+        for _ in range(self.logits.size):
+            values = (1 - t) * values[:-1] + t * values[1:]
+        return values[0]
+
+    def _rises(self, dtype) -> Float[Array, " k"]:
+        rises = jnp.cumsum(jax.nn.softmax(self.logits)).astype(dtype)
+        return rises / rises[-1]
+
+
+class Warped(AbstractInterpolant):
+    """A path run through at another pace; the same curve from each point to its partner.
+
+    Example:
+        ```python
+        slow_ends = tx.interpolants.Warped(tx.interpolants.Linear(), tx.interpolants.Sigmoid())
+        ```
+
+    Attributes:
+        path: Interpolant.
+        warp: Rising function of time, from [0, 1] onto [0, 1]; `AbstractWarp` or any other.
+    """
+
+    path: AbstractInterpolant
+    warp: Callable[[Time], Time]
+    has_noise: bool = eqx.field(static=True)
+
+    def __init__(self, path: AbstractInterpolant, warp: Callable[[Time], Time]):
+        self.path = path
+        self.warp = warp
+        self.has_noise = path.has_noise
+
+    def coefficients(self, t: Time) -> Coefficients:
+        return self.path.coefficients(self.warp(t))
+
+
+class Noised(AbstractInterpolant):
+    """A path with noise of its own added to that which it has, independent of it.
+
+    Attributes:
+        path: Interpolant.
+        noise: Standard deviation added at time t: `BridgeNoise`, `ConstantNoise`, or any
+            function of time.
+    """
+
+    path: AbstractInterpolant
+    noise: Callable[[Time], Time]
+    has_noise: ClassVar[bool] = True
+
+    def coefficients(self, t: Time) -> Coefficients:
+        alpha, beta, gamma = self.path.coefficients(t)
+        return (
+            alpha,
+            beta,
+            jnp.hypot(gamma, self.noise(t)) if self.path.has_noise else self.noise(t),
+        )
+
+
+class BridgeNoise(eqx.Module):
+    """sigma sqrt(t (1 - t)): none at the ends, and the spread of a Brownian bridge between.
+
+    Attributes:
+        sigma: Noise level, in units of the points; may be traced.
+    """
+
+    sigma: ScalarLike
+
+    def __check_init__(self):
+        _checks.positive("sigma", self.sigma)
+
+    def __call__(self, t: Time) -> Time:
+        return jnp.asarray(self.sigma, t.dtype) * root(t * (1 - t))
+
+
+class ConstantNoise(eqx.Module):
+    """The same noise at all times: the ends are blurred, and every velocity is finite.
+
+    Attributes:
+        sigma: Standard deviation, in units of the points.
+
+    References:
+        Tong et al., Improving and generalizing flow-based generative models with minibatch
+        optimal transport, 2023, equation 14.
+    """
+
+    sigma: ScalarLike
+
+    def __check_init__(self):
+        _checks.positive("sigma", self.sigma)
+
+    def __call__(self, t: Time) -> Time:
+        return jnp.full_like(t, self.sigma)
