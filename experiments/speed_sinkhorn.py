@@ -1,6 +1,7 @@
 """How long until entropic transport is solved to an audited error? Against ott-jax, POT, GeomLoss.
 
-    python -m experiments.speed_sinkhorn [--rounds 5] [--cells all] [--out FILE.json]
+    python -m experiments.speed_sinkhorn [--rounds 5] [--cells all] [--libraries all three]
+        [--out FILE.json]
 
 The job: a Gaussian onto a mixture of four Gaussians, uniform weights, cost |x - y|^2,
 float32, from the points to the potentials. Cells are groups (dense, streamed, all, smoke)
@@ -10,11 +11,11 @@ A time counts only if the L1 error of both marginals, recomputed in float64 outs
 solver, is at most tol. Peers stop by rules of their own, so each is first searched for its
 loosest threshold (or fewest iterations) that passes the audit; transportx runs at the
 cell's tol, or at 0.7 or 0.5 of it where rounding to float32 makes the audit disagree with
-its own. One run may take about 20 s, 300 s streamed; who
-does not pass in that is 'not reached'. Settings much slower in the search than the best of
-their library aren't timed again, ott's default excepted. Then all run in turn, in this
-process, warm, compiled beforehand; ratios are taken within a round. Needs the extra
-`peers`; GeomLoss streams only where pykeops is installed.
+its own. One run may take about 20 s, 300 s streamed; who does not pass in that is 'not
+reached'. Settings much slower in the search than the best of their library aren't timed
+again, ott's default excepted. Then all run in turn, in this process, warm, compiled
+beforehand; ratios are taken within a round. Needs the extra `peers`; GeomLoss streams only
+where pykeops is installed.
 """
 
 import functools
@@ -116,14 +117,13 @@ def prepare(cell: Cell) -> Problem:
     return Problem(x, y, epsilon, cell.relative_epsilon, cell.tol, cell.patience, cell.streamed)
 
 
-def search(problem: Problem) -> Searched:
+_PEERS = {"ott": peers_sinkhorn.ott, "POT": peers_sinkhorn.pot, "GeomLoss": peers_sinkhorn.geomloss}
+
+
+def search(problem: Problem, libraries: Iterable[str]) -> Searched:
     """Every entrant with its loosest passing trial, or its best failing one."""
-    entrants = itertools.chain(
-        [ours(problem)],
-        peers_sinkhorn.ott(problem),
-        () if problem.streamed else peers_sinkhorn.pot(problem),
-        peers_sinkhorn.geomloss(problem),
-    )
+    peers = (_PEERS[library](problem) for library in libraries)
+    entrants = itertools.chain([ours(problem)], *peers)
     return [(entrant, _told(entrant, race.loosest(entrant, problem))) for entrant in entrants]
 
 
@@ -133,11 +133,11 @@ def _told(entrant: Entrant, trial: Trial) -> Trial:
     return trial
 
 
-def run_cell(cell: Cell, rounds: int) -> dict[str, Any]:
+def run_cell(cell: Cell, rounds: int, libraries: Iterable[str]) -> dict[str, Any]:
     """Search, race, differentiate."""
     print(cell.name, file=sys.stderr)
     problem = prepare(cell)
-    searched = search(problem)
+    searched = search(problem, libraries)
     chosen = race.contenders(searched, problem)
     row = {
         "epsilon": problem.epsilon,
@@ -190,6 +190,7 @@ def main() -> None:
     parser = parser_for("speed_sinkhorn", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cells", nargs="+", default=["all"], help="groups or names of cells")
+    parser.add_argument("--libraries", nargs="*", choices=_PEERS, default=list(_PEERS))
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     args = parser.parse_args()
     if args.rounds < 1:
@@ -203,7 +204,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"ot\.")
     table: dict[str, Any] = {}
     for cell in cells:
-        table[cell.name] = run_cell(cell, args.rounds)
+        table[cell.name] = run_cell(cell, args.rounds, args.libraries)
         if args.out is not None:
             write(args.out, table)
     race_tables.show(table, summarize(table))

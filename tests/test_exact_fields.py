@@ -44,8 +44,10 @@ def test_the_test_covariances_do_not_commute():
     assert np.max(np.abs(S0 @ S1 - S1 @ S0)) > 0.1
 
 
-@every_noiseless_path
-def test_gaussian_flow_is_the_closed_form_map(path):
+@pytest.mark.parametrize("name", [n for n in NOISELESS if n != "variance_exploding"])
+def test_gaussian_flow_is_the_closed_form_map(name):
+    # The one left out does not begin at the source.
+    path = NOISELESS[name]
     field = tx.fields.GaussianField(*tables._ends(3), path)
     # alpha' of the diffusion is infinite at t = 1: stop short of it.
     t1 = 0.9 if isinstance(path, tx.interpolants.VariancePreserving) else 1.0
