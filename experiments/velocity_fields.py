@@ -137,6 +137,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a run of seconds")
     args = parser.parse_args()
     config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
+    # Densities fall over many decades, and the field of least energy divides by them.
+    jax.config.update("jax_enable_x64", True)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     folder.claim(config)
     box, density, rate, found = fields(config)

@@ -16,10 +16,12 @@ The rooms compose under `jit`, `vmap` and `grad`. These conventions hold everywh
 - `key` is always keyword-only. Shapes: n source, m target, d dimension, b batch, k times.
 """
 
+from transportx import attention as attention
 from transportx import couplings as couplings
 from transportx import fields as fields
 from transportx import gaussians as gaussians
 from transportx import geometry as geometry
+from transportx import gradient_flows as gradient_flows
 from transportx import interpolants as interpolants
 from transportx import losses as losses
 from transportx import metrics as metrics

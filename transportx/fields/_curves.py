@@ -133,8 +133,9 @@ class FieldDiagnostics(NamedTuple):
 
     Attributes:
         energy: $\int \rho |v|^2$.
-        curl: Root mean square of the curl on the inner corners; zero in one dimension.
-        flux_curl: The same of the flux $\rho v$ instead of the velocity.
+        curl: Root mean square of the velocity's curl on the inner corners, weighed by the
+            density there; zero in one dimension.
+        flux_curl: Root mean square of the curl of the flux $\rho v$, all corners alike.
         residual: L1 norm of $\partial_t\rho + \nabla\cdot(\rho v)$.
     """
 
@@ -152,7 +153,9 @@ def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> Fi
     squares = jnp.stack([jnp.sum(j * v) for j, v in zip(flux, velocity, strict=True)])
     residual = box.volume * jnp.sum(jnp.abs(rate + box.divergence(flux)))
     energy = box.volume * jnp.sum(squares)
-    return FieldDiagnostics(energy, _curl(box, velocity), _curl(box, flux), residual)
+    return FieldDiagnostics(
+        energy, _curl(box, velocity, density), _curl(box, flux, jnp.ones_like(density)), residual
+    )
 
 
 def upwind_step(
@@ -175,13 +178,15 @@ def upwind_step(
     return density - duration * box.divergence(flux)
 
 
-def _curl(box: Box, vectors: Faces) -> Float[Array, ""]:
+def _curl(box: Box, vectors: Faces, density: Cells) -> Float[Array, ""]:
     if len(box.shape) == 1:
-        return jnp.zeros((), vectors[0].dtype)
+        return jnp.zeros((), density.dtype)
     first, second = vectors
     width, height = box.spacing
     circulation = jnp.diff(second, axis=0) / width - jnp.diff(first, axis=1) / height
-    return jnp.sqrt(jnp.mean(circulation**2))
+    across = box.on_faces(density)[0]
+    weights = (across[:, 1:] + across[:, :-1]) / 2
+    return jnp.sqrt(jnp.sum(weights * circulation**2) / jnp.sum(weights))
 
 
 def _check(box: Box, density: Cells, rate: Cells) -> None:

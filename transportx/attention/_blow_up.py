@@ -1,0 +1,135 @@
+"""Closed forms of Gaussian softmax attention, and the depth at which moments blow up."""
+
+import diffrax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.attention._attention import Attention
+from transportx.attention._gaussians import gaussian_field, gaussian_rates
+from transportx.gaussians import AffineMap, sqrtm
+
+Point = Float[Array, " d"]
+Matrix = Float[Array, "d d"]
+Scalar = Float[Array, ""]
+
+
+def softmax_gaussian_map(
+    t: ScalarLike,
+    mean: Point,
+    covariance: Matrix,
+    matrix: Matrix | None = None,
+    *,
+    temperature: ScalarLike = 1.0,
+) -> AffineMap:
+    r"""Where softmax attention with V = I has carried each token of a Gaussian, in closed form.
+
+    With S the covariance, M = K^T Q / tau symmetric and $D = (I - 2 t S M)^{-1/2}$, a token
+    goes to $e^t D m + D (x - m)$, so that the tokens' law is
+    $N(e^t D m,\ (S^{-1} - 2 t M)^{-1})$. NaN from `softmax_blow_up` on, and where `matrix`
+    is not symmetric.
+
+    Args:
+        t: Depth, not negative.
+        mean: Mean at depth 0.
+        covariance: Covariance at depth 0, positive definite.
+        matrix: K^T Q, of any signature; the identity by default.
+        temperature: tau.
+    """
+    t = jnp.asarray(t, mean.dtype)
+    root, scores = _whitened(covariance, matrix, temperature)
+    identity = jnp.eye(mean.size, dtype=mean.dtype)
+    # Its square root is NaN where the covariance has blown up, or was no covariance.
+    left = jnp.linalg.solve(sqrtm(identity - 2 * t * scores), root)
+    move = jnp.linalg.solve(root, left).T
+    return AffineMap(mean, jnp.exp(t) * move @ mean, move)
+
+
+def softmax_blow_up(
+    covariance: Matrix, matrix: Matrix | None = None, *, temperature: ScalarLike = 1.0
+) -> Scalar:
+    r"""Depth $1 / 2\lambda_{\max}(S^{1/2} M S^{1/2})$ at which `softmax_gaussian_map` ends.
+
+    Infinite where no eigenvalue is positive; then every Gaussian lives for ever.
+    """
+    most = jnp.max(jnp.linalg.eigvalsh(_whitened(covariance, matrix, temperature)[1]))
+    lives = most <= 0
+    return jnp.where(lives, jnp.inf, 1 / (2 * jnp.where(lives, 1, most)))
+
+
+def _whitened(covariance, matrix, temperature) -> tuple[Matrix, Matrix]:
+    """S^1/2, and S^1/2 M S^1/2; NaN where M is not symmetric."""
+    root = sqrtm(covariance)
+    M = jnp.eye(root.shape[0], dtype=root.dtype) if matrix is None else matrix
+    _checks.same_shape("matrix", M, "covariance", covariance)
+    slack = 100 * jnp.finfo(M.dtype).eps * jnp.max(jnp.abs(M))
+    M = jnp.where(jnp.max(jnp.abs(M - M.T)) <= slack, (M + M.T) / 2, jnp.nan)
+    scores = root @ M @ root / jnp.asarray(temperature, M.dtype)
+    return root, (scores + scores.T) / 2
+
+
+def blow_up_depth(
+    attention: Attention,
+    mean: Point,
+    covariance: Matrix,
+    *,
+    horizon: ScalarLike,
+    decay: ScalarLike = 0.0,
+    rtol: float = 1e-8,
+    solver: diffrax.AbstractSolver = diffrax.Tsit5(),
+    max_steps: int = 4096,
+) -> Scalar:
+    """Depth at which Gaussian tokens blow up; infinite if they outlive `horizon`.
+
+    Depth runs slower where the field is steeper, so that the singularity takes a few dozen
+    steps and not a vanishing step size. Moments that merely grow do not count: where the
+    slope of the field stays bounded, as for `L2` with invertible K, the answer is infinite.
+
+    Args:
+        attention: As in `gaussian_field`.
+        mean: Mean at depth 0.
+        covariance: Covariance at depth 0, not zero.
+        horizon: Depth at which to give up.
+        decay: As in `gaussian_flow`.
+        rtol: Relative tolerance of the adaptive steps.
+        solver: Any diffrax solver.
+        max_steps: Steps at most; NaN if they do not suffice, or if the mean overflows before.
+
+    Raises:
+        ValueError: As `gaussian_field`, or `horizon` is a Python number that is not positive.
+    """
+    _checks.positive("horizon", horizon)
+    end = jnp.asarray(horizon, mean.dtype)
+    # A slope this steep leaves a depth below rounding, relative to the horizon.
+    steepest = 0.01 / (jnp.finfo(mean.dtype).eps * end)
+    scale = jnp.sqrt(jnp.trace(covariance) / mean.size)
+
+    def steepness(mean, covariance):
+        return jnp.linalg.norm(gaussian_field(attention, mean, covariance).matrix)
+
+    def rates(s, state, args):
+        _, *moments = state
+        pace = 1 / (1 / end + steepness(*moments))
+        moved = gaussian_rates(attention, *moments, decay=decay)
+        return pace, *(pace * rate for rate in moved)
+
+    def ended(s, state, args, **_):
+        depth, *moments = state
+        return (depth >= end) | (steepness(*moments) > steepest)
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(rates),
+        solver,
+        jnp.zeros_like(end),
+        jnp.full_like(end, jnp.inf),
+        None,
+        (jnp.zeros_like(end), mean, covariance),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol * jnp.minimum(scale, 1)),
+        event=diffrax.Event(ended),
+        max_steps=max_steps,
+        throw=False,
+    )
+    assert solution.ys is not None
+    depth = solution.ys[0][0]
+    found = solution.result == diffrax.RESULTS.event_occurred
+    return jnp.where(found, jnp.where(depth >= end, jnp.inf, depth), jnp.nan)

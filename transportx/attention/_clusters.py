@@ -1,0 +1,92 @@
+"""Diagnostics of clustering: how many, how aligned, how soon."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, ScalarLike
+
+from transportx import _checks
+from transportx.attention._attention import token_weights
+from transportx.attention._sphere import normalise
+from transportx.geometry import PointCloud
+
+Tokens = Float[Array, "n d"]
+Scalar = Float[Array, ""]
+
+
+def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
+    """The cluster of each token, named by its first member.
+
+    Two tokens are of one cluster where a chain of tokens joins them in hops of at most
+    `radius` (single linkage). O(n^2) operations a round, in tiles; as many rounds as the
+    longest chain of names, one or two for tight clusters.
+    """
+    _checks.positive("radius", radius)
+    cloud = PointCloud(tokens, tokens)
+    n = tokens.shape[0]
+    near = jnp.asarray(radius, tokens.dtype) ** 2
+
+    def spread(labels):
+        least = cloud.map_tiles(
+            lambda costs: jnp.min(jnp.where(costs <= near, labels[None, :], n), axis=1)
+        )
+        least = jnp.minimum(least, labels)
+        # Also the name of the one named: chains shorten by half.
+        return jnp.minimum(least, least[least])
+
+    def advance(state):
+        labels, _ = state
+        return spread(labels), labels
+
+    names = jnp.arange(n)
+    first = spread(names), names
+    labels, _ = jax.lax.while_loop(lambda s: jnp.any(s[0] != s[1]), advance, first)
+    return labels
+
+
+def num_clusters(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, ""]:
+    """How many clusters `cluster_labels` finds."""
+    labels = cluster_labels(tokens, radius=radius)
+    return jnp.sum(labels == jnp.arange(tokens.shape[0]))
+
+
+def order_parameter(tokens: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
+    r"""$|\sum_i w_i x_i/|x_i||$ over the mass: 1 where all directions agree, 0 in balance."""
+    masses = token_weights(tokens, weights)
+    return jnp.linalg.norm(masses @ normalise(tokens)) / jnp.sum(masses)
+
+
+def angle_histogram(
+    tokens: Tokens, weights: Float[Array, " n"] | None = None, *, bins: int
+) -> Float[Array, " bins"]:
+    """Shares of pairs (i, j), a token with itself too, by angle: even bins of [0, pi].
+
+    O(n^2 bins) operations, in tiles.
+    """
+    _checks.count("bins", bins)
+    masses, units = token_weights(tokens, weights), normalise(tokens)
+    masses = masses / jnp.sum(masses)
+
+    def row(costs):
+        # Half the chord is the sine of half the angle.
+        angles = 2 * jnp.arcsin(jnp.clip(jnp.sqrt(costs) / 2, 0, 1))
+        places = jnp.clip(jnp.floor(angles * (bins / jnp.pi)), 0, bins - 1).astype(int)
+        return jnp.zeros(bins, masses.dtype).at[places].add(masses)
+
+    return masses @ PointCloud(units, units).map_rows(row)
+
+
+def time_to_cluster(
+    times: Float[Array, " k"], path: Float[Array, "k n d"], *, radius: ScalarLike, most: int = 1
+) -> Scalar:
+    """The first recorded time with at most `most` clusters; infinite if there is none.
+
+    Args:
+        times: Rising times, or depths.
+        path: Tokens at each, as `evolve` records them.
+        radius: As in `cluster_labels`.
+        most: Number of clusters to wait for.
+    """
+    _checks.count("most", most)
+    _checks.same_size("path", path, "times", times)
+    counts = jax.lax.map(lambda tokens: num_clusters(tokens, radius=radius), path)
+    return jnp.min(jnp.where(counts <= most, times, jnp.inf))

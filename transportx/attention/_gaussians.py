@@ -1,0 +1,136 @@
+"""Gaussian tokens stay Gaussian: moments in depth, and when they blow up."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.attention._attention import Attention
+from transportx.attention._mixing import AbstractClosedMixing
+from transportx.gaussians import AffineMap
+from transportx.sampling import flow
+
+Point = Float[Array, " d"]
+Matrix = Float[Array, "d d"]
+Scalar = Float[Array, ""]
+
+
+def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> AffineMap:
+    r"""The field of N(mean, covariance), affine: exact, in O(h d^3).
+
+    With M = K^T Q and S the covariance, a head at temperature tau gives
+
+    - `Softmax`: $V m + V S M x / \tau$;
+    - `L2`: $V (I + 2 S K^\top K/\tau)^{-1} (m + 2 S M x/\tau)$;
+    - `Sinkhorn`: $V m + V G M (x - m)$, with G the slope of the entropic plan of regularisation
+      2 tau from $N(Mm, M S M^\top)$ to N(m, S);
+    - `Linear`: $V (S + m m^\top) M x / \tau$, whatever the law.
+
+    Args:
+        attention: With a mixing of these; value matrices are square.
+        mean: Mean of the tokens.
+        covariance: Their covariance; may be singular.
+
+    Raises:
+        ValueError: The mixing has no closure, or shapes do not fit.
+
+    References:
+        Castin, Ablin, Carrillo and Peyre, A unified perspective on the dynamics of deep
+        transformers, 2025.
+    """
+    _check_moments(attention, mean, covariance)
+    mixing = attention.mixing
+    if not isinstance(mixing, AbstractClosedMixing):
+        problem = f"is {type(mixing).__name__}, whose field on a Gaussian is not affine"
+        _checks.reject("attention.mixing", problem, "give Softmax, L2, Linear or Sinkhorn")
+
+    def head(query, key, value):
+        taken = mixing.on_gaussian(query, key, mean, covariance)
+        return value @ taken(mean), value @ taken.matrix
+
+    offsets, slopes = jax.vmap(head)(attention.query, attention.key, attention.value)
+    return AffineMap(mean, jnp.sum(offsets, axis=0), jnp.sum(slopes, axis=0))
+
+
+def gaussian_rates(
+    attention: Attention, mean: Point, covariance: Matrix, *, decay: ScalarLike = 0.0
+) -> tuple[Point, Matrix]:
+    """Depth derivatives of mean and covariance: m' = Gamma(m) - c m, S' = A S + S A^T."""
+    field = gaussian_field(attention, mean, covariance)
+    c = jnp.asarray(decay, mean.dtype)
+    moved = field.matrix @ covariance - c * covariance
+    return field(mean) - c * mean, moved + moved.T
+
+
+def gaussian_flow(
+    attention: Attention,
+    mean: Point,
+    covariance: Matrix,
+    *,
+    depth: ScalarLike,
+    decay: ScalarLike = 0.0,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+    solver: diffrax.AbstractSolver | None = None,
+    max_steps: int = 4096,
+    depths: Float[Array, " k"] | None = None,
+) -> tuple[Float[Array, "*k d"], Float[Array, "*k d d"]]:
+    """Mean and covariance of Gaussian tokens at `depth`: the limit of infinitely many.
+
+    Args:
+        attention: As in `gaussian_field`.
+        mean: Mean at depth 0.
+        covariance: Covariance at depth 0.
+        depth: How far to go.
+        decay: That of the `TokenField`; 1 for mean shift.
+        rtol: Relative tolerance of adaptive steps.
+        atol: Absolute tolerance.
+        solver: Any diffrax solver; Tsit5 by default.
+        max_steps: Steps at most; more, as at a blow-up, give NaN.
+        depths: Depths to record, rising from 0 to `depth`; those too are NaN where `depth`
+            is beyond a blow-up.
+
+    Raises:
+        ValueError: As `gaussian_field` and `sampling.flow`, or `depth` is a Python number
+            that is not positive.
+
+    Differentiation:
+        Reverse mode, as `sampling.flow`.
+    """
+    _check_moments(attention, mean, covariance)
+    _checks.positive("depth", depth)
+    length = jnp.asarray(depth, mean.dtype)
+
+    def field(t, state, args):
+        rates = gaussian_rates(attention, state[0], state[1:], decay=decay)
+        return length * _stack(*rates)
+
+    moved = flow(
+        field,
+        _stack(mean, covariance)[None],
+        rtol=rtol,
+        atol=atol,
+        solver=solver,
+        max_steps=max_steps,
+        times=None if depths is None else jnp.asarray(depths, length.dtype) / length,
+    )
+    state = moved[0] if depths is None else moved[:, 0]
+    return state[..., 0, :], state[..., 1:, :]
+
+
+def _stack(mean: Point, covariance: Matrix) -> Float[Array, "rows d"]:
+    return jnp.concatenate([mean[None, :], covariance])
+
+
+def _check_moments(attention: Attention, mean: Array, covariance: Array) -> None:
+    heads, _, dim = attention.query.shape
+    if attention.value.shape[1] != dim:
+        problem = f"has values of shape {attention.value.shape}"
+        _checks.reject("attention", problem, f"give square ones, ({heads}, {dim}, {dim})")
+    if mean.shape != (dim,):
+        _checks.reject("mean", f"has shape {mean.shape}", f"give a vector of {dim} coordinates")
+    _checks.floating("mean", mean)
+    if covariance.shape != (dim, dim):
+        problem = f"has shape {covariance.shape}"
+        _checks.reject("covariance", problem, f"give a {dim} x {dim} matrix")

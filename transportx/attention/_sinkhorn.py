@@ -1,0 +1,86 @@
+"""Doubly stochastic mixing: every token gives as much as it takes."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx.attention._mixing import AbstractAverage, Context, check_numbers, over_tiles
+from transportx.gaussians import AffineMap, entropic_plan
+from transportx.geometry import Dot, PointCloud
+from transportx.ot import AbstractSolver, EntropicPlan, Newton, solve
+
+Scalar = Float[Array, ""]
+
+
+class Sinkhorn(AbstractAverage):
+    r"""Values weighed by $w_j e^{(\langle Qx, Ky_j\rangle + f(x) + g_j)/\tau}$.
+
+    f and g are the potentials of entropic transport of the tokens' queries onto their keys,
+    cost $-\langle Qx, Ky\rangle$ and regularisation $\tau$. A token outside of the context is
+    served by the canonical extension of f. Its potential is -f and its energy
+    $-\frac12 \mathrm{OT}_\tau(\alpha, \alpha)$; with V = Q^T K symmetric the field is the
+    Wasserstein gradient of that energy. NaN where the solve does not converge.
+
+    Attributes:
+        temperature: tau, positive; small ones take the solver longer.
+        solver: Tolerance of the columns, relative to the mass, and step limit. Rows sum to
+            one to rounding.
+        tile: As in `Softmax`.
+
+    Differentiation:
+        Exact, through potentials that differentiate implicitly; no iteration is unrolled.
+
+    References:
+        Sander, Ablin, Blondel and Peyre, Sinkformers: transformers with doubly stochastic
+        attention, 2022.
+    """
+
+    temperature: ScalarLike = 1.0
+    solver: AbstractSolver = Newton()
+    tile: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_numbers(self.temperature, self.tile)
+
+    def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
+        logs = self.log_totals(queries, context)
+        return jnp.asarray(self.temperature, logs.dtype) * logs
+
+    def energy(self, context: Context) -> Scalar:
+        plan = self.plan(context)
+        return jnp.where(plan.converged, -plan.value / 2, jnp.nan)
+
+    def plan(self, context: Context) -> EntropicPlan:
+        """The plan of the context's queries onto its keys, with its status."""
+        cloud = PointCloud(context.queries, context.keys, Dot(), tile=self.tile)
+        weights = context.weights
+        return solve(cloud, weights, weights, epsilon=self.temperature, solver=self.solver)
+
+    def on_gaussian(
+        self,
+        query: Float[Array, "k d"],
+        key: Float[Array, "k d"],
+        mean: Float[Array, " d"],
+        covariance: Float[Array, "d d"],
+    ) -> AffineMap:
+        # <Qx, Ky> = <K^T Q x, y>, and -<z, y> is |z - y|^2 / 2 but for terms of one variable.
+        matrix = key.T @ query
+        source = matrix @ mean, matrix @ covariance @ matrix.T
+        epsilon = 2 * jnp.asarray(self.temperature, mean.dtype)
+        plan = entropic_plan(*source, mean, covariance, epsilon=epsilon)
+        return AffineMap(mean, mean, plan.map.matrix @ matrix)
+
+    def over_scores(
+        self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
+    ) -> Array:
+        plan = self.plan(context)
+        g = jnp.where(plan.converged, plan.g, jnp.nan)
+        cloud = PointCloud(queries, context.keys, Dot(), tile=self.tile)
+
+        def shifted(scores, shares):
+            gains = g / jnp.asarray(self.temperature, g.dtype)
+            return function(scores + gains[None, :], shares)
+
+        return over_tiles(shifted, cloud, context.weights, self.temperature)

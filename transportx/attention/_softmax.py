@@ -1,0 +1,105 @@
+"""Mixings that average: softmax of inner products, and of squared distances."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx.attention._mixing import AbstractAverage, Context, check_numbers, over_tiles
+from transportx.gaussians import AffineMap
+from transportx.geometry import Dot, PointCloud, SquaredEuclidean
+
+Scalar = Float[Array, ""]
+Point = Float[Array, " d"]
+Matrix = Float[Array, "d d"]
+
+
+class Softmax(AbstractAverage):
+    r"""Values averaged with weights $w_j e^{s_j}$, $s_j = \langle Qx, Ky_j\rangle/\tau$.
+
+    The attention of transformers, where $\tau$ is the root of the heads' dimension. Its
+    potential is $\tau \log \sum_j w_j e^{s_j}$ and its energy the mean of that. With V = Q^T K
+    the field is a gradient at fixed context; it is not the Wasserstein gradient of anything.
+    O(n m (k + e)) operations.
+
+    Attributes:
+        temperature: tau, positive; the inverse of the papers' beta.
+        causal: Whether a token sees itself and those before it alone; NaN where all of
+            these weigh nothing. A padding mask is a weight of zero, which needs no flag.
+        tile: Rows held at once, as in `geometry.PointCloud`.
+
+    References:
+        Vaswani et al., Attention is all you need, 2017; Sander, Ablin, Blondel and Peyre,
+        Sinkformers, 2022.
+    """
+
+    temperature: ScalarLike = 1.0
+    causal: bool = eqx.field(static=True, default=False)
+    tile: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_numbers(self.temperature, self.tile)
+
+    def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
+        logs = self.log_totals(queries, context)
+        return jnp.asarray(self.temperature, logs.dtype) * logs
+
+    def energy(self, context: Context) -> Scalar:
+        return jnp.sum(context.weights * self.potential(context.queries, context))
+
+    def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
+        slope = covariance @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
+        return AffineMap(mean, mean + slope @ mean, slope)
+
+    def over_scores(
+        self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
+    ) -> Array:
+        cloud = PointCloud(queries, context.keys, Dot(), tile=self.tile)
+        return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)
+
+
+class L2(AbstractAverage):
+    r"""As `Softmax`, with scores $s_j = -|Qx - Ky_j|^2/\tau$: kernel regression, mean shift.
+
+    With Q = K = V = I, Gamma(x) - x is the mean shift of a Gaussian kernel of variance
+    $\tau/2$. Its potential is $\frac12|Qx|^2 + \frac\tau2 \log\sum_j w_j e^{s_j}$ and its energy
+    the mean of that; as softmax it is a gradient at fixed context alone. Its slope on a
+    Gaussian is bounded where K is invertible: no blow-up.
+
+    Attributes:
+        temperature: tau, positive, in units of a squared distance.
+        causal: As in `Softmax`.
+        tile: As in `Softmax`.
+
+    References:
+        Kim, Papamakarios and Mnih, The Lipschitz constant of self-attention, 2021; Cheng,
+        Mean shift, mode seeking, and clustering, 1995.
+    """
+
+    temperature: ScalarLike = 1.0
+    causal: bool = eqx.field(static=True, default=False)
+    tile: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_numbers(self.temperature, self.tile)
+
+    def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
+        logs = self.log_totals(queries, context)
+        return (jnp.sum(queries**2, axis=1) + jnp.asarray(self.temperature, logs.dtype) * logs) / 2
+
+    def energy(self, context: Context) -> Scalar:
+        return jnp.sum(context.weights * self.potential(context.queries, context))
+
+    def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
+        # The posterior given a noisy K y, in the form that needs no inverse covariance.
+        gain = 2 * covariance @ key.T / jnp.asarray(self.temperature, mean.dtype)
+        widened = jnp.eye(mean.size, dtype=mean.dtype) + gain @ key
+        slope = jnp.linalg.solve(widened, gain @ query)
+        return AffineMap(mean, jnp.linalg.solve(widened, mean) + slope @ mean, slope)
+
+    def over_scores(
+        self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
+    ) -> Array:
+        cloud = PointCloud(queries, context.keys, SquaredEuclidean(), tile=self.tile)
+        return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)

@@ -1,0 +1,147 @@
+"""Dynamics: what steepest descent of a functional is measured by, and what else acts."""
+
+import abc
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree, ScalarLike
+
+from transportx import _checks
+from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Scalar, Weights
+
+
+class Measure(NamedTuple):
+    """Points and their weights."""
+
+    x: Cloud
+    weights: Weights
+
+
+class AbstractDynamics(eqx.Module):
+    """How a functional moves a measure: a state, and its rates.
+
+    A new one says what its state is, which measure that stands for, and its rates. The
+    recorded energy is the functional's, and `dissipation` its rate of fall.
+
+    `lowers_energy` says whether the recorded energy can only fall.
+    """
+
+    lowers_energy: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def start(self, x: Cloud) -> PyTree[Array]:
+        """The state that begins at these points."""
+
+    @abc.abstractmethod
+    def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
+        """The measure of a state, of what were `weights` at the start."""
+
+    @abc.abstractmethod
+    def rates(
+        self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
+    ) -> PyTree[Array]:
+        """The derivative of the state in time."""
+
+    @abc.abstractmethod
+    def energy_and_dissipation(
+        self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
+    ) -> tuple[Scalar, Scalar]:
+        """The energy of a state, and minus its derivative along the flow."""
+
+
+class AbstractVelocity(AbstractDynamics):
+    """Dynamics of points alone, of fixed weights: a subclass writes `velocities`."""
+
+    @abc.abstractmethod
+    def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
+        """Velocities of the points from the Wasserstein gradient at them."""
+
+    def start(self, x: Cloud) -> PyTree[Array]:
+        return x
+
+    def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
+        return Measure(state, weights)
+
+    def rates(
+        self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
+    ) -> PyTree[Array]:
+        return self.velocities(functional.gradient(state, weights), state, weights)
+
+    def energy_and_dissipation(
+        self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
+    ) -> tuple[Scalar, Scalar]:
+        energy, slopes = functional.value_and_gradient(state, weights)
+        power = jnp.sum(slopes * self.velocities(slopes, state, weights), axis=1)
+        return energy, -jnp.sum(weights * power)
+
+
+class Wasserstein(AbstractVelocity):
+    r"""Steepest descent in W2: $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i)$.
+
+    The energy falls at the rate $\sum_i w_i |\dot x_i|^2$.
+    """
+
+    lowers_energy: ClassVar[bool] = True
+
+    def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
+        return -slopes
+
+
+class Langevin(AbstractVelocity):
+    r"""$dX_i = -\nabla\frac{\delta F}{\delta\alpha}(X_i)\,dt + \sqrt{2T}\,dW_i$.
+
+    In the limit of many particles, the Wasserstein flow of $F + T \int\rho\log\rho$: with
+    ``Potential`` of $-\log\pi$ and T = 1 that of $\mathrm{KL}(\rho\,\|\,\pi)$. Recorded are
+    F without the entropy, which points do not have, and the dissipation of the drift alone.
+
+    Attributes:
+        temperature: T, not negative; may be traced.
+    """
+
+    temperature: ScalarLike = 1.0
+    lowers_energy: ClassVar[bool] = False
+
+    def __check_init__(self):
+        _checks.not_negative("temperature", self.temperature)
+
+    def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
+        return -slopes
+
+
+class Kinetic(AbstractDynamics):
+    r"""Motion with momentum and friction: $\dot x_i = p_i,\ \dot p_i = -\nabla_i - \gamma p_i$.
+
+    From rest. The recorded energy is $F + \frac12\sum_i w_i |p_i|^2$, which falls at the rate
+    $\gamma \sum_i w_i |p_i|^2$.
+
+    Attributes:
+        friction: gamma, per time, not negative; may be traced.
+    """
+
+    friction: ScalarLike
+    lowers_energy: ClassVar[bool] = True
+
+    def __check_init__(self):
+        _checks.not_negative("friction", self.friction)
+
+    def start(self, x: Cloud) -> PyTree[Array]:
+        return x, jnp.zeros_like(x)
+
+    def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
+        return Measure(state[0], weights)
+
+    def rates(
+        self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
+    ) -> PyTree[Array]:
+        x, momentum = state
+        friction = jnp.asarray(self.friction, x.dtype)
+        return momentum, -functional.gradient(x, weights) - friction * momentum
+
+    def energy_and_dissipation(
+        self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
+    ) -> tuple[Scalar, Scalar]:
+        x, momentum = state
+        doubled = jnp.sum(weights * jnp.sum(momentum**2, axis=1))
+        friction = jnp.asarray(self.friction, x.dtype)
+        return functional.value(x, weights) + doubled / 2, friction * doubled

@@ -1,0 +1,32 @@
+"""What implicit flows share: the length of their steps, and how they end."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.gradient_flows._status import FlowStatus
+
+
+def step_and_tolerance(
+    t1: ScalarLike, num_steps: int, tol: float | None, max_steps: int, dtype
+) -> tuple[Float[Array, ""], float]:
+    """The length of a time step, and the bound on Newton's decrement, checked.
+
+    Newton's steps converge quadratically: the root of the precision, met before the last of
+    them, leaves an error of about the precision.
+    """
+    _checks.positive("t1", t1)
+    _checks.positive("tol", tol)
+    _checks.count("num_steps", num_steps)
+    _checks.count("max_steps", max_steps)
+    root = float(jnp.finfo(dtype).eps) ** 0.5
+    return jnp.asarray(t1, dtype) / num_steps, root if tol is None else tol
+
+
+def settled(
+    records: Float[Array, "..."], decrement: Float[Array, " steps"], tol: float
+) -> FlowStatus:
+    """Whether every time step met the tolerance, and all that is recorded is finite."""
+    done = jnp.all(decrement <= tol)
+    status = FlowStatus.where(done, FlowStatus.COMPLETED, FlowStatus.MAX_STEPS)
+    return FlowStatus.where(jnp.all(jnp.isfinite(records)), status, FlowStatus.NON_FINITE)
