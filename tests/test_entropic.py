@@ -338,3 +338,13 @@ def cloud():
 def test_bad_input_is_refused_with_its_cure(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_newton_is_not_held_back_by_points_of_tiny_weight():
+    """A loose marginal whose far points weigh 1e-12: scaled steps once took 10,000 and failed."""
+    x = jnp.linspace(-5.0, 5.0, 200)[:, None]
+    a, b = jnp.exp(-((x[:, 0] - 1) ** 2) / 0.72), jnp.exp(-(x[:, 0] ** 2) / 2)
+    a, b = a / jnp.sum(a) + 1e-12, b / jnp.sum(b) + 1e-12
+    solver = tx.ot.Newton(tol=1e-8, max_steps=1000)
+    geometry = tx.geometry.PointCloud(x, x)
+    assert tx.ot.solve(geometry, a, b, epsilon=0.02, rho_b=0.48, solver=solver).converged

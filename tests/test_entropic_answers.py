@@ -426,3 +426,27 @@ def test_streamed_gradients_need_memory_linear_in_the_points():
     small, large = gradient_memory(4096), gradient_memory(16384)
     # Four times the points: linear growth is 4, a matrix would be 16.
     assert large < 5 * small
+
+
+def test_a_divergence_starts_where_a_similar_one_ended():
+    x, y = jr.normal(jr.key(300), (12, 2)), jr.normal(jr.key(301), (9, 2)) + 0.5
+    options = {"epsilon": 0.1, "solver": tx.ot.Newton(tol=1e-8)}
+    before = tx.ot.sinkhorn_divergence(x, y, **options)
+    cold = tx.ot.sinkhorn_divergence(x + 0.01, y, **options)
+    warm = tx.ot.sinkhorn_divergence(x + 0.01, y, init=before, **options)
+    assert warm.converged
+    assert jnp.allclose(warm.value, cold.value, atol=1e-8)
+    assert warm.plan.num_steps < cold.plan.num_steps
+    assert warm.plan_y.num_steps < cold.plan_y.num_steps
+    with pytest.raises(ValueError, match="`init` has f of shape"):
+        tx.ot.sinkhorn_divergence(x[:5], y, init=before, **options)
+
+
+def test_mean_cost_is_the_mean_of_the_matrix():
+    x, y = jr.normal(jr.key(302), (7, 2)), jr.normal(jr.key(303), (5, 2))
+    a, b = jnp.arange(7.0), jnp.arange(5.0) + 1
+    dense = tx.geometry.PointCloud(x, y)
+    assert jnp.allclose(dense.mean_cost(), jnp.mean(dense.matrix()), rtol=1e-13)
+    expected = a @ dense.matrix() @ b / (jnp.sum(a) * jnp.sum(b))
+    for geometry in (dense, tx.geometry.PointCloud(x, y, tile=2)):
+        assert jnp.allclose(geometry.mean_cost(a, b), expected, rtol=1e-13)

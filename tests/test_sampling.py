@@ -231,7 +231,7 @@ def test_log_prob_differentiates_in_points_and_field():
 
 
 def test_float32_stays_float32_and_agrees_with_float64():
-    field, x0 = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (FIELD, X0))
+    field, x0 = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (FIELD, X0))
 
     def base(x):
         return tx.gaussians.log_density(x, field.m0, field.S0)

@@ -219,6 +219,7 @@ _FORCING = 0.1
 _PLAIN_STEPS = 4
 # Newton moves no log-scaling by more than this at once.
 _LONGEST = 5.0
+_LEAST_SHARE = 0.1
 
 
 def _repeat(step, start: Iterate, *, tol: Scalar, budget: Steps) -> tuple[Iterate, Steps]:
@@ -263,9 +264,8 @@ def _line_search(scaling, iterate, direction, budget) -> tuple[Iterate, Bool[Arr
         Where that leads; whether the semi-dual, being concave, has clearly risen, as it still
         does there; and the evaluations that it took.
     """
+    direction = _limited(direction, iterate.residual)
     slope = direction @ iterate.residual
-    longest = jnp.max(jnp.abs(direction))
-    first = jnp.where(longest > _LONGEST, _LONGEST / jnp.where(longest > 0, longest, 1), 1)
 
     def at(length):
         return scaling.evaluate(iterate.phi + length * direction)
@@ -281,5 +281,18 @@ def _line_search(scaling, iterate, direction, budget) -> tuple[Iterate, Bool[Arr
         _, length, evaluations = carry
         return at(0.4 * length), 0.4 * length, evaluations + 1
 
+    first = jnp.ones_like(slope)
     new, _, evaluations = jax.lax.while_loop(unfinished, body, (at(first), first, jnp.array(1)))
     return new, direction @ new.residual > 0.25 * slope, evaluations
+
+
+def _limited(direction, residual):
+    """Shorten a direction that leads too far; or, where that leaves next to nothing, clip it.
+
+    Points of tiny weight may ask for far more than all others, and shall not hold them back.
+    """
+    longest = jnp.max(jnp.abs(direction))
+    share = jnp.where(longest > _LONGEST, _LONGEST / longest, 1)
+    clipped = jnp.clip(direction, -_LONGEST, _LONGEST)
+    ascends = clipped @ residual > 0.1 * (direction @ residual)
+    return jnp.where((share < _LEAST_SHARE) & ascends, clipped, share * direction)
