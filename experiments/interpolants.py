@@ -98,14 +98,18 @@ def _field(data: Array, path: tx.interpolants.AbstractInterpolant) -> tx.fields.
 
 
 def _diffused(field, path, x0, times, sampling, key) -> Array:
-    """One step of the diffusion between two times, all recorded."""
+    """One step of the diffusion between two times, all recorded.
+
+    Its noise falls with what is left of the time: the score of single points would ask for
+    ever shorter steps.
+    """
     score = tx.fields.ScoreOf(field, path)
 
     def step(x, inputs):
         t0, t1, key = inputs
-        drift = jax.vmap(lambda x: field(t0, x) + sampling.noise**2 / 2 * score(t0, x))(x)
-        kick = sampling.noise * jnp.sqrt(t1 - t0) * jr.normal(key, x.shape)
-        x = x + (t1 - t0) * drift + kick
+        noise = sampling.noise * (1 - t0)
+        drift = jax.vmap(lambda x: field(t0, x) + noise**2 / 2 * score(t0, x))(x)
+        x = x + (t1 - t0) * drift + noise * jnp.sqrt(t1 - t0) * jr.normal(key, x.shape)
         return x, x
 
     inputs = times[:-1], times[1:], jr.split(key, times.size - 1)

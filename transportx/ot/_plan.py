@@ -19,7 +19,9 @@ class EntropicPlan(eqx.Module):
     r"""The plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)$ and its status.
 
     Everything that needs entries of the plan computes them where they are needed: dense
-    problems hold an (n, m) array for it, streamed ones never do. Each costs O(n m).
+    problems hold an (n, m) array for it, streamed ones never do. Each costs O(n m). A
+    vmapped solve returns a batch of plans: ask it under `vmap` too, as in
+    ``jax.vmap(lambda plan: plan.value)(plans)``.
 
     Attributes:
         problem: Geometry, weights, epsilon and penalties.

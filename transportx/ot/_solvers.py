@@ -107,7 +107,7 @@ class Sinkhorn(AbstractSolver):
 
     Attributes:
         tol: Bound on the L1 error of the plan's marginals, divided by the mass.
-        max_steps: Pairs of updates at most. Steps needed grow like 1 / epsilon.
+        max_steps: Pairs of updates at most. More are needed the smaller epsilon is.
 
     References:
         Cuturi, Sinkhorn distances, 2013; Schmitzer, Stabilized sparse scaling algorithms
