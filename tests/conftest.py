@@ -6,6 +6,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # jaxlib's batched LAPACK kernels wait inside the thread pool for tasks of the same pool; two
 # at once were seen to block a pool of two threads for ever. More threads leave one free.
 os.environ.setdefault("NPROC", "8")
+# Eight devices for the tests of sharding; all others use the first.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
 
 import jax
 import jaxtyping

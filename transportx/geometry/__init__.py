@@ -2,9 +2,10 @@
 
 A *cost* says what it takes to move one point to another. A *geometry* is all the costs
 between two weighted sets: `CostMatrix` holds them, `PointCloud` computes them, in tiles
-where they would not fit. A *kernel* is exp((f_i + g_j - C_ij) / epsilon) as a linear
-operator. Algorithms see only `AbstractGeometry.map_tiles` and products with kernels, so
-dense and streamed problems are the same call.
+where they would not fit, and those of a `ShardedCloud` lie over many devices. A *kernel* is
+exp((f_i + g_j - C_ij) / epsilon) as a linear operator. Algorithms see only
+`AbstractGeometry.map_tiles` and products with kernels, so dense, streamed and sharded
+problems are the same call.
 
 To add a cost, subclass `AbstractPointwiseCost` and write `__call__`, or pass any callable
 `cost(x, y) -> scalar` to `PointCloud`.
@@ -20,6 +21,7 @@ from transportx.geometry._costs import PNorm as PNorm
 from transportx.geometry._costs import Pointwise as Pointwise
 from transportx.geometry._costs import SquaredEuclidean as SquaredEuclidean
 from transportx.geometry._costs import Swapped as Swapped
+from transportx.geometry._geometries import AbstractCloud as AbstractCloud
 from transportx.geometry._geometries import AbstractGeometry as AbstractGeometry
 from transportx.geometry._geometries import CostMatrix as CostMatrix
 from transportx.geometry._geometries import PointCloud as PointCloud
@@ -28,3 +30,4 @@ from transportx.geometry._kernels import DenseKernel as DenseKernel
 from transportx.geometry._kernels import StreamedKernel as StreamedKernel
 from transportx.geometry._kernels import capped_exp as capped_exp
 from transportx.geometry._kernels import gibbs_kernel as gibbs_kernel
+from transportx.geometry._sharded import ShardedCloud as ShardedCloud

@@ -53,7 +53,8 @@ class AbstractGeometry(eqx.Module):
         Args:
             function: Acts on t rows at once; returns any pytree of arrays with leading
                 axis t. Each row of its result may depend on the same row of its
-                arguments alone.
+                arguments alone. Arrays that it needs whole are bound to it by `eqx.Partial`:
+                those of a closure would not differentiate on many devices.
             *rows: Arrays with leading axis n; each tile gets its own slices.
 
         Returns:
@@ -62,7 +63,7 @@ class AbstractGeometry(eqx.Module):
 
     def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """Apply `function(costs (m,), *row)` to every row of costs."""
-        return self.map_tiles(jax.vmap(function), *rows)
+        return self.map_tiles(eqx.Partial(_every_row, function), *rows)
 
     def matrix(self) -> Float[Array, "n m"]:
         """All costs at once: n m numbers, whether the geometry streams or not."""
@@ -77,9 +78,15 @@ class AbstractGeometry(eqx.Module):
             a: Source weights; uniform by default.
             b: Target weights.
         """
-        return jnp.average(
-            self.map_tiles(lambda costs: jnp.average(jnp.abs(costs), axis=1, weights=b)), weights=a
-        )
+        return jnp.average(self.map_tiles(eqx.Partial(_mean_absolute, b)), weights=a)
+
+
+def _every_row(function: Callable[..., Any], costs: Array, *rows: Array) -> PyTree[Array]:
+    return jax.vmap(function)(costs, *rows)
+
+
+def _mean_absolute(weights: Array | None, costs: Array) -> Array:
+    return jnp.average(jnp.abs(costs), axis=1, weights=weights)
 
 
 class CostMatrix(AbstractGeometry):
@@ -114,7 +121,19 @@ class CostMatrix(AbstractGeometry):
         return function(self.costs, *rows)
 
 
-class PointCloud(AbstractGeometry):
+class AbstractCloud(AbstractGeometry):
+    """Costs between points: of sources `x` and targets `y`, by `cost`."""
+
+    x: eqx.AbstractVar[Float[Array, "n d"]]
+    y: eqx.AbstractVar[Float[Array, "m d"]]
+    cost: eqx.AbstractVar[AbstractCost]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.x.shape[0], self.y.shape[0]
+
+
+class PointCloud(AbstractCloud):
     """Costs between two clouds, computed when asked for.
 
     Below `tile` rows the costs are one matrix; above, rows are visited in tiles of that
@@ -149,11 +168,7 @@ class PointCloud(AbstractGeometry):
         self.x = x
         self.y = y
         self.cost = cost if isinstance(cost, AbstractCost) else Pointwise(cost)
-        self.tile = _default_tile(x.shape[0], y.shape[0]) if tile is None else tile
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.x.shape[0], self.y.shape[0]
+        self.tile = default_tile(x.shape[0], y.shape[0]) if tile is None else tile
 
     @property
     def streams(self) -> bool:
@@ -202,5 +217,6 @@ class PointCloud(AbstractGeometry):
         return self.x - centre[None, :], self.y - centre[None, :]
 
 
-def _default_tile(n: int, m: int) -> int:
+def default_tile(n: int, m: int) -> int:
+    """Rows to hold at once of so many, all of them where costs may be held whole."""
     return n if n * m <= _DENSE_ENTRIES else max(1, _TILE_ENTRIES // m)

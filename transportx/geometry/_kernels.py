@@ -64,11 +64,7 @@ class StreamedKernel(AbstractKernel):
         return StreamedKernel(self.geometry.T, self.g, self.f, self.epsilon)
 
     def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
-        def product(costs, f):
-            entries = _entries(costs, f, self.g, self.epsilon)
-            return jnp.matmul(entries, v, precision=jax.lax.Precision.HIGHEST)
-
-        return self.geometry.map_tiles(product, self.f)
+        return self.geometry.map_tiles(eqx.Partial(_product, self.g, self.epsilon, v), self.f)
 
 
 def gibbs_kernel(
@@ -78,6 +74,11 @@ def gibbs_kernel(
     if geometry.streams:
         return StreamedKernel(geometry, f, g, epsilon)
     return DenseKernel(_entries(geometry.matrix(), f, g, epsilon))
+
+
+def _product(g, epsilon, v, costs, f):
+    entries = _entries(costs, f, g, epsilon)
+    return jnp.matmul(entries, v, precision=jax.lax.Precision.HIGHEST)
 
 
 def _entries(costs, f, g, epsilon):

@@ -1,13 +1,16 @@
 """The answer of an entropic solve: a plan known by its potentials."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks
-from transportx.geometry import AbstractGeometry, PointCloud, capped_exp
+from transportx.geometry import AbstractCloud, AbstractGeometry, PointCloud, capped_exp
 from transportx.ot._implicit import dual_value
 from transportx.ot._problem import Potentials, Problem, log_total
 from transportx.ot._status import Status
@@ -108,11 +111,7 @@ class EntropicPlan(eqx.Module):
     @property
     def transport_cost(self) -> Scalar:
         """<P, C>, without regularisation."""
-
-        def rows(costs, f, a):
-            return a * jnp.sum(self.b * costs * self._ratio(costs, f))
-
-        return jnp.sum(self.geometry.map_rows(rows, self.f, self.a))
+        return jnp.sum(self._map_rows(lambda costs, entries: jnp.sum(entries * costs)))
 
     def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
         """P v for a vector (m,) or columns (m, k); `plan.T @ v` is its transpose."""
@@ -125,9 +124,7 @@ class EntropicPlan(eqx.Module):
 
     def matrix(self) -> Float[Array, "n m"]:
         """The plan itself, n m numbers."""
-        return self.geometry.map_rows(
-            lambda costs, f, a: a * self.b * self._ratio(costs, f), self.f, self.a
-        )
+        return self._map_rows(lambda costs, entries: entries)
 
     def barycentric_map(self) -> Float[Array, "n d"]:
         """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.
@@ -157,10 +154,7 @@ class EntropicPlan(eqx.Module):
         _checks.points("x_new", x_new)
         _checks.same_dimension("x_new", x_new, "y", cloud.y)
 
-        def row(costs):
-            scores = (self.g - costs) / self.epsilon
-            return self.b * capped_exp(scores - log_total(self.b, scores)) @ cloud.y
-
+        row = eqx.Partial(_mean_given, self.b, self.g, self.epsilon, cloud.y)
         return PointCloud(x_new, cloud.y, cloud.cost).map_rows(row)
 
     def sample(
@@ -172,42 +166,44 @@ class EntropicPlan(eqx.Module):
         kernel = self.problem.kernel(self.f, self.g)
         mass = self.a * (kernel @ self.b)
         i = jr.categorical(source_key, jnp.log(mass), shape=(num,))
-        scores = self.g / self.epsilon + jnp.log(self.b)
-        j = self.geometry.restrict(i).map_rows(
-            lambda costs, k: jr.categorical(k, scores - costs / self.epsilon),
-            jr.split(target_key, num),
-        )
-        return i, j
+        draw = eqx.Partial(_draw, self.g / self.epsilon + jnp.log(self.b), self.epsilon)
+        return i, self.geometry.restrict(i).map_rows(draw, jr.split(target_key, num))
 
     def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
         """Draw one source for each target from the plan given that target."""
-        scores = self.f / self.epsilon + jnp.log(self.a)
-        return self.geometry.T.map_rows(
-            lambda costs, k: jr.categorical(k, scores - costs / self.epsilon),
-            jr.split(key, self.b.size),
-        )
+        draw = eqx.Partial(_draw, self.f / self.epsilon + jnp.log(self.a), self.epsilon)
+        return self.geometry.T.map_rows(draw, jr.split(key, self.b.size))
 
     def top(self, k: int) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
         """The k largest entries of each row, falling, and their columns."""
         _checks.count("k", k)
         if k > self.b.size:
             _checks.reject("k", f"is {k}", f"give at most the {self.b.size} targets")
-        entries, columns = self.geometry.map_rows(
-            lambda costs, f, a: jax.lax.top_k(a * self.b * self._ratio(costs, f), k),
-            self.f,
-            self.a,
-        )
-        return entries, columns
+        return self._map_rows(lambda costs, entries: tuple(jax.lax.top_k(entries, k)))
 
-    def _ratio(self, costs: Float[Array, " m"], f: Scalar) -> Float[Array, " m"]:
-        """One row of P over a b."""
-        return capped_exp((f + self.g - costs) * (1 / self.epsilon))
+    def _map_rows(self, function: Callable[[Array, Array], PyTree[Array]]) -> Any:
+        """Apply `function(costs (m,), entries (m,))` to every row of costs and of the plan."""
+        row = eqx.Partial(_entries_and, function, self.b, self.g, self.epsilon)
+        return self.geometry.map_rows(row, self.f, self.a)
 
-    def _cloud(self) -> PointCloud:
-        if not isinstance(self.geometry, PointCloud):
+    def _cloud(self) -> AbstractCloud:
+        if not isinstance(self.geometry, AbstractCloud):
             cure = "give a PointCloud, or apply the plan to points with `plan @ points`"
             _checks.reject("geometry", "is a matrix of costs, without points", cure)
         return self.geometry
+
+
+def _entries_and(function, b, g, epsilon, costs, f, a):
+    return function(costs, a * b * capped_exp((f + g - costs) * (1 / epsilon)))
+
+
+def _mean_given(b, g, epsilon, y, costs):
+    scores = (g - costs) / epsilon
+    return b * capped_exp(scores - log_total(b, scores)) @ y
+
+
+def _draw(scores, epsilon, costs, key):
+    return jr.categorical(key, scores - costs / epsilon)
 
 
 def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
@@ -226,16 +222,7 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
 
     share_a, share_b = _quotient(missing_a, a), _quotient(spread, b)
 
-    def excess(costs, f, a, scale, share):
-        exponents = (f + g - costs) * (1 / problem.epsilon)
-        ratios, extra, scales = capped_exp(exponents), share * share_b, scale * column_scale
-        repaired = scales * ratios + extra
-        # Of tiny entries the logarithms are apart, so that none underflows.
-        near = jnp.log(scales + extra * capped_exp(-jnp.maximum(exponents, _NEAR)))
-        logs = jnp.where(exponents > _NEAR, near, jnp.log(repaired) - exponents)
-        terms = jnp.where(repaired > 0, repaired * logs, 0) - repaired + ratios
-        return a * jnp.sum(b * terms)
-
+    excess = eqx.Partial(_excess, b, g, problem.epsilon, column_scale, share_b)
     repaired = problem.geometry.map_rows(excess, f, a, row_scale, share_a)
     left_a, left_b = missing_a * jnp.sum(spread), jnp.sum(missing_a) * spread
     gap = problem.epsilon * jnp.sum(repaired)
@@ -246,6 +233,18 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
         rest = jnp.sum(_divergence(has, asked)) / jnp.where(loose > 0, loose, 1)
         gap = gap + jnp.where(loose > 0, rest, 0)
     return gap
+
+
+def _excess(b, g, epsilon, column_scale, share_b, costs, f, a, scale, share):
+    """KL of one row of the repaired plan from that row of the plan."""
+    exponents = (f + g - costs) * (1 / epsilon)
+    ratios, extra, scales = capped_exp(exponents), share * share_b, scale * column_scale
+    repaired = scales * ratios + extra
+    # Of tiny entries the logarithms are apart, so that none underflows.
+    near = jnp.log(scales + extra * capped_exp(-jnp.maximum(exponents, _NEAR)))
+    logs = jnp.where(exponents > _NEAR, near, jnp.log(repaired) - exponents)
+    terms = jnp.where(repaired > 0, repaired * logs, 0) - repaired + ratios
+    return a * jnp.sum(b * terms)
 
 
 # Exponents above this, exp of whose opposite is small.

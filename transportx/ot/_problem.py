@@ -78,10 +78,7 @@ class Problem(eqx.Module):
 
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
-
-        def rows(costs):
-            return log_total(self.b, (g[None, :] - costs) * (1 / self.epsilon))
-
+        rows = eqx.Partial(_log_totals, self.b, g, self.epsilon)
         return -self.damping_a * self.epsilon * self.geometry.map_tiles(rows)
 
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -114,6 +111,10 @@ class Problem(eqx.Module):
         asked_a, asked_b = self.asked_a(f), self.asked_b(g)
         distance = jnp.sum(jnp.abs(rows - asked_a)) + jnp.sum(jnp.abs(columns - asked_b))
         return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
+
+
+def _log_totals(b, g, epsilon, costs):
+    return log_total(b, (g[None, :] - costs) * (1 / epsilon))
 
 
 def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
@@ -231,7 +232,12 @@ def _weights(name, weights, size, dtype):
 
 def _finite_costs(problem: Problem) -> Bool[Array, ""]:
     """Whether every cost is finite: of any other the total, weighed with zero too, is not."""
-    return jnp.isfinite(jnp.sum(problem.geometry.map_tiles(lambda costs: costs @ problem.b)))
+    totals = problem.geometry.map_tiles(eqx.Partial(_weighed, problem.b))
+    return jnp.isfinite(jnp.sum(totals))
+
+
+def _weighed(b, costs):
+    return costs @ b
 
 
 def _regular(problem: Problem) -> Bool[Array, ""]:

@@ -1,0 +1,138 @@
+"""Clouds over eight devices (simulated, see conftest): the answers of one device."""
+
+import math
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import transportx as tx
+
+DEVICES = 8
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+
+
+@pytest.fixture(scope="module")
+def clouds():
+    x_key, y_key, a_key = jr.split(jr.key(0), 3)
+    x, y = jr.normal(x_key, (16, 2)), 1 + jr.normal(y_key, (24, 2))
+    a = jr.uniform(a_key, (16,)).at[3].set(0.0)
+    return x, y, a / jnp.sum(a)
+
+
+def over_devices(mesh, *arrays):
+    return jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def answers(cloud_of, x, y, a, epsilon):
+    """A number that needs the value and implicit derivatives; and the plan's answers."""
+    solver = tx.ot.Newton(tol=1e-10)
+    plan = tx.ot.solve(cloud_of(x, y), a, epsilon=epsilon, solver=solver)
+    images = plan.barycentric_map()
+    loss = plan.value + jnp.sum(jnp.sin(plan.f)) + jnp.sum(images**2)
+    rest = plan.f, plan.g, images, plan.gap, plan.marginal_error, plan.transport_cost
+    return loss, (*rest, plan.top(2), plan.T @ x, plan.map(y))
+
+
+def differentiated(cloud_of):
+    return jax.jit(
+        jax.value_and_grad(eqx.Partial(answers, cloud_of), argnums=(0, 1, 2, 3), has_aux=True)
+    )
+
+
+@pytest.mark.parametrize("tile", [None, 1], ids=["dense", "streamed"])
+def test_answers_and_gradients_are_those_of_one_device(mesh, clouds, tile):
+    def alone(x, y):
+        return tx.geometry.PointCloud(x, y, tile=tile and 2)
+
+    def sharded(x, y):
+        return tx.geometry.ShardedCloud(x, y, mesh=mesh, axes=("data", "data"), tile=tile)
+
+    epsilon = jnp.array(0.4)
+    expected = differentiated(alone)(*clouds, epsilon)
+    found = differentiated(sharded)(*over_devices(mesh, *clouds), epsilon)
+    x_gradient = found[1][0]
+    assert len(x_gradient.addressable_shards) == DEVICES
+    assert x_gradient.addressable_shards[0].data.shape == (2, 2)
+    for one, many in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        assert jnp.allclose(one, jax.device_get(many), rtol=1e-9, atol=1e-10)
+
+
+def test_samples_follow_the_plan(mesh, clouds):
+    x, y, a = over_devices(mesh, *clouds)
+
+    @jax.jit
+    def draw(x, y, a):
+        cloud = tx.geometry.ShardedCloud(x, y, mesh=mesh, axes=("data", "data"))
+        plan = tx.ot.solve(cloud, a, epsilon=0.4)
+        return plan.matrix(), plan.sample(key=jr.key(1), num=20_000)
+
+    matrix, (i, j) = draw(x, y, a)
+    counts = jnp.zeros(matrix.shape).at[i, j].add(1 / 20_000)
+    # Four deviations of a share p of 20,000 draws, in each of 384 entries.
+    assert jnp.all(jnp.abs(counts - matrix) <= 4.5 * jnp.sqrt(matrix / 20_000) + 1e-4)
+
+
+def test_restricted_and_transposed_costs_are_those_of_one_device(mesh, clouds):
+    x, y, _ = clouds
+    one = tx.geometry.PointCloud(x, y, tx.geometry.PNorm(1.5))
+    cost, axes = tx.geometry.PNorm(1.5), ("data", "data")
+    x, y = over_devices(mesh, x, y)
+    many = tx.geometry.ShardedCloud(x, y, cost, mesh=mesh, axes=axes)
+    few, whole = slice(None, None, 5), slice(None)
+    for change in (
+        lambda cloud: cloud.T,
+        lambda cloud: cloud.restrict(few).T,
+        lambda cloud: cloud.restrict(whole, few),
+        lambda cloud: cloud.restrict(few, few),
+    ):
+        assert jnp.allclose(change(many).matrix(), change(one).matrix(), atol=1e-13)
+    assert jnp.allclose(many.mean_cost(), one.mean_cost(), atol=1e-13)
+
+
+def _compiled(cloud_of, x, y):
+    """FLOPs of a device and the sizes of what it gathers, in a product with a kernel."""
+
+    def product(x, y):
+        kernel = tx.geometry.gibbs_kernel(cloud_of(x, y), x[:, 0], y[:, 0], jnp.array(0.3))
+        return kernel @ y[:, 1]
+
+    program = jax.jit(product).lower(x, y).compile()
+    costs, text = program.cost_analysis(), program.as_text()
+    assert costs is not None
+    assert text is not None
+    gathered = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather", text)
+    return costs["flops"], [math.prod(map(int, shape.split(","))) for shape in gathered]
+
+
+def test_devices_share_the_work_and_gather_no_costs(mesh):
+    n, d = 512, 4
+    x = y = jnp.ones((n, d))
+    alone, _ = _compiled(lambda x, y: tx.geometry.PointCloud(x, y), x, y)
+    x, y = over_devices(mesh, x, y)
+    each, gathered = _compiled(
+        lambda x, y: tx.geometry.ShardedCloud(x, y, mesh=mesh, axes=("data", "data")), x, y
+    )
+    assert 0.9 < DEVICES * each / alone < 1.1
+    assert sum(gathered) <= 2 * n * (d + 1)
+
+
+def test_what_a_mesh_cannot_hold_is_refused(mesh, clouds, without_type_checks):
+    x, y, _ = clouds
+    with pytest.raises(ValueError, match=r"`x` has 15 points; add points of weight zero"):
+        tx.geometry.ShardedCloud(x[:15], y, mesh=mesh, axes=("data", "data"))
+    with pytest.raises(ValueError, match=r"`axes` names 'model'; give axes of the mesh"):
+        tx.geometry.ShardedCloud(x, y, mesh=mesh, axes=("data", "model"))
+    explicit = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Explicit,))
+    with pytest.raises(ValueError, match=r"`mesh` has axis 'data' of type Explicit"):
+        tx.geometry.ShardedCloud(x, y, mesh=explicit, axes=("data", None))
+    with pytest.raises(ValueError, match=r"`y` has examples of shape \(1,\)"):
+        tx.geometry.ShardedCloud(x, y[:, :1], mesh=mesh, axes=("data", "data"))
