@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 import transportx as tx
@@ -71,6 +72,22 @@ class ImageBatches(eqx.Module):
             key=label_key,
         )
         return Batch(x0[i0], x1[i1], labels)
+
+
+class Spread(eqx.Module):
+    """Batches shared by the devices of a mesh, after they were coupled as one.
+
+    Transport between each device's share would not be transport between batches. With the
+    state whole on each device, XLA then splits every step by examples and sums gradients
+    over devices: data parallelism.
+    """
+
+    draw_batch: PointBatches | ImageBatches
+    mesh: Mesh = eqx.field(static=True)
+
+    def __call__(self, *, key: PRNGKeyArray) -> Batch:
+        sharding = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        return jax.lax.with_sharding_constraint(self.draw_batch(key=key), sharding)
 
 
 # Of a label's squared distance: far above what two pairs of 28 x 28 images gain by crossing.

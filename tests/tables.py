@@ -113,6 +113,24 @@ FIELDS = {
         tx.interpolants.Linear(),
         tx.interpolants.Trigonometric(),
     ),
+    "energy_guided": tx.fields.EnergyGuided(
+        lambda t, x, args: jnp.sin(x[::-1]) - t * x,
+        tx.interpolants.Linear(),
+        lambda x1, args: jnp.sum(jnp.cosh(x1)),
+        0.3,
+    ),
+    "classifier_guided": tx.fields.ClassifierGuided(
+        lambda t, x, args: jnp.sin(x[::-1]) - t * x,
+        tx.interpolants.Linear(),
+        lambda t, x, args: t * jnp.sum(jnp.sin(x)),
+    ),
+    "observation_guided": tx.fields.ObservationGuided(
+        lambda t, x, args: jnp.sin(x[::-1]) - t * x,
+        tx.interpolants.Linear(),
+        lambda x: x[:2] - x[1:],
+        jnp.array([0.4, -1.0]),
+        0.5,
+    ),
 }
 
 # Fields that need conditions or images, with one example and its args.

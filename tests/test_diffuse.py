@@ -1,6 +1,5 @@
-"""Samplers with noise and exponential steps: marginals, orders, limits, refusals."""
+"""Samplers with noise and exponential steps: marginals, limits, refusals."""
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -52,42 +51,50 @@ def test_no_noise_is_the_flow():
     assert jnp.allclose(found, tx.sampling.flow(FIELD, X0, num_steps=9), atol=1e-13)
 
 
+TARGET = tx.gaussians.Mixture(
+    jnp.array([0.3, 0.7]),
+    jnp.array([[-1.5, 0.5], [1.0, 0.0]]),
+    jnp.array([[[0.3, 0.1], [0.1, 0.2]], [[0.2, 0.0], [0.0, 0.5]]]),
+)
+
+
+@jax.jit
+def mixture_samples(level):
+    source = tx.gaussians.Mixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None])
+    field = tx.fields.MixtureField(source, TARGET, PATH)
+    x_key, noise_key = jr.split(jr.key(92))
+    return tx.sampling.diffuse(
+        field,
+        jr.normal(x_key, (20_000, 2), jnp.float64),
+        score=tx.fields.ScoreOf(field, PATH),
+        noise=lambda t: level * (1 - t),
+        key=noise_key,
+        num_steps=75,
+    )
+
+
 @pytest.mark.parametrize("level", [0.5, 1.5, 3.0])
 def test_samples_of_a_mixture_have_its_law_at_any_noise(level):
     """20,000 samples against the mixture's own distribution function, in three directions."""
-    target = tx.gaussians.Mixture(
-        jnp.array([0.3, 0.7]),
-        jnp.array([[-1.5, 0.5], [1.0, 0.0]]),
-        jnp.array([[[0.3, 0.1], [0.1, 0.2]], [[0.2, 0.0], [0.0, 0.5]]]),
-    )
-    source = tx.gaussians.Mixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.eye(2)[None])
-    field = tx.fields.MixtureField(source, target, PATH)
-    x_key, noise_key = jr.split(jr.key(92))
-
-    @jax.jit
-    def sample(x0):
-        score = tx.fields.ScoreOf(field, PATH)
-        return tx.sampling.diffuse(
-            field,
-            x0,
-            score=score,
-            noise=lambda t: level * (1 - t),
-            key=noise_key,
-            num_steps=150,
-        )
-
-    samples = np.asarray(sample(jr.normal(x_key, (20_000, 2), jnp.float64)))
+    samples = np.asarray(mixture_samples(level))
     for angle in (0.0, 0.9, 2.0):
         way = np.array([np.cos(angle), np.sin(angle)])
-        means = np.asarray(target.means) @ way
-        widths = np.sqrt(np.einsum("i,kij,j->k", way, np.asarray(target.covariances), way))
-        weights = np.asarray(target.weights)
+        means = np.asarray(TARGET.means) @ way
+        widths = np.sqrt(np.einsum("i,kij,j->k", way, np.asarray(TARGET.covariances), way))
+        weights = np.asarray(TARGET.weights)
 
         def law(q, means=means, widths=widths, weights=weights):
             return scipy.stats.norm.cdf(np.asarray(q)[:, None], means, widths) @ weights
 
-        # 150 Euler steps move the law by less than a test of this size sees.
+        # 75 Euler steps move a distribution function by about 0.003; this sees 0.014.
         assert scipy.stats.kstest(samples @ way, law).pvalue > 1e-3
+
+
+def test_over_no_time_nothing_moves_at_any_noise():
+    found = tx.sampling.diffuse(
+        FIELD, X0, score=SCORE, noise=falling, key=jr.key(103), num_steps=3, t0=0.5, t1=0.5
+    )
+    assert jnp.array_equal(found, X0)
 
 
 def test_the_way_back_ends_in_the_source():
@@ -98,51 +105,6 @@ def test_the_way_back_ends_in_the_source():
     # Four standard errors, and as much again for a hundred Euler steps.
     assert jnp.allclose(jnp.mean(x0, axis=0), 0, atol=0.06)
     assert jnp.allclose(jnp.cov(x0.T), jnp.eye(3), atol=0.08)
-
-
-@pytest.mark.parametrize(("solver", "order"), [(diffrax.Euler(), 1), (diffrax.Heun(), 2)])
-def test_covariances_converge_at_the_weak_order_of_the_solver(solver, order):
-    """A linear equation: the covariance of one path, exactly, from its derivative in the noise."""
-    field = tx.fields.GaussianField(
-        jnp.zeros(1), jnp.eye(1), jnp.zeros(1), jnp.full((1, 1), 0.3), PATH
-    )
-    score = tx.fields.ScoreOf(field, PATH)
-
-    def deviation(num_steps):
-        """Root of the variance at t = 0.8 by the recursion of the scheme, applied to numbers."""
-        h = 0.8 / num_steps
-
-        def drift(t, x):
-            x = jnp.full(1, x)
-            return (field(t, x) + 0.5 * score(t, x))[0]
-
-        def step(variance, n):
-            t = n * h
-            slope, then = drift(t, 1.0), drift(t + h, 1.0)
-            if order == 1:
-                growth, kick = 1 + h * slope, 1.0
-            else:
-                growth = 1 + h / 2 * (slope + then * (1 + h * slope))
-                kick = 1 + h / 2 * then
-            return growth**2 * variance + kick**2 * h, None
-
-        return jax.lax.scan(step, 1.0, jnp.arange(num_steps, dtype=float))[0]
-
-    samples = tx.sampling.diffuse(
-        field,
-        jr.normal(jr.key(95), (200_000, 1)),
-        score=score,
-        noise=jnp.ones_like,
-        key=jr.key(96),
-        num_steps=10,
-        t1=0.8,
-        solver=solver,
-    )
-    # The sampler takes the scheme's steps: four standard errors of a variance.
-    assert np.isclose(float(jnp.var(samples)), float(deviation(10)), rtol=4 * np.sqrt(2 / 2e5))
-    exact = np.cos(0.4 * np.pi) ** 2 + 0.3 * np.sin(0.4 * np.pi) ** 2
-    coarse, fine = (abs(float(deviation(n)) - exact) for n in (100, 200))
-    assert np.isclose(np.log2(coarse / fine), order, atol=0.1)
 
 
 def test_corrections_keep_the_law():
@@ -169,18 +131,6 @@ def test_corrections_mend_a_wrong_field():
         still, x0, score=score, key=jr.key(100), num_steps=60, num_corrections=20
     )
     assert jnp.allclose(jnp.mean(x1, axis=0), MEAN, atol=0.15)
-
-
-@pytest.mark.parametrize("order", [1, 2])
-def test_exponential_steps_converge_at_their_order(order):
-    def error(num_steps):
-        found = tx.sampling.exponential_flow(
-            FIELD, X0, path=PATH, num_steps=num_steps, order=order, t0=0.1, t1=0.9
-        )
-        return float(jnp.max(jnp.abs(found - reference)))
-
-    reference = tx.sampling.flow(FIELD, X0, t0=0.1, t1=0.9, rtol=1e-11, atol=1e-11)
-    assert np.isclose(np.log2(error(40) / error(80)), order, atol=0.15)
 
 
 @pytest.mark.parametrize("name", ["linear", "trigonometric", "variance_preserving", "sigmoid"])
@@ -232,6 +182,7 @@ def test_the_flow_steps_where_its_grid_says(grid):
 
 
 def test_samples_differentiate_in_points_and_parameters():
+    @jax.jit
     def total(mean, x0):
         field = tx.fields.GaussianField(jnp.zeros(3), jnp.eye(3), mean, COVARIANCE, PATH)
         score = tx.fields.ScoreOf(field, PATH)
@@ -241,7 +192,7 @@ def test_samples_differentiate_in_points_and_parameters():
             tx.sampling.exponential_flow(field, x0, path=PATH, num_steps=4) ** 2
         )
 
-    gradients = jax.grad(total, argnums=(0, 1))(MEAN, X0)
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(MEAN, X0)
     step = 1e-6
     for which, gradient in enumerate(gradients):
         way = jr.normal(jr.key(102), gradient.shape)

@@ -70,6 +70,23 @@ def test_gaussian_flow_ends_at_the_principal_root_and_not_the_optimal_map():
     assert jnp.max(jnp.abs(ends - optimal)) > 1e-3
 
 
+@pytest.mark.parametrize(
+    "name", ["variance_preserving", "brownian_bridge", "encoding_decoding", "learnt", "noised"]
+)
+def test_every_other_schedule_has_the_same_terminal_map(name):
+    """Also with noise on the way if the source is white; centred, for diffusion's sake.
+
+    The rate of its alpha is infinite at t = 1, which a mean at the source would meet.
+    """
+    path = tables.PINNED_INTERPOLANTS[name]
+    covariance = jnp.eye(3) if path.has_noise else jnp.asarray(S0)
+    field = tx.fields.GaussianField(
+        jnp.zeros(3), covariance, jnp.asarray(M1), jnp.asarray(S1), path
+    )
+    expected = M1[None, :] + POINTS @ sqrtm(S1 @ np.linalg.inv(covariance)).T
+    assert jnp.allclose(carried(field, POINTS, 1.0), expected, atol=1e-8, rtol=0)
+
+
 CROSS = 0.5 * sqrtm(S0) @ np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]]) @ sqrtm(S1)
 
 

@@ -76,6 +76,26 @@ def test_mlp_depth_counts_hidden_layers():
         assert np.flatnonzero(np.abs(coefficients) > 1e-10).max() == 2**depth
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_mlp_activates_by_selu_to_a_few_roundings(dtype):
+    """Against NumPy's `expm1`, near zero and where tanh saturates too; and its derivatives."""
+    sizes = np.logspace(-30, 2, 500)
+    x = jnp.asarray(np.concatenate([-sizes, [0.0], sizes]), dtype)
+    selu = tx.fields.MLP(1, 1, 1, key=jr.key(0)).activation
+    scale, slope = 1.0507009873554805, 1.7580993408473766
+    # One-sided at the kink, from below.
+    below, exact = np.asarray(x <= 0), np.asarray(x, np.float64)
+    value = np.where(below, slope * np.expm1(np.minimum(exact, 0)), scale * exact)
+    rate = np.where(below, slope * np.exp(np.minimum(exact, 0)), scale)
+    curvature = np.where(below, rate, 0)
+    eps = float(jnp.finfo(dtype).eps)
+    first, second = jax.grad(selu), jax.grad(jax.grad(selu))
+    assert selu(x).dtype == dtype
+    np.testing.assert_allclose(selu(x), value, rtol=8 * eps)
+    np.testing.assert_allclose(jax.vmap(first)(x), rate, atol=8 * eps)
+    np.testing.assert_allclose(jax.vmap(second)(x), curvature, atol=8 * eps)
+
+
 def test_networks_differ_between_keys_and_repeat_for_one():
     first, again, other = (tx.fields.MLP(2, 8, 1, key=jr.key(k)) for k in (0, 0, 1))
     assert eqx.tree_equal(first, again)

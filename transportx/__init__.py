@@ -24,6 +24,7 @@ from transportx import geometry as geometry
 from transportx import gradient_flows as gradient_flows
 from transportx import interpolants as interpolants
 from transportx import losses as losses
+from transportx import mean_field as mean_field
 from transportx import metrics as metrics
 from transportx import ot as ot
 from transportx import sampling as sampling

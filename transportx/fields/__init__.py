@@ -3,7 +3,8 @@
 Any callable of that form is a field; batch with `vmap`. `MLP` and `DiT` are learnt;
 `GaussianField`, `MixtureField` and `EmpiricalField` are the exact minimisers of the
 flow-matching loss for known ends; `VelocityFrom`, `Rescheduled` and `ScoreOf` make a field of
-one that predicts something else; `divergence` is the calculus.
+one that predicts something else; `divergence` is the calculus. `Guided`, `EnergyGuided`,
+`ClassifierGuided` and `ObservationGuided` push a field towards a condition.
 
 Densities on a grid have many fields that move them: `dacorogna_moser`, `least_squares` and
 `flux_null` make them, `diagnose_field` tells them apart.
@@ -28,8 +29,11 @@ from transportx.fields._exact import GaussianField as GaussianField
 from transportx.fields._exact import MixtureField as MixtureField
 from transportx.fields._guided import Guided as Guided
 from transportx.fields._mlp import MLP as MLP
+from transportx.fields._observed import ObservationGuided as ObservationGuided
 from transportx.fields._predicted import Rescheduled as Rescheduled
 from transportx.fields._predicted import ScoreOf as ScoreOf
 from transportx.fields._predicted import VelocityFrom as VelocityFrom
+from transportx.fields._tilted import ClassifierGuided as ClassifierGuided
+from transportx.fields._tilted import EnergyGuided as EnergyGuided
 from transportx.fields._time import fourier_features as fourier_features
 from transportx.fields._transformer import DiT as DiT

@@ -11,6 +11,7 @@ from transportx.losses._denoising import noise_matching as noise_matching
 from transportx.losses._denoising import score_matching as score_matching
 from transportx.losses._denoising import sliced_score_matching as sliced_score_matching
 from transportx.losses._flow_matching import flow_matching as flow_matching
+from transportx.losses._importance import ImportanceTimes as ImportanceTimes
 from transportx.losses._times import BetaTimes as BetaTimes
 from transportx.losses._times import LogitNormalTimes as LogitNormalTimes
 from transportx.losses._times import uniform_times as uniform_times

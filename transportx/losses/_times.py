@@ -43,7 +43,7 @@ class LogitNormalTimes(eqx.Module):
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
         mean, deviation = (jnp.asarray(part, dtype) for part in (self.mean, self.deviation))
-        return _inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), dtype)))
+        return inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), dtype)))
 
 
 class BetaTimes(eqx.Module):
@@ -64,10 +64,10 @@ class BetaTimes(eqx.Module):
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
         a, b = jnp.asarray(self.a, dtype), jnp.asarray(self.b, dtype)
-        return _inside(jr.beta(key, a, b, (num,), dtype))
+        return inside(jr.beta(key, a, b, (num,), dtype))
 
 
-def _inside(times: Array) -> Array:
+def inside(times: Array) -> Array:
     """Keep off the ends, which rounding reaches."""
     least = jnp.finfo(times.dtype).eps
     return jnp.clip(times, least, 1 - least)

@@ -4,6 +4,7 @@
 divergence along the way back. All take a fixed number of steps, or `rtol` and `atol` for
 adaptive steps, one step size an example. `diffuse` and `predictor_corrector` add noise at
 equal marginals; `exponential_flow` needs the fewest evaluations from a Gaussian source.
+`push_forward` takes log-densities along with the particles.
 
 A new sampler is a function `sampler(field, x0, args, ...)` of a batch.
 """
@@ -15,5 +16,8 @@ from transportx.sampling._flow import flow as flow
 from transportx.sampling._grids import KarrasGrid as KarrasGrid
 from transportx.sampling._grids import PowerGrid as PowerGrid
 from transportx.sampling._grids import uniform_grid as uniform_grid
+from transportx.sampling._likelihood import bits_per_dimension as bits_per_dimension
 from transportx.sampling._likelihood import hutchinson_log_prob as hutchinson_log_prob
 from transportx.sampling._likelihood import log_prob as log_prob
+from transportx.sampling._push_forward import push_forward as push_forward
+from transportx.sampling._runge_kutta import RK4 as RK4

@@ -4,13 +4,11 @@ from collections.abc import Callable
 
 import diffrax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
 from transportx.sampling._grids import Grid, uniform_grid
-from transportx.sampling._integrate import Steps, check_span, integrate
+from transportx.sampling._integrate import Steps, check_recorded, check_span, integrate
 
 
 def flow(
@@ -71,7 +69,7 @@ def flow(
     _checks.batch("x0", x0)
     check_span(x0, args, t0, t1)
     if times is not None:
-        _check_recorded(times, t0, t1)
+        check_recorded(times, t0, t1)
     if solver is None:
         solver = diffrax.Euler() if rtol is None else diffrax.Tsit5()
     steps = Steps(num_steps, rtol, atol, solver, max_steps, grid)
@@ -79,17 +77,3 @@ def flow(
     if t0 == t1:
         return x0 if times is None else jnp.broadcast_to(x0, (times.size, *x0.shape))
     return integrate(field, x0, args, span=(t0, t1), steps=steps, times=times)
-
-
-def _check_recorded(times: Float[Array, " k"], t0: float, t1: float) -> None:
-    if len(np.shape(times)) != 1 or 0 in np.shape(times):
-        problem = f"has shape {np.shape(times)}"
-        _checks.reject("times", problem, "give at least one time, shape (k,)")
-    if isinstance(times, Tracer):
-        return
-    recorded = np.asarray(times)
-    inside = (recorded >= min(t0, t1)) & (recorded <= max(t0, t1))
-    ordered = np.diff(recorded) * np.sign(t1 - t0) >= 0
-    if not (np.all(inside) and np.all(ordered)):
-        cure = f"give times between {t0} and {t1}, in that order"
-        _checks.reject("times", f"is {recorded}", cure)

@@ -6,6 +6,8 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
@@ -33,6 +35,21 @@ def check_span(x0: Array, args: PyTree[Array], t0: float, t1: float) -> None:
     for name, time in (("t0", t0), ("t1", t1)):
         if not 0 <= time <= 1:
             _checks.reject(name, f"is {time}", "give a time in [0, 1]")
+
+
+def check_recorded(times: Float[Array, " k"], t0: float, t1: float) -> None:
+    """Refuse times to record that are out of order or outside of the span."""
+    if len(np.shape(times)) != 1 or 0 in np.shape(times):
+        problem = f"has shape {np.shape(times)}"
+        _checks.reject("times", problem, "give at least one time, shape (k,)")
+    if isinstance(times, Tracer):
+        return
+    recorded = np.asarray(times)
+    inside = (recorded >= min(t0, t1)) & (recorded <= max(t0, t1))
+    ordered = np.diff(recorded) * np.sign(t1 - t0) >= 0
+    if not (np.all(inside) and np.all(ordered)):
+        cure = f"give times between {t0} and {t1}, in that order"
+        _checks.reject("times", f"is {recorded}", cure)
 
 
 class Steps(eqx.Module):

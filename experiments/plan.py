@@ -1,0 +1,150 @@
+"""What would a training run need on these accelerators? Asked of their compiler, without them.
+
+    python -m experiments.plan configs/digits.toml --topology v5e:2x4 [--set ...] [--largest]
+
+Compiles one training step of the config, coupling included and the batch shared by all
+devices, for TPUs ("v5e:2x4", "v5e:16x16", "v6e:2x4", "v5p:2x2x1"; extra `tpu`) or H100s
+("h100:8"; extra `h100`). Prints, of one device: the compiler's own memory figures against
+what the device has, FLOPs and bytes of memory traffic as the compiler counts them, numbers
+sent between devices, and the step's time if it reached the data sheet's peaks: a bound, not
+a forecast. The body of a loop counts once: what an exact coupling searches and the layers
+of a transformer after the first are left out. The CUDA compiler counts no FLOPs.
+`--largest` doubles the batch until it no longer fits.
+Exit code 1: it does not fit.
+"""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+# First: it tells equinox not to ask the host at run time, which no compiler can here.
+from experiments import ahead  # isort: skip
+import equinox as eqx
+import jax
+import jax.random as jr
+from jax.stages import Compiled
+
+from experiments import config as configs
+from experiments import problem
+from experiments.ahead import Target
+from experiments.command import UserError, exit_cleanly, parser_for
+from experiments.config import Config
+
+_SIZES = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1}
+_COLLECTIVES = "all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute"
+_MEBIBYTE = 2**20
+
+
+def compile_step(config: Config, target: Target) -> Compiled:
+    """One training step for the target, the state whole on each device, the batch shared."""
+    made = problem.make(config)
+    if config.training.batch % target.mesh.size:
+        cure = f"give a multiple of the {target.mesh.size} devices"
+        raise UserError(f"training.batch is {config.training.batch}; {cure}")
+    draw_batch = problem.Spread(made.draw_batch, target.mesh)
+    arrays, static = eqx.partition((made.state, draw_batch), eqx.is_array)
+
+    def step(arrays, key):
+        state, draw_batch = eqx.combine(arrays, static)
+        batch_key, loss_key = jr.split(key)
+        state, loss = made.step(state, draw_batch(key=batch_key), key=loss_key)
+        return eqx.filter(state, eqx.is_array), loss
+
+    return target.compile(step, *target.abstract((arrays, jax.eval_shape(lambda: made.key))))
+
+
+def figures(program: Compiled, target: Target) -> dict[str, Any]:
+    """What the compiler says of one device."""
+    memory = program.memory_analysis()
+    assert memory is not None
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    costs = program.cost_analysis() or {}
+    sent = collectives(program.as_text() or "")
+    chip = target.chip
+    table = {
+        "devices": target.mesh.size,
+        "memory MiB": peak / _MEBIBYTE,
+        "share of the device's": peak / chip.memory,
+        "GFLOP": costs.get("flops", math.nan) / 1e9,
+        "memory traffic MiB": costs.get("bytes accessed", math.nan) / _MEBIBYTE,
+        "collectives": {name: f"{size / _MEBIBYTE:.3f} MiB" for name, size in sent.items()},
+    }
+    times = {
+        "arithmetic": costs.get("flops", math.nan) / chip.flops,
+        "memory": costs.get("bytes accessed", math.nan) / chip.bandwidth,
+    }
+    if not any(map(math.isnan, times.values())):
+        bound = max(times, key=lambda name: times[name])
+        table["least microseconds a step"] = 1e6 * times[bound]
+        table["bound by"] = bound
+    return table
+
+
+def collectives(text: str) -> dict[str, int]:
+    """Bytes that each kind of collective of a program brings to a device."""
+    sent: dict[str, int] = {}
+    for shapes, kind in re.findall(rf"= (.*?) ({_COLLECTIVES})(?:-start)?\(", text):
+        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            number = math.prod(int(size) for size in sizes.split(",") if size)
+            sent[kind] = sent.get(kind, 0) + _SIZES.get(dtype, 4) * number
+    return sent
+
+
+def largest_batch(config: Config, overrides: list[str], path: Path, target: Target) -> int:
+    """The last of the batch, twice it, four times it ... that fits."""
+    batch = config.training.batch
+    while True:
+        larger = configs.load(path, overrides=[*overrides, f"training.batch={2 * batch}"])
+        try:
+            program = compile_step(larger, target)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return batch
+        if figures(program, target)["share of the device's"] > 1:
+            return batch
+        batch *= 2
+
+
+def plan(config: Config, target: Target) -> dict[str, Any]:
+    """Compile and look; a program that the compiler refuses for its size is an answer too."""
+    try:
+        program = compile_step(config, target)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"fits": False, "compiler": str(error).splitlines()[0]}
+    table = figures(program, target)
+    return {"fits": table["share of the device's"] <= 1, **table}
+
+
+def main() -> None:
+    """Parse the command line, compile, print."""
+    parser = parser_for("plan", __doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--topology", required=True, metavar="KIND:SIZE")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--smoke", action="store_true", help="the config's smoke size")
+    parser.add_argument("--largest", action="store_true", help="also find the largest batch")
+    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    args = parser.parse_args()
+    config = configs.load(args.config, overrides=args.set, smoke=args.smoke)
+    target = ahead.target(args.topology)
+    table = {"config": args.config.stem, "topology": args.topology, **plan(config, target)}
+    table["parameters"] = problem.count_parameters(problem.make_field(config))
+    if args.largest and table["fits"]:
+        table["largest batch"] = largest_batch(config, args.set, args.config, target)
+    for name, value in table.items():
+        print(f"{name:28s} {value:.6g}" if isinstance(value, float) else f"{name:28s} {value}")
+    if args.out is not None:
+        args.out.write_text(json.dumps(table, indent=2) + "\n")
+    if not table["fits"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,112 @@
+"""The real compilers of TPUs and of an H100 accept everything public. No device is needed.
+
+Run with `pytest -m aot`; skipped, with the reason, where a compiler is not installed.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import transportx as tx
+from experiments import ahead, plan
+from experiments import config as configs
+from experiments.command import UserError
+from tests import aot_jobs
+
+pytestmark = pytest.mark.aot
+TARGETS = {"v5e:2x4": "tpu", "v6e:2x4": "tpu", "h100:1": "cuda"}
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """What accelerators compute in, by the rules of promotion that users have."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(params=TARGETS)
+def target(request):
+    reason = ahead.missing(TARGETS[request.param])
+    if reason is not None:
+        pytest.skip(reason)
+    return ahead.target(request.param)
+
+
+def test_every_public_name_has_a_job():
+    public = set(aot_jobs.public_names())
+    assert public == set(aot_jobs.jobs()) | set(aot_jobs.NOT_COMPILED)
+
+
+@pytest.mark.parametrize("name", aot_jobs.jobs())
+def test_everything_public_compiles(name, target):
+    function, arguments = aot_jobs.jobs()[name]
+    program = target.compile(function, *target.abstract(arguments))
+    assert program.memory_analysis() is not None
+
+
+CONFIGS = ("checkerboard", "digits", "gaussian_to_moons", "mnist", "moons_to_8gaussians")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_training_step_of_every_config_compiles(name, target):
+    path = pathlib.Path(f"configs/{name}.toml")
+    # Of a size that the devices divide; mnist at its smoke size, to compile in seconds.
+    config = configs.load(path, overrides=["training.batch=64"], smoke=name == "mnist")
+    figures = plan.plan(config, target)
+    assert figures["fits"]
+    assert figures["devices"] == target.mesh.size
+    # Gradients are summed over devices, batches coupled on all of them.
+    assert ("all-reduce" in figures["collectives"]) == (target.mesh.size > 1)
+
+
+@pytest.fixture
+def v5e():
+    reason = ahead.missing("tpu")
+    if reason is not None:
+        pytest.skip(reason)
+    return ahead.target("v5e:2x4")
+
+
+def _product(x, y, tile):
+    cloud = tx.geometry.PointCloud(x, y, tile=tile)
+    kernel = tx.geometry.gibbs_kernel(cloud, x[:, 0], y[:, 0], jnp.float32(0.1))
+    return kernel.T @ (kernel @ y)
+
+
+def test_dense_costs_do_not_fit_where_streamed_ones_do(v5e):
+    points = v5e.abstract(aot_jobs.shape(65536, 16))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        v5e.compile(lambda x, y: _product(x, y, 65536), points, points)
+    program = v5e.compile(lambda x, y: _product(x, y, None), points, points)
+    assert plan.figures(program, v5e)["memory MiB"] < 256
+
+
+def test_a_million_points_over_256_chips():
+    reason = ahead.missing("tpu")
+    if reason is not None:
+        pytest.skip(reason)
+    target = ahead.target("v5e:16x16")
+    n, d = 2**20, 16
+    points = target.abstract(aot_jobs.shape(n, d), sharded=True)
+
+    def value(x, y):
+        axes = (ahead.AXIS, ahead.AXIS)
+        cloud = tx.geometry.ShardedCloud(x, y, mesh=target.mesh, axes=axes)
+        return tx.ot.solve(cloud, epsilon=0.1).value
+
+    program = target.compile(jax.value_and_grad(value, argnums=(0, 1)), points, points)
+    figures = plan.figures(program, target)
+    assert figures["memory MiB"] < 1024
+    # Each collective of the program once: some dozens of gathered clouds, never costs.
+    sent = plan.collectives(program.as_text() or "")
+    assert 0 < sum(sent.values()) < 50 * n * (d + 2) * np.dtype(np.float32).itemsize
+
+
+def test_unknown_devices_are_refused():
+    with pytest.raises(UserError, match="no topology 'v9:2x2'"):
+        ahead.target("v9:2x2")
+    with pytest.raises(UserError, match="no topology 'h100'"):
+        ahead.target("h100")

@@ -1,0 +1,23 @@
+"""Losses of one example: prediction and target to a number."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Output = Float[Array, " e"]
+Scalar = Float[Array, ""]
+
+
+def square_loss(prediction: Output, target: Output) -> Scalar:
+    """|f - y|^2 / 2."""
+    return jnp.sum((prediction - target) ** 2) / 2
+
+
+def logistic_loss(prediction: Output, target: Output) -> Scalar:
+    """log(1 + exp(-y f)), y = -1 or 1, summed over the outputs."""
+    return jnp.sum(jax.nn.softplus(-target * prediction))
+
+
+def softmax_loss(prediction: Output, target: Output) -> Scalar:
+    """-sum_c y_c log softmax(f)_c: the targets are the probabilities of e classes."""
+    return -jnp.sum(target * jax.nn.log_softmax(prediction))
