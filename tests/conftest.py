@@ -6,8 +6,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # jaxlib's batched LAPACK kernels wait inside the thread pool for tasks of the same pool; two
 # at once were seen to block a pool of two threads for ever. More threads leave one free.
 os.environ.setdefault("NPROC", "8")
-_flags = os.environ.get("XLA_FLAGS")
-
 import jax
 import jaxtyping
 import pytest
@@ -17,11 +15,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Eight devices for the tests of sharding; all others use the first, commands have one.
-os.environ["XLA_FLAGS"] = f"{_flags or ''} --xla_force_host_platform_device_count=8"
+_flags = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8"
 jax.devices()
-os.environ.pop("XLA_FLAGS")
-if _flags is not None:
-    os.environ["XLA_FLAGS"] = _flags
+os.environ["XLA_FLAGS"] = _flags
 
 
 @pytest.fixture
