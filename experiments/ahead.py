@@ -133,7 +133,7 @@ def _devices(platform: str, name: str, size: str) -> list[Any]:
     try:
         with _quiet():
             return topologies.get_topology_desc(name, "tpu").devices
-    except Exception as error:
+    except jax.errors.JaxRuntimeError as error:
         raise UserError(f"no topology {name!r}: {str(error).splitlines()[0]}") from error
 
 

@@ -25,7 +25,7 @@ from experiments import config as configs
 from experiments.attention_choices import Circle, Shift, Sphere, Sweep
 from experiments.attention_gaussians import Gaussian
 from experiments.attention_scenes import Clustered
-from experiments.command import exit_cleanly, parser_for
+from experiments.command import config_parser_for, exit_cleanly
 from experiments.runs import RunFolder, environment
 
 
@@ -100,12 +100,7 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = parser_for("attention", __doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="run folder; by default runs/NAME")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds")
-    args = parser.parse_args()
+    args = config_parser_for("attention", __doc__).parse_args()
     config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     show(run(config, folder), folder)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -16,6 +17,16 @@ def parser_for(name: str, description: str | None) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def config_parser_for(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser of what every command that runs a config takes."""
+    parser = parser_for(name, description)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--out", type=Path, help="run folder; by default runs/NAME")
+    parser.add_argument("--smoke", action="store_true", help="a run of seconds")
+    return parser
 
 
 def exit_cleanly(main: Callable[[], None]) -> None:

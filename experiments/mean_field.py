@@ -20,7 +20,7 @@ from typing import Any
 from experiments import config as configs
 from experiments import mean_field_pictures as pictures
 from experiments import mean_field_scenes as scenes
-from experiments.command import exit_cleanly, parser_for
+from experiments.command import config_parser_for, exit_cleanly
 from experiments.mean_field_scenes import Plane, Space, Taught, Width
 from experiments.runs import RunFolder, environment
 
@@ -88,12 +88,7 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = parser_for("mean_field", __doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="run folder; by default runs/NAME")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds")
-    args = parser.parse_args()
+    args = config_parser_for("mean_field", __doc__).parse_args()
     config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     show(run(config, folder), folder)

@@ -9,7 +9,8 @@ what the device has, FLOPs and bytes of memory traffic as the compiler counts th
 sent between devices, and the step's time if it reached the data sheet's peaks: a bound, not
 a forecast. The body of a loop counts once: what an exact coupling searches and the layers
 of a transformer after the first are left out. The CUDA compiler counts no FLOPs.
-`--largest` doubles the batch until it no longer fits.
+`--largest` doubles the batch until it no longer fits. `experiments.train` itself still
+trains on one device.
 Exit code 1: it does not fit.
 """
 

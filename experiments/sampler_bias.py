@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 import transportx as tx
 from experiments import config as configs
-from experiments.command import exit_cleanly, parser_for
+from experiments.command import config_parser_for, exit_cleanly
 from experiments.images import load_halves
 from experiments.runs import RunFolder, environment
 
@@ -156,12 +156,7 @@ def draw(path: Path, found: dict[str, Outcome], train: Array) -> None:
 
 def main() -> None:
     """Parse the command line, travel, draw, print."""
-    parser = parser_for("sampler_bias", __doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="run folder; by default runs/NAME")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds")
-    args = parser.parse_args()
+    args = config_parser_for("sampler_bias", __doc__).parse_args()
     config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     folder.claim(config)

@@ -22,7 +22,7 @@ import transportx as tx
 from experiments import config as configs
 from experiments import problem, report
 from experiments.checkpoints import Checkpoints
-from experiments.command import exit_cleanly, parser_for
+from experiments.command import config_parser_for, exit_cleanly
 from experiments.config import Config
 from experiments.runs import RunFolder, environment
 
@@ -106,12 +106,8 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = parser_for("train", __doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="run folder; by default runs/NAME")
+    parser = config_parser_for("train", __doc__)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds")
     args = parser.parse_args()
     config = configs.load(args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 import transportx as tx
 from experiments import config as configs
-from experiments.command import exit_cleanly, parser_for
+from experiments.command import config_parser_for, exit_cleanly
 from experiments.runs import RunFolder, environment
 
 
@@ -130,12 +130,7 @@ def draw(path: Path, box: tx.fields.Box, density: Array, found: dict[str, Any]) 
 
 def main() -> None:
     """Parse the command line, compute, draw, print."""
-    parser = parser_for("velocity_fields", __doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="run folder; by default runs/NAME")
-    parser.add_argument("--smoke", action="store_true", help="a run of seconds")
-    args = parser.parse_args()
+    args = config_parser_for("velocity_fields", __doc__).parse_args()
     config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
     # Densities fall over many decades, and the field of least energy divides by them.
     jax.config.update("jax_enable_x64", True)

@@ -24,7 +24,6 @@ CORE += ("training", "sampling", "metrics")
 # Public, but nothing to compile: types, what only others' jobs make, what runs on the host.
 NOT_COMPILED = {
     "geometry.CostMatrix": "job of ot.birkhoff",
-    "geometry.Swapped": "job of ot.solve",
     "geometry.ShardedCloud": "test of its own",
     "gaussians.EntropicGaussianPlan": "answer of gaussians.entropic_plan",
     "gaussians.UnbalancedGaussianPlan": "answer of gaussians.unbalanced",
@@ -172,11 +171,7 @@ def _tables():
 @functools.cache
 def jobs():
     """All of them, by name."""
-    made = {
-        f"{room}.{type(thing).__name__}": job
-        for room, thing, job in _tables()
-        if f"{room}.{type(thing).__name__}" not in NOT_COMPILED
-    }
+    made = {f"{room}.{type(thing).__name__}": job for room, thing, job in _tables()}
     return made | _GEOMETRY | _GAUSSIANS | _OT | _PATHS | _FIELDS | _LOSSES | _SAMPLING | _METRICS
 
 

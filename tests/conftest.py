@@ -6,6 +6,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # jaxlib's batched LAPACK kernels wait inside the thread pool for tasks of the same pool; two
 # at once were seen to block a pool of two threads for ever. More threads leave one free.
 os.environ.setdefault("NPROC", "8")
+
 import jax
 import jaxtyping
 import pytest

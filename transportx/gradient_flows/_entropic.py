@@ -19,7 +19,7 @@ def entropic_jko_step(
     *,
     tau: ScalarLike,
     epsilon: ScalarLike,
-    solver: AbstractSolver = Sinkhorn(),  # noqa: B008
+    solver: AbstractSolver = Sinkhorn(),
 ) -> tuple[Masses, EntropicPlan]:
     r"""One entropic JKO step of the relative entropy, as one loose transport problem.
 

@@ -54,7 +54,7 @@ def flow(
     weights: Weights | None = None,
     *,
     t1: ScalarLike,
-    dynamics: AbstractDynamics = Wasserstein(),  # noqa: B008
+    dynamics: AbstractDynamics = Wasserstein(),
     num_steps: int = 100,
     solver: diffrax.AbstractSolver | None = None,
     rtol: float | None = None,

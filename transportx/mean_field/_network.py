@@ -140,7 +140,7 @@ def random_network(
     dim: int,
     num_outputs: int = 1,
     scale: ScalarLike = 1.0,
-    activation: AbstractActivation = Relu(),  # noqa: B008
+    activation: AbstractActivation = Relu(),
     key: PRNGKeyArray,
     dtype: DTypeLike | None = None,
 ) -> Network:

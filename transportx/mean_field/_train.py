@@ -60,7 +60,7 @@ def train(
     network: Network,
     *,
     t1: ScalarLike,
-    dynamics: AbstractDynamics = Wasserstein(),  # noqa: B008
+    dynamics: AbstractDynamics = Wasserstein(),
     num_steps: int = 100,
     solver: diffrax.AbstractSolver | None = None,
     rtol: float | None = None,
