@@ -28,8 +28,19 @@ class Checkpoints:
     def __init__(self, folder: Path):
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._folder = folder
+        process = jax.process_index()
+        folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=_KEPT, cleanup_tmp_directories=True, enable_async_checkpointing=False
+            max_to_keep=_KEPT,
+            cleanup_tmp_directories=process == 0,
+            enable_async_checkpointing=False,
+            create=False,
+            # Each process on its own: one writes, and none waits for the others to read.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=process,
+                active_processes={process},
+                barrier_sync_key_prefix=f"process{process}",
+            ),
         )
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 

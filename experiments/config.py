@@ -27,9 +27,10 @@ class Training:
     label_dropout: float
     chunk: int
     checkpoint_every: int
+    devices: int
 
     def __post_init__(self):
-        at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every")
+        at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every", "devices")
         at_least(self, 0, "warmup_steps", "label_dropout", "average_decay")
         require(self.learning_rate > 0, "training.learning_rate", "must be positive")
         require(self.average_decay < 1, "training.average_decay", "must be below 1")
@@ -38,6 +39,11 @@ class Training:
             self.checkpoint_every % self.chunk == 0,
             "training.checkpoint_every",
             "must be a multiple of training.chunk: states exist only between chunks",
+        )
+        require(
+            self.batch % self.devices == 0,
+            "training.batch",
+            f"is {self.batch}; it must be a multiple of training.devices, {self.devices}",
         )
 
 

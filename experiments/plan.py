@@ -9,8 +9,8 @@ what the device has, FLOPs and bytes of memory traffic as the compiler counts th
 sent between devices, and the step's time if it reached the data sheet's peaks: a bound, not
 a forecast. The body of a loop counts once: what an exact coupling searches and the layers
 of a transformer after the first are left out. The CUDA compiler counts no FLOPs.
-`--largest` doubles the batch until it no longer fits. `experiments.train` itself still
-trains on one device.
+`--largest` doubles the batch until it no longer fits. The step is the one that
+`experiments.train` takes there with `--set training.devices=8` (or as many as there are).
 Exit code 1: it does not fit.
 """
 
@@ -41,12 +41,11 @@ _MEBIBYTE = 2**20
 
 def compile_step(config: Config, target: Target) -> Compiled:
     """One training step for the target, the state whole on each device, the batch shared."""
-    made = problem.make(config)
     if config.training.batch % target.mesh.size:
         cure = f"give a multiple of the {target.mesh.size} devices"
         raise UserError(f"training.batch is {config.training.batch}; {cure}")
-    draw_batch = problem.Spread(made.draw_batch, target.mesh)
-    arrays, static = eqx.partition((made.state, draw_batch), eqx.is_array)
+    made = problem.share(problem.make(config), target.mesh)
+    arrays, static = eqx.partition((made.state, made.draw_batch), eqx.is_array)
 
     def step(arrays, key):
         state, draw_batch = eqx.combine(arrays, static)

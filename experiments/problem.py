@@ -74,12 +74,10 @@ class ImageBatches(eqx.Module):
         return Batch(x0[i0], x1[i1], labels)
 
 
-class Spread(eqx.Module):
+class SharedBatches(eqx.Module):
     """Batches shared by the devices of a mesh, after they were coupled as one.
 
-    Transport between each device's share would not be transport between batches. With the
-    state whole on each device, XLA then splits every step by examples and sums gradients
-    over devices: data parallelism.
+    Transport between each device's share would not be transport between batches.
     """
 
     draw_batch: PointBatches | ImageBatches
@@ -99,7 +97,7 @@ class Problem(NamedTuple):
 
     state: tx.training.TrainState
     step: tx.training.Step
-    draw_batch: PointBatches | ImageBatches
+    draw_batch: PointBatches | ImageBatches | SharedBatches
     key: PRNGKeyArray
 
 
@@ -116,6 +114,20 @@ def make(config: Config) -> Problem:
     step = tx.training.make_step(loss, optimizer, average_decay=config.training.average_decay)
     state = tx.training.init(make_field(config), optimizer)
     return Problem(state, step, _make_batches(config, coupling), jr.fold_in(key, _TRAIN))
+
+
+def share(made: Problem, mesh: Mesh) -> Problem:
+    """The same run with every batch shared by devices and the state whole on each.
+
+    XLA splits each step by examples, and sums gradients over the devices: data parallelism.
+    """
+    assert not isinstance(made.draw_batch, SharedBatches)
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def step(state, batch: Batch, *, key):
+        return eqx.filter_shard(made.step(state, batch, key=key), whole)
+
+    return made._replace(step=step, draw_batch=SharedBatches(made.draw_batch, mesh))
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:

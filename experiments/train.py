@@ -2,35 +2,51 @@
 
     python -m experiments.train configs/digits.toml [--set section.key=value ...]
         [--out DIR] [--resume] [--smoke]
+        [--coordinator HOST:PORT --processes N --process I]
 
 Shows a progress bar with loss and speed. Writes to the run folder (`runs/NAME`): the
 resolved `config.toml`, `metrics.jsonl`, checkpoints, pictures, and `summary.json` with
 every figure, its sampling floor, versions and device. A run killed at any moment goes on
-with `--resume` to the same bits.
+with `--resume` to the same bits. SIGTERM, as clouds send before they take a machine away,
+saves a checkpoint after the steps in hand and ends with exit code 143.
+
+`--set training.devices=8` shares every batch among eight devices. Several processes run
+the same command, with `--process` from 0, a shared run folder, and `training.devices` all
+that they have together.
 """
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 import transportx as tx
 from experiments import config as configs
-from experiments import problem, report
+from experiments import devices, problem, report
 from experiments.checkpoints import Checkpoints
-from experiments.command import config_parser_for, exit_cleanly
+from experiments.command import UserError, config_parser_for, exit_cleanly
 from experiments.config import Config
 from experiments.runs import RunFolder, environment
 
 
-def run(config: Config, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
-    """Train (or go on training), then report; returns the summary."""
-    folder.start(config, resume=resume)
+class Preempted(Exception):
+    """The machine was asked back; a checkpoint of the step named here is on disk."""
+
+
+def run(config: Config, folder: RunFolder, *, resume: bool) -> dict[str, Any] | None:
+    """Train (or go on training), then report; returns the summary, to process 0."""
+    _start(config, folder, resume)
     state, seconds = _train(config, folder)
+    if not devices.is_first():
+        return None
     figures = report.write(config, state.average, folder)
     summary = {
         "steps": int(state.num_steps),
@@ -43,18 +59,32 @@ def run(config: Config, folder: RunFolder, *, resume: bool) -> dict[str, Any]:
     return summary
 
 
+def _start(config: Config, folder: RunFolder, resume: bool) -> None:
+    """Claim the folder, once for all processes; one that is refused stops them all."""
+    refusal = None
+    if devices.is_first():
+        try:
+            folder.start(config, resume=resume)
+        except UserError as error:
+            refusal = error
+    if devices.agree(refusal is not None):
+        raise refusal or UserError("process 0 refused the run folder; its message says why")
+
+
 def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, float]:
     made = problem.make(config)
     checkpoints = Checkpoints(folder.checkpoints)
     state, meta = made.state, {"seconds": 0.0}
-    latest = checkpoints.latest()
-    if latest is not None:
+    latest = checkpoints.latest() if devices.is_first() else None
+    latest = devices.agree(-1 if latest is None else latest)
+    if latest >= 0:
         state, meta = checkpoints.restore(latest, state)
+    if config.training.devices > 1 or jax.process_count() > 1:
+        mesh = devices.mesh(config.training.devices)
+        made, state = problem.share(made, mesh), eqx.filter_shard(state, devices.whole_on(mesh))
     taken, total = int(state.num_steps), config.training.steps
-    folder.rewind_log(taken)
-    watch = _Watch(config, folder, checkpoints, made.state, seconds=meta["seconds"])
-    with tqdm(total=total, initial=taken, unit="step", dynamic_ncols=True) as bar:
-        watch.bar = bar
+    watch = _Watch(config, folder, checkpoints, taken, meta["seconds"])
+    with watch.bar:
         state, _ = tx.training.fit(
             state,
             made.step,
@@ -65,32 +95,56 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
             chunk_size=config.training.chunk,
         )
     checkpoints.close()
-    return state, watch.seconds
+    return devices.held_here(state), watch.seconds
 
 
 class _Watch:
     """What happens between chunks: log, progress, checkpoint."""
 
-    def __init__(self, config, folder, checkpoints, like, *, seconds: float):
+    def __init__(self, config, folder, checkpoints, taken: int, seconds: float):
         self.config = config
         self.folder = folder
         self.checkpoints = checkpoints
-        self.like = like
         self.seconds = seconds
-        self.bar: tqdm | None = None
+        self.terminated = False
+        self.writes = devices.is_first()
+        if self.writes:
+            folder.rewind_log(taken)
+        self.bar = tqdm(
+            total=config.training.steps,
+            initial=taken,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self.writes,
+        )
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._terminate)
         self.started = time.perf_counter()
 
     def __call__(self, state: tx.training.TrainState, losses: np.ndarray) -> None:
-        step = int(state.num_steps)
+        step, training = int(state.num_steps), self.config.training
         self.seconds += time.perf_counter() - self.started
-        loss = float(np.mean(losses, dtype=np.float64))
-        self.folder.log({"step": step, "loss": loss, "seconds": round(self.seconds, 3)})
-        if self.bar is not None:
+        ends = self._ends(step)
+        if self.writes:
+            loss = float(np.mean(losses, dtype=np.float64))
+            self.folder.log({"step": step, "loss": loss, "seconds": round(self.seconds, 3)})
             self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             self.bar.update(len(losses))
-        if step % self.config.training.checkpoint_every == 0 or step == self.config.training.steps:
-            self.checkpoints.save(step, state, {"seconds": self.seconds})
+            if ends or step % training.checkpoint_every == 0 or step == training.steps:
+                state = devices.held_here(state)
+                self.checkpoints.save(step, state, {"seconds": self.seconds})
+        if ends and step < training.steps:
+            raise Preempted(f"stopped by SIGTERM after step {step}; go on with --resume")
         self.started = time.perf_counter()
+
+    def _ends(self, step: int) -> bool:
+        """Whether SIGTERM has come, to any process; all are told at the same step."""
+        if jax.process_count() == 1:
+            return self.terminated
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _terminate(self, *_) -> None:
+        self.terminated = True
 
 
 def show(summary: dict[str, Any], folder: RunFolder) -> None:
@@ -108,15 +162,21 @@ def main() -> None:
     """Parse the command line and run."""
     parser = config_parser_for("train", __doc__)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    devices.add_arguments(parser)
     args = parser.parse_args()
     config = configs.load(args.config, overrides=args.set, smoke=args.smoke)
+    devices.join(args)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     try:
         summary = run(config, folder, resume=args.resume)
     except (tx.training.NonFiniteLossError, FloatingPointError) as error:
         print(f"error: {error}. Checkpoints in {folder.path} are as they were", file=sys.stderr)
         sys.exit(1)
-    show(summary, folder)
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    if summary is not None:
+        show(summary, folder)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ import pytest
 
 import transportx as tx
 
-ROUNDS = [
-    pytest.param(1, id="short"),
-    pytest.param(40, id="long", marks=pytest.mark.slow),
-]
 BATCH = 50
+SHAPES = [(5, 7, 1), (20, 33, 3), (64, 50, 12)]
+# Batches of problems of each shape (n, m, d).
+JOBS = [pytest.param(1, shape, id=f"short-{shape}") for shape in SHAPES] + [
+    pytest.param(rounds, shape, id=f"long-{shape}", marks=pytest.mark.slow)
+    for rounds, shape in [*((40, s) for s in SHAPES), (40, (1, 6, 2)), (10, (200, 170, 2))]
+]
 
 
 def random_problem(rng, n, m, d):
@@ -44,10 +46,9 @@ def audit(x, y, a, b, epsilon, rho_a, rho_b, f, g):
     return error / min(asked_a.sum(), asked_b.sum())
 
 
-@pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("kind", [tx.ot.Newton, tx.ot.Sinkhorn])
 @pytest.mark.parametrize(("dtype", "tol"), [(np.float32, 1e-3), (np.float64, 1e-6)])
-@pytest.mark.parametrize("shape", [(5, 7, 1), (20, 33, 3), (64, 50, 12)])
+@pytest.mark.parametrize(("rounds", "shape"), JOBS)
 def test_no_answer_says_converged_while_the_audit_disagrees(rounds, kind, dtype, tol, shape):
     @jax.jit
     @jax.vmap

@@ -118,7 +118,7 @@ def test_killed_training_resumes_to_the_same_bits():
     arguments = ("configs/moons_to_8gaussians.toml", "--smoke", "--kills", 2)
     process = command(*arguments, module="experiments.faults")
     assert process.returncode == 0, process.stdout + process.stderr
-    assert process.stdout.count("kill ") == 2
+    assert process.stdout.count("SIGKILL ") == 2
     assert "losses and final state equal, bit for bit" in process.stdout
 
 
@@ -129,7 +129,7 @@ def test_ten_kills_at_random_moments_lose_nothing():
     settings += ("--set", "training.checkpoint_every=400")
     process = command(*arguments, *settings, module="experiments.faults")
     assert process.returncode == 0, process.stdout + process.stderr
-    assert process.stdout.count("kill ") == 10
+    assert process.stdout.count("SIGKILL ") == 10
 
 
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint_is_written(tmp_path):
