@@ -6,8 +6,9 @@
 Cells, all in float32 and with the same weights in JAX and torch, which is checked first:
   plane       1,000 points, 100 Euler steps of a 64-64-64 SELU network, trained to carry a
               Gaussian onto eight Gaussians
-  adaptive    the same at a tolerance of 1e-5. Peers share one step size among the batch;
-              in transportx each example has its own, and the slowest decides
+  adaptive    the same at a tolerance of 1e-5. Peers share one step size among the batch, as
+              transportx does if asked to; by default each example has its own steps, and
+              the slowest decides
   likelihood  exact log-densities of 1,000 targets, 100 Euler steps back
   digits      256 images, 20 Euler steps of the transformer of configs/digits.toml, random
               weights
@@ -194,9 +195,14 @@ def adaptive(size: Size, smoke: bool) -> Cell:
     """Points by adaptive steps."""
     field, x, answer = plane_problem(size)
     runs = {
-        f"transportx {type(solver).__name__}": compiled(
-            functools.partial(tx.sampling.flow, solver=solver, rtol=_TOL, atol=_TOL), field, x
+        f"transportx {type(solver).__name__}{', shared' * shared}": compiled(
+            functools.partial(
+                tx.sampling.flow, solver=solver, rtol=_TOL, atol=_TOL, shared_steps=shared
+            ),
+            field,
+            x,
         )
+        for shared in (True, False)
         for solver in (diffrax.Dopri5(), diffrax.Tsit5())
     }
     return Cell(runs | peers.adaptive(field, x, _TOL), answer, same_steps=False)

@@ -124,6 +124,22 @@ def test_an_example_that_fails_is_nan_and_leaves_the_others_alone():
     assert jnp.all(jnp.isfinite(path[:, jnp.array([0, 2])]))
 
 
+def test_shared_steps_meet_the_tolerance_on_the_way_and_at_the_end():
+    path = tx.sampling.flow(FIELD, X0, times=jnp.array([0.5, 1.0]), shared_steps=True, **TIGHT)
+    alone = tx.sampling.flow(FIELD, X0, times=jnp.array([0.5, 1.0]), **TIGHT)
+    assert jnp.allclose(path, alone, atol=1e-8)
+    assert error(path[-1]) < 1e-8
+    log_prob = tx.sampling.log_prob(
+        FIELD, X1, base_log_prob=base_log_prob, shared_steps=True, **TIGHT
+    )
+    assert np.allclose(log_prob, target_log_density(X1), atol=1e-8)
+
+
+def test_an_example_that_fails_takes_along_those_that_share_its_steps():
+    options: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8, "max_steps": 256}
+    assert jnp.all(jnp.isnan(tx.sampling.flow(explode, BLOW_UP, shared_steps=True, **options)))
+
+
 def test_a_failing_example_leaves_the_derivatives_of_others_alone():
     def total(x0):
         ends = tx.sampling.flow(explode, x0, rtol=1e-8, atol=1e-8, max_steps=256)
@@ -274,6 +290,7 @@ def flow(x0=X0, args=None, field=scaling, **options):
     [
         (lambda: flow(rtol=1e-3), "`atol` is None; give both tolerances, or neither"),
         (lambda: flow(atol=1e-3), "`rtol` is None; give both tolerances, or neither"),
+        (lambda: flow(shared_steps=True), "`shared_steps` is True without them; give tolerances"),
         (lambda: flow(rtol=0.0, atol=1e-3), "`rtol` is 0.0; give a positive number"),
         (lambda: flow(num_steps=0), "`num_steps` is 0; give an integer of at least 1"),
         (lambda: flow(num_steps=2.5), "`num_steps` is 2.5; give an integer"),

@@ -22,6 +22,7 @@ def flow(
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 4096,
+    shared_steps: bool = False,
     times: Float[Array, " k"] | None = None,
     t0: float = 0.0,
     t1: float = 1.0,
@@ -29,7 +30,8 @@ def flow(
     r"""Integrate $\dot x = v(t, x, \mathrm{args})$ from `t0` to `t1` for every example.
 
     With `num_steps` the whole batch takes that many steps, by default equal. With `rtol` and `atol`
-    each example takes its own adaptive steps, and the batch as many as its slowest member.
+    each example takes its own adaptive steps, and the batch as many as its slowest member; with
+    `shared_steps` it takes those that the root mean square error over all examples asks for.
 
     Example:
         ```python
@@ -49,6 +51,9 @@ def flow(
         rtol: Relative tolerance of adaptive steps.
         atol: Absolute tolerance of adaptive steps, in units of x.
         max_steps: Adaptive steps at most; an example that needs more is NaN.
+        shared_steps: One adaptive step size for the whole batch. Fewer steps, but the error
+            of a single example may exceed the tolerance, an example depends on its
+            neighbours in the last digits, and one that fails turns all to NaN.
         times: Times to record, monotone from `t0` towards `t1`; between steps they are
             interpolated by the solver.
         t0: First time, in [0, 1].
@@ -72,7 +77,7 @@ def flow(
         check_recorded(times, t0, t1)
     if solver is None:
         solver = diffrax.Euler() if rtol is None else diffrax.Tsit5()
-    steps = Steps(num_steps, rtol, atol, solver, max_steps, grid)
+    steps = Steps(num_steps, rtol, atol, solver, max_steps, grid, shared_steps)
     times = None if times is None else jnp.asarray(times, x0.dtype)
     if t0 == t1:
         return x0 if times is None else jnp.broadcast_to(x0, (times.size, *x0.shape))

@@ -1,4 +1,4 @@
-"""Integration of batches of examples: one fixed grid for all, or adaptive one by one."""
+"""Integration of batches: one fixed grid for all, or adaptive steps, one by one or shared."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ def check_recorded(times: Float[Array, " k"], t0: float, t1: float) -> None:
 
 
 class Steps(eqx.Module):
-    """How to step: a count on a grid, or tolerances and an adaptive solver."""
+    """How to step: a count on a grid, or tolerances, met by each example or by the batch."""
 
     num_steps: int
     rtol: float | None
@@ -61,6 +61,7 @@ class Steps(eqx.Module):
     solver: diffrax.AbstractSolver
     max_steps: int
     grid: Grid = uniform_grid
+    shared: bool = False
 
     def __check_init__(self):
         _checks.count("num_steps", self.num_steps)
@@ -68,6 +69,9 @@ class Steps(eqx.Module):
         if (self.rtol is None) != (self.atol is None):
             missing = "rtol" if self.rtol is None else "atol"
             _checks.reject(missing, "is None", "give both tolerances, or neither")
+        if self.shared and self.rtol is None:
+            cure = "give tolerances; steps of a fixed number are shared already"
+            _checks.reject("shared_steps", "is True without them", cure)
         for name, tolerance in (("rtol", self.rtol), ("atol", self.atol)):
             _checks.positive(name, tolerance)
 
@@ -90,7 +94,8 @@ def integrate(
 ) -> PyTree[Array]:
     """Carry a batch over `span`; states have leading axis b, or (k, b) at given times.
 
-    Examples whose adaptive solve fails are NaN; the others are not affected.
+    Examples whose adaptive solve fails are NaN; the others are not affected, unless they
+    share their steps.
     """
     dtype = jax.tree.leaves(y0)[0].dtype
     start, end = (jnp.asarray(time, dtype) for time in span)
@@ -114,7 +119,7 @@ def integrate(
         return jax.tree.map(lambda y: y[0], states) if times is None else states
 
     controller = steps.controller
-    if controller is not None:
+    if controller is not None and not steps.shared:
 
         def checked(t, y, args):
             return check_rates(field(t, y, args), y)
@@ -127,6 +132,8 @@ def integrate(
     def batched(t, y, args):
         return at_each(field, t, y, args)
 
+    if controller is not None:
+        return solve(batched, y0, args, controller, int(steps.max_steps))
     ts = start + (end - start) * steps.grid(steps.num_steps, dtype)
     grid = diffrax.StepTo(ts=ts.at[jnp.array([0, -1])].set(jnp.stack([start, end])))
     return solve(batched, y0, args, grid, int(steps.num_steps))

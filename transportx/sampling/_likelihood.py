@@ -25,6 +25,7 @@ def log_prob(
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 4096,
+    shared_steps: bool = False,
 ) -> Float[Array, " b"]:
     r"""Exact log-density of the flow's law at the given points, up to integration error.
 
@@ -42,6 +43,7 @@ def log_prob(
         rtol: Relative tolerance of adaptive steps.
         atol: Absolute tolerance, of the point and of the log-density.
         max_steps: Adaptive steps at most; an example that needs more is NaN.
+        shared_steps: One adaptive step size for all, as in `flow`.
 
     Returns:
         Log-densities in nats; `bits_per_dimension` for data of whole numbers.
@@ -55,7 +57,7 @@ def log_prob(
     References:
         Chen et al., Neural Ordinary Differential Equations, 2018, theorem 1.
     """
-    steps = Steps(num_steps, rtol, atol, solver, max_steps)
+    steps = Steps(num_steps, rtol, atol, solver, max_steps, shared=shared_steps)
 
     def rate(t, x, conditions):
         return divergence(field, t, x, conditions[0])
@@ -76,6 +78,7 @@ def hutchinson_log_prob(
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 4096,
+    shared_steps: bool = False,
 ) -> Float[Array, " b"]:
     """Unbiased estimate of `log_prob`: `num_probes` derivatives a step, whatever d is.
 
@@ -87,7 +90,7 @@ def hutchinson_log_prob(
     """
     _checks.batch("x1", x1)
     _checks.count("num_probes", num_probes)
-    steps = Steps(num_steps, rtol, atol, solver, max_steps)
+    steps = Steps(num_steps, rtol, atol, solver, max_steps, shared=shared_steps)
 
     def rate(t, x, conditions):
         args, key = conditions

@@ -24,6 +24,7 @@ def push_forward(
     rtol: float | None = None,
     atol: float | None = None,
     max_steps: int = 4096,
+    shared_steps: bool = False,
     times: Float[Array, " k"] | None = None,
     t0: float = 0.0,
     t1: float = 1.0,
@@ -51,6 +52,7 @@ def push_forward(
         rtol: Relative tolerance of adaptive steps.
         atol: Absolute tolerance, of the point and of the log-density.
         max_steps: Adaptive steps at most; an example that needs more is NaN.
+        shared_steps: One adaptive step size for all, as in `flow`.
         times: Times to record, as in `flow`.
         t0: First time, in [0, 1].
         t1: Last time, in [0, 1].
@@ -76,7 +78,7 @@ def push_forward(
     if times is not None:
         check_recorded(times, t0, t1)
         times = jnp.asarray(times, x0.dtype)
-    steps = Steps(num_steps, rtol, atol, solver, max_steps, grid)
+    steps = Steps(num_steps, rtol, atol, solver, max_steps, grid, shared_steps)
     state = x0, log_prob0
     if t0 == t1:
         return state if times is None else _repeated(state, times.size)
