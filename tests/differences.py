@@ -30,7 +30,8 @@ def check_derivatives(function, *arguments, order=1, step=1e-4, tol=1e-6, forwar
 
     @jax.jit
     def compare(flat):
-        ends = value(flat + step * direction), value(flat - step * direction)
+        # A loop, so that the function is compiled once for both ends.
+        ends = jax.lax.map(lambda sign: value(flat + sign * step * direction), jnp.array([1.0, -1]))
         difference = (ends[0] - ends[1]) / (2 * step)
         along = along_direction(flat) if forward else difference
         return difference, along, reverse(flat) @ direction
