@@ -27,10 +27,11 @@ class Training:
     label_dropout: float
     chunk: int
     checkpoint_every: int
+    draw_ahead: int
     devices: int
 
     def __post_init__(self):
-        at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every", "devices")
+        at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every", "draw_ahead", "devices")
         at_least(self, 0, "warmup_steps", "label_dropout", "average_decay")
         require(self.learning_rate > 0, "training.learning_rate", "must be positive")
         require(self.average_decay < 1, "training.average_decay", "must be below 1")

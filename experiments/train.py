@@ -93,6 +93,7 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
             key=made.key,
             on_chunk=watch,
             chunk_size=config.training.chunk,
+            draw_ahead=config.training.draw_ahead,
         )
     checkpoints.close()
     return devices.held_here(state), watch.seconds

@@ -136,6 +136,16 @@ def test_chunk_size_does_not_matter(trained):
         assert np.allclose(leaf, expected, atol=1e-10)
 
 
+def test_batches_drawn_ahead_are_those_of_their_steps(trained):
+    """Chunks of ten are two groups of four and two steps by themselves."""
+    state, losses = fit(start(), 20, draw_ahead=4)
+    np.testing.assert_allclose(losses, trained[1][:20], rtol=1e-11)
+    middle, first = fit(start(), 10, draw_ahead=4)
+    again, second = fit(middle, 10, draw_ahead=4)
+    assert same_bits(again, state)
+    assert np.array_equal(np.concatenate([first, second]), losses)
+
+
 def test_another_key_is_another_run(trained):
     assert not np.allclose(fit(start(), 10, key=jr.key(0))[1], trained[1][:10])
 
@@ -262,6 +272,7 @@ def test_training_reaches_the_exact_field():
     [
         (lambda: fit(start(), -1), "`num_steps` is -1; give an integer of at least 0"),
         (lambda: fit(start(), 2, chunk_size=0), "`chunk_size` is 0; give an integer of at least 1"),
+        (lambda: fit(start(), 2, draw_ahead=0), "`draw_ahead` is 0; give an integer of at least 1"),
         (
             lambda: tx.training.make_step(loss, OPTIMIZER, average_decay=1.0),
             r"`average_decay` is 1.0; give a number in \[0, 1\)",

@@ -1,5 +1,8 @@
 """Exact one-to-one matching, inside `jit`."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from transportx import _checks
 
-# Of the mean reduced cost, coarse to fine.
-_RELATIVE_EPSILONS = (0.03, 0.003)
-_STEPS_EACH = 20
+# Of the mean size of costs less means of rows and columns, coarse to fine.
+_RELATIVE_EPSILONS = (0.1, 0.03, 0.004)
+_STEPS_EACH = 15
+_NUM_THREADS = os.cpu_count() or 1
 
 
 def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
@@ -18,8 +22,9 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
 
     It is exact optimal transport between two uniform clouds of one size. On CPU, entropic
     potentials are taken off the costs first, which changes no optimum, and SciPy's shortest
-    augmenting paths finish the search through a host callback; elsewhere optax's Hungarian
-    algorithm runs on the device. O(n^3) both at worst.
+    augmenting paths finish the search through a host callback, one thread a problem where
+    `vmap` brings many; elsewhere optax's Hungarian algorithm runs on the device. O(n^3) both
+    at worst.
 
     Args:
         cost: Square matrix. Entries must be finite.
@@ -51,19 +56,32 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
 
 def _on_host(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     answer = jax.ShapeDtypeStruct(cost.shape[:1], jnp.int32)
-    rows, columns = _potentials(cost)
-    arguments = cost, rows, columns
-    return jax.pure_callback(_scipy_assignment, answer, *arguments, vmap_method="sequential")
+    arguments = cost, *_potentials(cost)
+    return jax.pure_callback(_scipy_assignments, answer, *arguments, vmap_method="broadcast_all")
 
 
-def _scipy_assignment(cost: Array, rows: Array, columns: Array) -> np.ndarray:
+def _scipy_assignments(cost: Array, rows: Array, columns: Array) -> np.ndarray:
+    """One problem, or many along leading axes: SciPy works outside Python's lock, so in threads."""
+    problems = [
+        np.asarray(part).reshape(-1, *part.shape[axis:])
+        for part, axis in ((cost, -2), (rows, -1), (columns, -1))
+    ]
+    threads = min(len(problems[0]), _NUM_THREADS)
+    if threads == 1:
+        found = [*map(_scipy_assignment, *problems)]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            found = [*pool.map(_scipy_assignment, *problems)]
+    return np.reshape(found, rows.shape)
+
+
+def _scipy_assignment(cost: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     # Imported here, so that `import transportx` does not wait for scipy.optimize.
     from scipy.optimize import linear_sum_assignment
 
     # In float64, so that the potentials' rounding cannot change which matching is best.
-    reduced = np.asarray(cost, np.float64)
-    reduced = reduced - np.asarray(rows, np.float64)[:, None]
-    reduced -= np.asarray(columns, np.float64)[None, :]
+    reduced = np.subtract(cost, rows[:, None], dtype=np.float64)
+    reduced -= columns
     return linear_sum_assignment(reduced)[1].astype(np.int32)
 
 
@@ -73,14 +91,14 @@ def _potentials(cost: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Ar
     Annealed Sinkhorn, some steps at each epsilon. Any potentials are right: taking them off
     the costs changes every matching's total by one number. Good ones shorten the search.
     """
-    scale = jnp.mean(_reduce(cost)[0])
+    mean = jnp.mean(cost)
+    rows, columns = jnp.mean(cost, axis=1) - mean / 2, jnp.mean(cost, axis=0) - mean / 2
+    scale = jnp.mean(jnp.abs(cost - rows[:, None] - columns[None, :]))
 
     def anneal(potentials, relative_epsilon):
         rows, columns = potentials
-        # Every row and column of the kernel holds a one: nothing underflows to zero sums.
-        reduced, row_least, column_least = _reduce(cost - rows[:, None] - columns[None, :])
         epsilon = relative_epsilon * scale
-        kernel = jnp.exp(-reduced / epsilon)
+        kernel = jnp.exp((rows[:, None] + columns[None, :] - cost) / epsilon)
 
         def step(_, scalings):
             row_scaling = 1 / (kernel @ scalings[1])
@@ -88,21 +106,16 @@ def _potentials(cost: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Ar
 
         ones = jnp.ones_like(rows), jnp.ones_like(columns)
         scalings = jax.lax.fori_loop(0, _STEPS_EACH, step, ones)
-        row_change, column_change = (epsilon * jnp.log(scaling) for scaling in scalings)
-        usable = jnp.all(jnp.isfinite(row_change)) & jnp.all(jnp.isfinite(column_change))
-        rows = rows + row_least + jnp.where(usable, row_change, 0)
-        return (rows, columns + column_least + jnp.where(usable, column_change, 0)), None
+        changes = [epsilon * jnp.log(scaling) for scaling in scalings]
+        usable = jnp.isfinite(jnp.sum(changes[0]) + jnp.sum(changes[1]))
+        rows, columns = (
+            potential + jnp.where(usable, change, 0)
+            for potential, change in zip(potentials, changes, strict=True)
+        )
+        return (rows, columns), None
 
-    start = jnp.zeros_like(cost[:, 0]), jnp.zeros_like(cost[0])
-    potentials, _ = jax.lax.scan(anneal, start, jnp.array(_RELATIVE_EPSILONS, cost.dtype))
-    return potentials
-
-
-def _reduce(cost: Float[Array, "n n"]) -> tuple[Array, Array, Array]:
-    """Costs less the least of each row, then of each column; and what was taken off."""
-    rows = jnp.min(cost, axis=1)
-    columns = jnp.min(cost - rows[:, None], axis=0)
-    return cost - rows[:, None] - columns[None, :], rows, columns
+    levels = jnp.array(_RELATIVE_EPSILONS, cost.dtype)
+    return jax.lax.scan(anneal, (rows, columns), levels)[0]
 
 
 def _on_device(cost: Float[Array, "n n"]) -> Int[Array, " n"]:

@@ -1,5 +1,6 @@
 """The training loop: chunks of steps inside one compiled scan, Python between chunks."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,7 @@ def fit(
     key: PRNGKeyArray,
     on_chunk: Callable[[TrainState, np.ndarray], None] | None = None,
     chunk_size: int = 100,
+    draw_ahead: int = 1,
 ) -> tuple[TrainState, np.ndarray]:
     """Train for `num_steps` more steps.
 
@@ -51,6 +53,8 @@ def fit(
         key: Key of the run. Step n uses `fold_in(key, n)`.
         on_chunk: Called as `on_chunk(state, losses)` after each chunk, with finite losses.
         chunk_size: Steps a chunk.
+        draw_ahead: Batches of as many steps are drawn at once, by `vmap`, and held until
+            their steps come. Exact couplings are about twice as fast at 4, on a CPU.
 
     Returns:
         The last state and the losses of the steps taken, shape (num_steps,).
@@ -61,12 +65,13 @@ def fit(
     """
     _checks.count("num_steps", num_steps, least=0)
     _checks.count("chunk_size", chunk_size)
+    _checks.count("draw_ahead", draw_ahead)
     losses = []
     taken = int(state.num_steps)
     end = taken + num_steps
     while taken < end:
         length = int(min(chunk_size - taken % chunk_size, end - taken))
-        state, chunk = _run_chunk(state, step, draw_batch, key, length)
+        state, chunk = _run_chunk(state, step, draw_batch, key, length, draw_ahead)
         chunk = np.asarray(chunk)
         if not np.all(np.isfinite(chunk)):
             raise NonFiniteLossError(taken + int(np.argmin(np.isfinite(chunk))))
@@ -79,15 +84,33 @@ def fit(
 
 @eqx.filter_jit
 def _run_chunk(
-    state: TrainState, step: Step, draw_batch: Callable[..., Any], key: PRNGKeyArray, length: int
+    state: TrainState,
+    step: Step,
+    draw_batch: Callable[..., Any],
+    key: PRNGKeyArray,
+    length: int,
+    draw_ahead: int,
 ) -> tuple[TrainState, Float[Array, " length"]]:
     arrays, static = eqx.partition(state, eqx.is_array)
 
-    def body(arrays, _):
-        state = eqx.combine(arrays, static)
-        batch_key, loss_key = jr.split(jr.fold_in(key, state.num_steps))
-        state, loss = step(state, draw_batch(key=batch_key), key=loss_key)
+    def take_step(arrays, drawn):
+        batch, key = drawn
+        state, loss = step(eqx.combine(arrays, static), batch, key=key)
         return eqx.filter(state, eqx.is_array), loss
 
-    arrays, losses = jax.lax.scan(body, arrays, length=length)
-    return eqx.combine(arrays, static), jnp.asarray(losses)
+    def draw(num_steps):
+        batch_key, loss_key = jr.split(jr.fold_in(key, num_steps))
+        return draw_batch(key=batch_key), loss_key
+
+    def take_several(num, arrays, _):
+        if num == 1:
+            return take_step(arrays, draw(arrays.num_steps))
+        return jax.lax.scan(take_step, arrays, jax.vmap(draw)(arrays.num_steps + jnp.arange(num)))
+
+    losses = []
+    for num, groups in ((draw_ahead, length // draw_ahead), (1, length % draw_ahead)):
+        if groups > 0:
+            body = functools.partial(take_several, num)
+            arrays, found = jax.lax.scan(body, arrays, length=groups)
+            losses.append(found.ravel())
+    return eqx.combine(arrays, static), jnp.concatenate(losses)
