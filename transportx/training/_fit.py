@@ -105,7 +105,8 @@ def _run_chunk(
     def take_several(num, arrays, _):
         if num == 1:
             return take_step(arrays, draw(arrays.num_steps))
-        return jax.lax.scan(take_step, arrays, jax.vmap(draw)(arrays.num_steps + jnp.arange(num)))
+        counts = arrays.num_steps + jnp.arange(num, dtype=arrays.num_steps.dtype)
+        return jax.lax.scan(take_step, arrays, jax.vmap(draw)(counts))
 
     losses = []
     for num, groups in ((draw_ahead, length // draw_ahead), (1, length % draw_ahead)):
