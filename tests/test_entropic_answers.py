@@ -450,3 +450,24 @@ def test_mean_cost_is_the_mean_of_the_matrix():
     expected = a @ dense.matrix() @ b / (jnp.sum(a) * jnp.sum(b))
     for geometry in (dense, tx.geometry.PointCloud(x, y, tile=2)):
         assert jnp.allclose(geometry.mean_cost(a, b), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dim", [2, 16])
+def test_float32_meets_a_thousandth_at_an_epsilon_of_a_thousandth_of_the_mean_cost(dim):
+    """Audited outside, in float64, on clouds of unlike size, scale and weights."""
+    keys = jr.split(jr.key(dim), 3)
+    x = jr.normal(keys[0], (200, dim), jnp.float32)
+    y = 0.5 + 1.5 * jr.normal(keys[1], (150, dim), jnp.float32)
+    a = jr.uniform(keys[2], (200,), jnp.float32)
+    a = a / jnp.sum(a)
+    mean = jnp.mean(tx.geometry.PointCloud(x, y).matrix())
+    geometry = tx.geometry.PointCloud(x, y)
+    plan = jax.jit(lambda epsilon: tx.ot.solve(geometry, a, epsilon=epsilon))(1e-3 * mean)
+    assert plan.status == tx.Status.CONVERGED
+    f, g, wide_x, wide_y, wide_a = (np.asarray(v, np.float64) for v in (plan.f, plan.g, x, y, a))
+    costs = np.sum((wide_x[:, None] - wide_y[None]) ** 2, axis=2)
+    exponents = (f[:, None] + g[None] - costs) / float(plan.epsilon)
+    matrix = wide_a[:, None] / 150 * np.exp(exponents)
+    error = np.abs(matrix.sum(1) - wide_a).sum() + np.abs(matrix.sum(0) - 1 / 150).sum()
+    # Costs are rounded to float32 in the solver, not here.
+    assert error <= 2e-3
