@@ -30,7 +30,9 @@ def run(path: Path, coupling: str, seed: int, overrides: list[str], smoke: bool)
     if not isinstance(config.data, PointsData):
         raise UserError(f"{path} is about images; couplings are compared on points")
     with tempfile.TemporaryDirectory() as folder:
-        return train.run(config, RunFolder(Path(folder) / "run"), resume=False)
+        summary = train.run(config, RunFolder(Path(folder) / "run"), resume=False)
+    assert summary is not None, "one process is the first"
+    return summary
 
 
 def show(rows: dict[str, list[dict[str, Any]]]) -> None:
