@@ -83,7 +83,7 @@ def anneal(
     end = jax.lax.while_loop(
         lambda state: ~state.finished, lambda state: _round(problem, solver, state, factor), start
     )
-    return Solved(*end.level[:2], end.error, end.steps, _status(end, solver))
+    return Solved(*end.level[:2], end.error, end.steps, _status(end, problem, solver))
 
 
 def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scalar) -> _State:
@@ -156,9 +156,23 @@ def _extrapolate(above: _Level, level: _Level, lower: Scalar) -> _Level:
     return _Level(f, g, lower)
 
 
-def _status(end: _State, solver: AbstractSolver) -> Status:
-    status = Status.where(end.stalls >= _MOST_STALLS, Status.STALLED, Status.MAX_STEPS)
-    status = Status.where(end.error <= solver.tol, Status.CONVERGED, status)
+def _status(end: _State, problem: Problem, solver: AbstractSolver) -> Status:
     f, g, _ = end.level
+    converged = (end.error <= solver.tol) & (_rounding(problem, f, g) <= solver.tol)
+    status = Status.where(
+        (end.stalls >= _MOST_STALLS) | (end.error <= solver.tol), Status.STALLED, Status.MAX_STEPS
+    )
+    status = Status.where(converged, Status.CONVERGED, status)
     finite = jnp.isfinite(end.error) & jnp.all(jnp.isfinite(f)) & jnp.all(jnp.isfinite(g))
     return Status.where(finite, status, Status.NON_FINITE)
+
+
+def _rounding(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
+    """About how far an audit of costs without rounding may be from ours, of these costs.
+
+    Costs and sums of potentials are off by some units in the last place, and log-densities by
+    those over epsilon. Over the points of a row or column such errors partly cancel.
+    """
+    size = problem.a @ jnp.abs(f) / jnp.sum(problem.a) + problem.b @ jnp.abs(g) / jnp.sum(problem.b)
+    entries = jnp.sqrt(jnp.asarray(min(f.size, g.size), f.dtype))
+    return 2 * jnp.finfo(f.dtype).eps * size / (problem.epsilon * entries)

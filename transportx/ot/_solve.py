@@ -59,8 +59,9 @@ def solve(
         Unequal masses (both marginals enforced), negative weights or no mass are
         INFEASIBLE; NaN or infinite input, a total cost that overflows and an epsilon or
         penalty that is not positive are NON_FINITE; both have NaN potentials. STALLED
-        means that rounding stops short of `tol`: float32 meets
-        1e-3 down to an epsilon of about 1e-3 of the mean cost.
+        means that rounding stops short of `tol`, or that the marginals of exact costs might
+        miss it for rounding alone: float32 meets 1e-3 down to an epsilon of about 1e-3 of
+        the mean cost.
 
     Raises:
         ValueError: Weights do not match the geometry, or `epsilon`, `rho_a` or `rho_b` is

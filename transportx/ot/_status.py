@@ -8,6 +8,6 @@ class Status(eqx.Enumeration):
 
     CONVERGED = "The returned arrays meet the tolerance."
     MAX_STEPS = "The step limit came first: raise `max_steps`, or `tol`, or epsilon."
-    STALLED = "Rounding stops further progress: use float64, a larger `tol` or epsilon."
+    STALLED = "Rounding is as large as `tol`: use float64, a larger `tol` or epsilon."
     NON_FINITE = "The input or an iterate is NaN or infinite; the values are NaN."
     INFEASIBLE = "No plan exists: weights are negative, zero in total, or unequal in mass."
