@@ -5,12 +5,13 @@
 
 One spot of particles flows onto two moons under the squared MMD (alone, and with birth and
 death of weight), the energy distance, sliced W2 and the Sinkhorn divergence. Beside them the
-porous medium equation, the flow of its energy, on a grid against Barenblatt's solution.
+porous medium equation, the flow of its energy, on a grid against Barenblatt's solution; and the
+heat and Fokker-Planck equations by cells, by quantiles, and by particles with noise and without.
 
 Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `metrics.jsonl` (energy,
 dissipation and exact W2 of every recorded time), `particles.png`, `energies.png`,
-`porous.png` and `summary.json`. W2 to the target stands beside its floor, that between two
-samples of the target.
+`porous.png`, `line.png` and `summary.json`. W2 to the target stands beside its floor, that
+between two samples of the target, and W2 to an exact law beside that of a sample.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from typing import Any
 from experiments import config as configs
 from experiments import gradient_flows_pictures as pictures
 from experiments.command import config_parser_for, exit_cleanly
+from experiments.gradient_flows_line import Line, diffuse
 from experiments.gradient_flows_particles import Particles, Scene, flow_all
 from experiments.gradient_flows_porous import Porous, spread
 from experiments.runs import RunFolder, environment
@@ -34,6 +36,7 @@ class Config:
     seed: int
     particles: Particles
     porous: Porous
+    line: Line
 
     def __post_init__(self):
         configs.require(self.seed >= 0, "seed", "must not be negative")
@@ -49,11 +52,14 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
     pictures.energies(folder.path / "energies.png", scene)
     grid = spread(config.porous)
     pictures.porous(folder.path / "porous.png", grid)
+    diffused = diffuse(config.line, config.seed)
+    pictures.line(folder.path / "line.png", diffused)
     summary = {
         "seconds": round(time.perf_counter() - began, 2),
         "wasserstein2_floor": scene.floor,
         "particles": {name: flown.figures for name, flown in scene.flows.items()},
         "porous": grid.figures,
+        "line": {name: made.figures for name, made in diffused.items()},
         "environment": environment(),
     }
     folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
@@ -82,6 +88,10 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
     print(f"porous medium: relative L1 error {porous['relative_l1_error']:.3g}", end=", ")
     print(f"mass error {porous['mass_error']:.2g}, steps", end=" ")
     print(f"{porous['steps_over_explicit_limit']} times the explicit limit: {porous['status']}")
+    for equation, ways in summary["line"].items():
+        print(f"{equation}, W2 to the exact law:")
+        for way, figures in ways.items():
+            print(f"  {way:24s} {figures['wasserstein2']:.4f}")
     print(f"pictures and summary.json are in {folder.path}")
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 from matplotlib.figure import Figure
 
+from experiments.gradient_flows_line import Spread as Diffused
 from experiments.gradient_flows_particles import Scene
 from experiments.gradient_flows_porous import Spread
 
@@ -56,4 +58,21 @@ def porous(path: Path, spread: Spread) -> None:
     left.set(title="porous medium: grid (dots) and Barenblatt (lines)", xlabel="x")
     right.loglog(spread.times, spread.energy, color=_PARTICLES)
     right.set(title="energy", xlabel="t")
+    figure.savefig(path, dpi=100)
+
+
+def line(path: Path, diffused: dict[str, Diffused]) -> None:
+    """The distribution function of each way at the last time, on the exact one."""
+    figure = Figure(figsize=(5 * len(diffused), 4), layout="constrained")
+    axes = figure.subplots(1, len(diffused), squeeze=False)[0]
+    for axis, (name, made) in zip(axes, diffused.items(), strict=True):
+        x = made.mean + made.deviation * np.linspace(-3.5, 3.5, 200)
+        exact = scipy.stats.norm.cdf(x, made.mean, made.deviation)
+        axis.plot(x, exact, color="#888888", linewidth=4, label="exact")
+        for colour, (way, (atoms, masses)) in zip(_LINES, made.atoms.items(), strict=False):
+            order = np.argsort(atoms)
+            levels = np.cumsum(masses[order]) - masses[order] / 2
+            axis.plot(atoms[order], levels, color=colour, linewidth=1, label=way)
+        axis.set(title=f"{name}: P(X < x)", xlabel="x", xlim=(x[0], x[-1]))
+    axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=100)

@@ -79,11 +79,24 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
             unseen = f"unseen {figures['risk_unseen']:.3g}"
             met = f"met {100 * figures['share_met']:.1f} %"
             print(f"  {name:26s} {risk:26s} {unseen:18s} {met}  ({figures['seconds']} s)")
+            shares = ", ".join(f"{100 * share:.1f}" for share in figures["strength_recovered"])
+            print(f"    of each teacher's strength: {shares} %")
             print(f"    {figures['status']}")
-    for name, rate in summary["width"]["rates"].items():
-        errors = summary["width"]["errors"][name]
-        print(f"width: {name}: {errors[0]:.3g} -> {errors[-1]:.3g}, as n^{rate:.3f}")
+    _show_widths(summary["width"])
     print(f"pictures and summary.json are in {folder.path}")
+
+
+def _show_widths(figures: dict[str, Any]) -> None:
+    errors = figures["errors"]
+    columns = figures["widths"], figures["mean_risk_relu"], errors["risk, relu"]
+    columns = *columns, figures["mean_risk_linear"], errors["risk from its limit, linear"]
+    print("width: risk at one time, mean and deviation of independent networks")
+    for n, relu, spread, linear, error in zip(*columns, strict=True):
+        print(f"  {n:7,d}  relu {relu:.4f} +- {spread:.4f}  linear {linear:.4f}, error {error:.4f}")
+    print(f"  limit, linear: {figures['limit_risk_linear']:.4f}")
+    for name, rate in figures["rates"].items():
+        print(f"  {name}: as n^{rate:.3f}")
+    print(f"  process peak {figures['peak_mebibytes']} MiB, {figures['seconds']} s")
 
 
 def main() -> None:

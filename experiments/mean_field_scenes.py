@@ -14,6 +14,7 @@ import numpy as np
 
 import transportx.mean_field as mf
 from experiments import config as configs
+from experiments.memory_sinkhorn import peak_mebibytes
 
 NUM_RECORDS = 41
 # A student this well aligned has met a teacher, by cosine.
@@ -158,7 +159,7 @@ def _lesson(teacher: mf.Network, num: int, key) -> mf.Risk:
 def _describe(made: mf.Training, teacher: mf.Network, unseen: mf.Risk) -> dict[str, Any]:
     risks = {"risk_before": made.risk[0], "risk_after": made.risk[-1]}
     measured = risks | _measure(made.final, teacher, unseen)
-    figures = {name: float(value) for name, value in measured.items()}
+    figures = {name: np.asarray(value).tolist() for name, value in measured.items()}
     return {"status": mf.TrainingStatus[made.status], **figures}
 
 
@@ -168,9 +169,20 @@ def _measure(final: mf.Network, teacher: mf.Network, unseen: mf.Risk) -> dict[st
     met = mf.alignment(final, teacher) > MET
     return {
         "risk_unseen": unseen(final),
+        "strength_recovered": _recovered(final, teacher, strengths),
         "share_met": jnp.sum(jnp.where(met, strengths, 0)) / jnp.sum(strengths),
         "neurons_that_count": 1 / jnp.sum(final.masses**2),
     }
+
+
+def _recovered(final: mf.Network, teacher: mf.Network, strengths):
+    """Strength of the students that met each teacher, over the teacher's own."""
+
+    def met(inner, outer):
+        one = mf.Network(inner[None], outer[None], jnp.ones(1))
+        return jnp.sum(jnp.where(mf.alignment(final, one) > MET, strengths, 0))
+
+    return jax.vmap(met)(teacher.inner, teacher.outer) / mf.strengths(teacher)
 
 
 def _drift(made: mf.Training) -> float:
@@ -203,6 +215,7 @@ def widen(config: Width, seed: int) -> Widths:
         "limit_risk_linear": limit,
         "errors": {name: error.tolist() for name, error in errors.items()},
         "rates": rates,
+        "peak_mebibytes": round(peak_mebibytes()),
         "seconds": round(time.perf_counter() - began, 2),
     }
     return Widths(widths, errors, rates, figures)

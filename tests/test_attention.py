@@ -31,6 +31,7 @@ CAUSAL = {
     "softmax": att.Softmax(0.7, causal=True),
     "l2": att.L2(1.3, causal=True),
     "unnormalised": att.Unnormalised(1.5, causal=True),
+    "linear": att.Linear(0.8, causal=True, tile=4),
 }
 every_mixing = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS.keys())
 every_flow = pytest.mark.parametrize("mixing", FLOWS.values(), ids=FLOWS.keys())
@@ -55,12 +56,13 @@ def at(attention, x, y, w):
 def jacobians(attention, x, y, w):
     """Of the field at one point, and of the weighed field of all tokens at once."""
 
-    def system(flat):
-        tokens = flat.reshape(y.shape)
-        return (w[:, None] * attention(tokens, tokens, w)).reshape(-1)
+    def everything(points):
+        values = attention(points, points[1:], w)
+        return jnp.concatenate([values[:1], w[:, None] * values[1:]])
 
-    at_point = jax.jacfwd(lambda x: attention(x[None], y, w)[0])(x)
-    return at_point, jax.jacfwd(system)(y.reshape(-1))
+    jacobian = jax.jacfwd(everything)(jnp.concatenate([x[None], y]))
+    system = jacobian[1:, :, 1:].reshape(y.size, y.size)
+    return jacobian[0, :, 0], system
 
 
 def plain_weights(mixing, q, k, own, w):
@@ -178,6 +180,7 @@ def test_a_causal_token_sees_its_past_alone(mixing):
 STREAMED = {
     "causal": att.L2(0.7, causal=True, tile=4),
     "unnormalised": att.Unnormalised(1.5, tile=2),
+    "linear": att.Linear(0.8, causal=True, tile=4),
 }
 
 
@@ -320,6 +323,18 @@ def settled(field, depth, tokens, weights):
     return att.evolve(field, tokens, weights, depth=depth, **tolerance)
 
 
+@eqx.filter_jit
+def energy_of(interaction, x):
+    return interaction.energy(x, MASSES)
+
+
+@eqx.filter_jit
+def rates(field, interaction, x):
+    """Velocities, the energy's rate along them, and their square."""
+    rate = att.energy_rate(interaction.energy, field, x, MASSES)
+    return field(jnp.zeros(()), x, MASSES), rate, att.squared_speed(field, x, MASSES)
+
+
 @pytest.mark.parametrize("name", ["unnormalised", "softmax"])
 def test_energy_grows_on_the_sphere_at_the_predicted_rate(name):
     # One head: a sum of softmaxes is not parallel to a sum of gradients.
@@ -331,20 +346,13 @@ def test_energy_grows_on_the_sphere_at_the_predicted_rate(name):
     def path(depth):
         return settled(field, jnp.float64(depth), SPHERE, MASSES)
 
-    energy = jax.jit(lambda x: interaction.energy(x, MASSES))
-    energies = [energy(path(depth)) for depth in (0.1, 0.5, 1.0, 2.0, 4.0)]
+    energies = [energy_of(interaction, path(depth)) for depth in (0.1, 0.5, 1.0, 2.0, 4.0)]
     assert np.min(np.diff(np.array(energies, float))) > 1e-3
 
     now, h = path(0.5), 1e-3
-    ends = [energy(path(0.5 + step)) for step in (h, -h)]
+    ends = [energy_of(interaction, path(0.5 + step)) for step in (h, -h)]
     difference = (ends[0] - ends[1]) / (2 * h)
-
-    @jax.jit
-    def rates(x):
-        rate = att.energy_rate(interaction.energy, field, x, MASSES)
-        return field(jnp.zeros(()), x, MASSES), rate, att.squared_speed(field, x, MASSES)
-
-    velocity, rate, speed = rates(now)
+    velocity, rate, speed = rates(field, interaction, now)
     scores = np.asarray((now @ interaction.query[0].T) @ (now @ interaction.key[0].T).T) / 0.5
     totals = np.exp(scores) @ np.asarray(MASSES) if name == "softmax" else np.ones(9)
     predicted = np.sum(np.asarray(MASSES) * totals * np.sum(np.asarray(velocity) ** 2, axis=1))
@@ -375,20 +383,21 @@ def test_euler_steps_on_the_sphere_are_residual_layers_with_layer_norm():
     def mlp(x):
         return hidden[1] @ jax.nn.gelu(hidden[0] @ x)
 
-    @jax.jit
     def layer(x):
         update = attention(x, x, MASSES) + jax.vmap(mlp)(x) - 0.2 * x
         x = x + depth / layers * (update - jnp.sum(update * x, axis=1, keepdims=True) * x)
         return x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
-    expected = [SPHERE]
-    for _ in range(layers):
-        expected.append(layer(expected[-1]))
-    field = att.TokenField(attention, mlp, 0.2, sphere=True)
-    depths = jnp.linspace(0, depth, layers + 1)
-    options = {"depth": depth, "num_steps": layers, "depths": depths}
-    path = att.evolve(field, 3 * SPHERE, MASSES, **options)
-    assert jnp.allclose(path, jnp.stack(expected), atol=1e-13)
+    @jax.jit
+    def both(x):
+        field = att.TokenField(attention, mlp, 0.2, sphere=True)
+        depths = jnp.linspace(0, depth, layers + 1)
+        options = {"depth": depth, "num_steps": layers, "depths": depths}
+        _, expected = jax.lax.scan(lambda x, _: (layer(x), x), x, None, length=layers + 1)
+        return att.evolve(field, 3 * x, MASSES, **options), expected
+
+    path, expected = both(SPHERE)
+    assert jnp.allclose(path, expected, atol=1e-13)
 
 
 @pytest.mark.slow
@@ -485,6 +494,7 @@ def test_angles_are_counted_with_their_masses():
         (lambda: att.Attention(Q, K, V)(X, Y, W[:3]), "weights"),
         (lambda: att.Attention(Q, K, V)(X, Y, W.astype(int)), "weights"),
         (lambda: att.Attention(Q, K, V, att.Softmax(causal=True))(X[:4], Y), "x"),
+        (lambda: att.Attention(Q, K, V, att.Linear(causal=True))(X[:4], Y), "x"),
         (lambda: att.Softmax(0.0), "temperature"),
         (lambda: att.L2(-1.0), "temperature"),
         (lambda: att.Unnormalised(tile=0), "tile"),

@@ -35,8 +35,16 @@ blow_up = eqx.filter_jit(att.blow_up_depth)
 
 
 @eqx.filter_jit
-def flow(attention, mean, covariance, depth, decay):
-    return att.gaussian_flow(attention, mean, covariance, depth=depth, decay=decay, **PRECISE)
+def recorded(attention, mean, covariance, depth, decay):
+    """Moments at depth 0 and at `depth`."""
+    options = {"depth": depth, "decay": decay, "depths": jnp.stack([0 * depth, depth]), **PRECISE}
+    return att.gaussian_flow(attention, mean, covariance, **options)
+
+
+def flow(*arguments):
+    """Moments at `depth`."""
+    means, covariances = recorded(*arguments)
+    return means[1], covariances[1]
 
 
 NONE = jnp.float64(0.0)
@@ -81,18 +89,16 @@ def test_moments_follow_the_equations_of_softmax_attention():
     start = np.concatenate([MEAN, COVARIANCE.reshape(-1)])
     expected = solve_ivp(rates, (0, depth), start, method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
     attention = att.Attention(Q, K, V, CLOSED["softmax"])
-    depths = jnp.array([0.0, depth])
-    means, covariances = att.gaussian_flow(
-        attention, MEAN, COVARIANCE, depth=depth, depths=depths, **PRECISE
-    )
+    means, covariances = recorded(attention, MEAN, COVARIANCE, jnp.float64(depth), NONE)
     assert jnp.array_equal(covariances[0], COVARIANCE)
     assert np.allclose(means[1], expected[:2], atol=1e-8)
     assert np.allclose(covariances[1].reshape(-1), expected[2:], atol=1e-8)
 
 
 def identity_attention(mixing, matrix=I2):
-    """V = I and K^T Q = `matrix`."""
-    return att.Attention(matrix, I2, I2, mixing)
+    """V = I and K^T Q = `matrix`; a second head is silent, so that all share their programs."""
+    matrix, one = jnp.stack([matrix, I2]), jnp.stack([I2, I2])
+    return att.Attention(matrix, one, jnp.stack([I2, 0 * I2]), mixing)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
@@ -113,14 +119,18 @@ def test_every_token_moves_by_the_closed_map():
     attention = identity_attention(att.Softmax(), M)
     x, t = jnp.array([1.2, 0.7]), jnp.float64(0.4)
 
-    def place(t):
-        return att.softmax_gaussian_map(t, MEAN, COVARIANCE, M)(x)
+    @jax.jit
+    def moved(t):
+        def place(t):
+            return att.softmax_gaussian_map(t, MEAN, COVARIANCE, M)(x)
 
-    now, velocity = jax.jvp(place, (t,), (jnp.ones_like(t),))
-    move = att.softmax_gaussian_map(t, MEAN, COVARIANCE, M)
-    moments = move(MEAN), move.matrix @ COVARIANCE @ move.matrix.T
-    assert jnp.allclose(velocity, att.gaussian_field(attention, *moments)(now), atol=1e-11)
-    assert jnp.allclose(place(jnp.float64(0.0)), x, atol=1e-13)
+        move = att.softmax_gaussian_map(t, MEAN, COVARIANCE, M)
+        moments = move(MEAN), move.matrix @ COVARIANCE @ move.matrix.T
+        return *jax.jvp(place, (t,), (jnp.ones_like(t),)), att.gaussian_field(attention, *moments)
+
+    now, velocity, field = moved(t)
+    assert jnp.allclose(velocity, field(now), atol=1e-11)
+    assert jnp.allclose(moved(0 * t)[0], x, atol=1e-13)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
@@ -199,9 +209,10 @@ def test_linear_attention_closes_for_any_tokens():
 
 
 def test_particles_converge_to_the_closure_at_the_rate_of_monte_carlo():
-    attention = identity_attention(att.Softmax(1.7), M)
+    attention = att.Attention(M, I2, I2, att.Softmax(1.7))
     root, depth = jnp.linalg.cholesky(COVARIANCE), 0.4
-    mean, covariance = flow(attention, MEAN, COVARIANCE, jnp.float64(depth), NONE)
+    limit = identity_attention(att.Softmax(1.7), M)
+    mean, covariance = flow(limit, MEAN, COVARIANCE, jnp.float64(depth), NONE)
     sizes, repeats = (40, 120, 360), 40
 
     @jax.jit

@@ -11,12 +11,14 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.linalg
+from jax.flatten_util import ravel_pytree
 
 import transportx as tx
 import transportx.gradient_flows as gf
 from tests.tables import covariance
 from tests.test_gradient_flows_grid import check_reverse, quick
 from transportx.geometry import _geometries
+from transportx.gradient_flows import _sums
 
 X = jr.normal(jr.key(1), (6, 2))
 # No sum of some of them is a multiple of 1/5: the steps of two quantile functions never tie.
@@ -48,7 +50,12 @@ FUNCTIONALS = {
     "sum": gf.Potential(quadratic) - 0.3 * gf.MMD(TARGET, gf.Gaussian(0.9)),
     "scaled": gf.Potential(quadratic) * jnp.array(0.3),
 }
-INTERNAL = {"entropy": gf.Entropy(0.2), "porous_medium": gf.PorousMedium(0.2, 2.5)}
+INTERNAL = {
+    "entropy": gf.Entropy(0.2),
+    "porous_medium": gf.PorousMedium(0.2, 2.5),
+    "density_cap": gf.DensityCap(0.2, 3.0),
+    "half_fisher": gf.HalfFisher(gf.Box((0.0,), (1.2,), (6,))),
+}
 every_functional = pytest.mark.parametrize("name", FUNCTIONALS)
 
 
@@ -146,9 +153,10 @@ def test_values_have_the_dtype_of_the_points(name):
 
 def test_sums_and_multiples_are_those_of_the_values():
     mmd, potential = FUNCTIONALS["mmd"], FUNCTIONALS["potential"]
-    both = 2.0 * mmd + (potential - 0.5 * mmd)
-    expected = 1.5 * mmd(X, WEIGHTS) + potential(X, WEIGHTS)
-    assert jnp.allclose(both(X, WEIGHTS), expected, rtol=1e-13)
+    mixed = 2.0 * mmd + (potential - 0.5 * mmd)
+    both = quick(lambda x, weights: mixed(x, weights))(X, WEIGHTS)
+    expected = 1.5 * at("mmd")[0] + at("potential")[0]
+    assert jnp.allclose(both, expected, rtol=1e-13)
 
 
 def test_discrepancies_equal_the_metrics():
@@ -174,10 +182,42 @@ def test_sums_over_pairs_do_not_depend_on_tiles(monkeypatch):
     dense = quick(lambda: functional.value_and_gradient(X, WEIGHTS))()
     monkeypatch.setattr(_geometries, "_DENSE_ENTRIES", 8)
     monkeypatch.setattr(_geometries, "_TILE_ENTRIES", 12)
+    monkeypatch.setattr(_sums, "_DENSE_ENTRIES", 8)
+    monkeypatch.setattr(_sums, "_TILE_ENTRIES", 12)
     assert tx.geometry.PointCloud(X, X).streams
     streamed = quick(lambda: functional.value_and_gradient(X, WEIGHTS))()
     for one, other in zip(dense, streamed, strict=True):
         assert jnp.allclose(one, other, rtol=1e-12, atol=1e-13)
+
+
+KERNELS = {
+    "gaussian": gf.Gaussian(jnp.array(0.8)),
+    "multiquadric": gf.InverseMultiquadric(jnp.array(0.8)),
+    "distance": gf.NegativeDistance(),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_sums_of_radial_kernels_have_the_derivatives_of_their_matrices(name):
+    """Of first and second order, in the kernel, both clouds and both weights."""
+    arguments = KERNELS[name], X, WEIGHTS, TARGET, WEIGHTS[:5]
+    flat, unravel = ravel_pytree(arguments)
+
+    def one_pass(flat):
+        kernel, x, a, y, b = unravel(flat)
+        return _sums.between_sum(kernel, x, a, y, b) + _sums.within_sum(kernel, x, a)
+
+    def dense(flat):
+        kernel, x, a, y, b = unravel(flat)
+        return a @ (kernel.matrix(x, y) @ b + kernel.matrix(x, x) @ a)
+
+    @quick
+    def derivatives(flat, direction):
+        made = (jax.jvp(jax.grad(f), (flat,), (direction,)) for f in (one_pass, dense))
+        return tuple(map(jnp.stack, made))
+
+    ours, expected = derivatives(flat, jr.normal(jr.key(7), flat.shape))
+    assert jnp.allclose(ours, expected, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["energy_distance", "sinkhorn", "sliced", "smoothed_entropy"])
@@ -196,7 +236,10 @@ T = 0.7
 
 @functools.cache
 def _program(*options):
-    return quick(lambda f, dynamics, x, w: gf.flow(f, x, w, dynamics=dynamics, **dict(options)))
+    def run(functional, dynamics, x, weights, t1):
+        return gf.flow(functional, x, weights, t1=t1, dynamics=dynamics, **dict(options))
+
+    return quick(run)
 
 
 def carried(
@@ -204,18 +247,40 @@ def carried(
     x0,
     weights=None,
     *,
+    t1=T,
     dynamics: gf.AbstractDynamics = gf.Wasserstein(),  # noqa: B008
     **options,
 ):
-    options = {"t1": T} | PRECISE | options
-    made = _program(*options.items())(functional, dynamics, x0, weights)
+    options = PRECISE | options
+    made = _program(*options.items())(functional, dynamics, x0, weights, jnp.asarray(t1))
     assert made.completed, gf.FlowStatus[made.status]
     return made
 
 
+CENTRE = jnp.array([1.0, -0.5])
+
+
+def well(x):
+    return (x - CENTRE) @ P @ (x - CENTRE) / 2
+
+
+WHITE = jnp.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]) * jnp.sqrt(2.0)
+
+
+def squared_product(x, y):
+    return jnp.sum(x * y) ** 2
+
+
+def combined(*factors):
+    """Multiples of three energies: one program serves each of them."""
+    parts = gf.Potential(well), FUNCTIONALS["interaction"]
+    parts = *parts, gf.MMD(WHITE, squared_product)
+    return gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+
+
 def test_quadratic_potentials_contract_at_their_rates():
-    centre = jnp.array([1.0, -0.5])
-    made = carried(gf.Potential(lambda x: (x - centre) @ P @ (x - centre) / 2), X, WEIGHTS)
+    centre = CENTRE
+    made = carried(combined(1.0, 0.0, 0.0), X, WEIGHTS)
     shrunk = scipy.linalg.expm(-T * np.asarray(P))
     expected = centre[None, :] + (X - centre[None, :]) @ shrunk
     assert jnp.allclose(made.x[-1], expected, atol=1e-8)
@@ -223,7 +288,7 @@ def test_quadratic_potentials_contract_at_their_rates():
 
 
 def test_quadratic_interactions_keep_the_mean_and_contract_the_rest():
-    made = carried(FUNCTIONALS["interaction"], X, WEIGHTS)
+    made = carried(combined(0.0, 1.0, 0.0), X, WEIGHTS)
     mean = WEIGHTS @ X
     expected = mean[None, :] + (X - mean[None, :]) @ scipy.linalg.expm(-T * np.asarray(G))
     assert jnp.allclose(made.x[-1], expected, atol=1e-8)
@@ -233,11 +298,9 @@ def test_quadratic_interactions_keep_the_mean_and_contract_the_rest():
 
 
 def test_mmd_of_squared_products_moves_second_moments_by_a_logistic_law():
-    white = jnp.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]]) * jnp.sqrt(2.0)
-    functional = gf.MMD(white, lambda x, y: jnp.sum(x * y) ** 2)
     x0 = X / 2
     # Eigenvalues of C' = 8 (C - C^2) follow c / (c + (1 - c) e^{-8t}); T / 4 has them on the way.
-    made = carried(functional, x0, t1=T / 4)
+    made = carried(combined(0.0, 0.0, 1.0), x0, jnp.full_like(WEIGHTS, 1 / 6), t1=T / 4)
     values, vectors = np.linalg.eigh(x0.T @ x0 / 6)
     values = values / (values + (1 - values) * np.exp(-8 * T / 4))
     expected = vectors @ np.diag(values) @ vectors.T
@@ -272,12 +335,28 @@ def test_translates_of_the_target_move_rigidly_under_sliced_transport():
     assert jnp.allclose(made.x[-1] - TARGET, left[None, :], atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["mmd_multiquadric", "energy_distance", "sliced"])
-def test_discrepancies_fall_far_towards_their_target(name):
-    functional = FUNCTIONALS[name]
-    x0 = TARGET[:, ::-1] + 0.3
-    options = {"num_steps": 60, "t1": 3.0, "solver": diffrax.Midpoint(), "rtol": None, "atol": None}
-    made = quick(lambda f, x, w: gf.flow(f, x, w, **options))(functional, x0, functional.weights)
+@pytest.fixture(scope="module")
+def towards():
+    """A program of the flow of any multiples of three discrepancies."""
+    parts = tuple(FUNCTIONALS[name] for name in DISCREPANCIES)
+    options = {"num_steps": 60, "t1": 3.0, "solver": diffrax.Midpoint()}
+
+    @quick
+    def run(factors, weights):
+        functional = gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+        return gf.flow(functional, TARGET[:, ::-1] + 0.3, weights, **options)
+
+    return run
+
+
+DISCREPANCIES = ("mmd_multiquadric", "energy_distance", "sliced")
+
+
+@pytest.mark.parametrize("name", DISCREPANCIES)
+def test_discrepancies_fall_far_towards_their_target(name, towards):
+    factors = jnp.array([float(name == other) for other in DISCREPANCIES])
+    weights = FUNCTIONALS[name].weights
+    made = towards(factors, jnp.full_like(WEIGHTS[:5], 0.2) if weights is None else weights)
     assert made.energy[-1] < 0.02 * made.energy[0]
     assert jnp.all(made.energy > -1e-12)
 
@@ -379,17 +458,69 @@ def test_smoothed_entropy_spreads_quantiles_as_heat_does():
     assert abs(jnp.mean(made.x[-1])) < 1e-9
 
 
+def monomials(x):
+    return jnp.stack([x[0], x[1], x[0] ** 2, x[0] * x[1], x[1] ** 2])
+
+
+def test_gaussians_diffuse_without_noise_by_a_fitted_score():
+    temperature = jnp.array(0.6)
+    score = gf.FittedScore(monomials, temperature, ridge=1e-14)
+    made = carried(gf.Potential(well), X, WEIGHTS, dynamics=score)
+    shrunk = scipy.linalg.expm(-T * np.asarray(P))
+    mean, rest = WEIGHTS @ X, temperature * jnp.linalg.inv(P)
+    spread = (X - mean[None, :]).T @ (WEIGHTS[:, None] * (X - mean[None, :]))
+    end = made.x[-1]
+    assert jnp.allclose(WEIGHTS @ end, CENTRE + shrunk @ (mean - CENTRE), atol=1e-8)
+    expected = rest + shrunk @ (spread - rest) @ shrunk
+    assert jnp.allclose(jnp.cov(end.T, aweights=WEIGHTS, bias=True), expected, atol=1e-8)
+
+
 DYNAMICS = {
     "wasserstein": gf.Wasserstein(),
     "stein": gf.Stein(gf.Gaussian(1.0), 0.3),
+    "stein_of_any_kernel": gf.Stein(lambda x, y: jnp.exp(-jnp.sum((x - y) ** 2) / 2), 0.3),
     "kinetic": gf.Kinetic(0.5),
     "reaction": gf.WassersteinFisherRao(0.7, 1.3),
+    "score": gf.FittedScore(monomials, 0.3),
 }
+MIXED = FUNCTIONALS["mmd"] + 0.2 * FUNCTIONALS["interaction"] + FUNCTIONALS["potential"]
+
+
+@functools.cache
+def falling(name):
+    """The derivative of the energy along the rates at a state on the way, and minus it."""
+    dynamics = DYNAMICS[name]
+
+    @quick
+    def run(x):
+        moved = dynamics.rates(MIXED, dynamics.start(x), WEIGHTS)
+        state = jax.tree.map(lambda s, r: s + 0.3 * r, dynamics.start(x), moved)
+        rates = dynamics.rates(MIXED, state, WEIGHTS)
+
+        def described(state):
+            return dynamics.energy_and_dissipation(MIXED, state, WEIGHTS)
+
+        (_, dissipation), (slope, _) = jax.jvp(described, (state,), (rates,))
+        return slope, dissipation, rates
+
+    return run(X)
 
 
 @pytest.mark.parametrize("name", DYNAMICS)
+def test_dissipation_is_minus_the_derivative_of_the_energy_along_the_rates(name):
+    slope, dissipation, _ = falling(name)
+    assert jnp.allclose(slope, -dissipation, rtol=1e-10)
+    assert abs(dissipation) > 0.01
+
+
+def test_radial_kernels_repel_in_one_pass_as_any_kernel_does():
+    (_, _, one), (_, _, other) = falling("stein"), falling("stein_of_any_kernel")
+    assert jnp.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["wasserstein", "reaction"])
 def test_energy_falls_at_the_rate_of_the_dissipation(name):
-    functional = FUNCTIONALS["mmd"] + 0.2 * FUNCTIONALS["interaction"] + FUNCTIONALS["potential"]
+    functional = MIXED
     step = 0.01
     made = quick(
         lambda x: gf.flow(
@@ -417,12 +548,10 @@ def test_equal_steps_converge_at_the_order_of_the_solver(solver, order):
     functional = FUNCTIONALS["interaction"]
     mean = jnp.mean(X, axis=0)
     exact = mean[None, :] + (X - mean[None, :]) @ scipy.linalg.expm(-T * np.asarray(G))
-    errors = []
-    for num_steps in (40, 80):
-        made = quick(
-            lambda x, n=num_steps: gf.flow(functional, x, t1=T, num_steps=n, solver=solver)
-        )(X)
-        errors.append(float(jnp.max(jnp.abs(made.x[-1] - exact))))
+    run = quick(lambda x, t1: gf.flow(functional, x, t1=t1, num_steps=40, solver=solver).x[-1])
+    # Forty steps, and twice as many of half the length.
+    ends = run(X, T), run(run(X, T / 2), T / 2)
+    errors = [float(jnp.max(jnp.abs(end - exact))) for end in ends]
     assert 1.9 < (errors[0] / errors[1]) ** (1 / order) < 2.1
 
 
@@ -442,7 +571,7 @@ def test_flows_differentiate_in_points_weights_and_parameters():
 def test_a_parameter_is_fitted_through_an_adaptive_flow():
     def make(stiffness):
         functional = gf.Potential(lambda x: stiffness / 2 * jnp.sum(x**2))
-        return gf.flow(functional, X, t1=1.0, rtol=1e-6, atol=1e-8)
+        return gf.flow(functional, X, t1=1.0, rtol=1e-6, atol=1e-8, max_steps=64)
 
     seen = X * jnp.exp(-0.8)
 
@@ -452,7 +581,7 @@ def test_a_parameter_is_fitted_through_an_adaptive_flow():
         return jnp.mean((make(stiffness).x[-1] - seen) ** 2)
 
     stiffness = jnp.array(0.2)
-    for _ in range(25):
+    for _ in range(8):
         value, slope = loss(stiffness)
         # Newton's step of Gauss: the loss is a square with root of slope -(stiffness - 0.8).
         stiffness = stiffness - 2 * value / slope
@@ -493,20 +622,24 @@ def test_one_failure_in_a_batch_leaves_the_others_alone():
     assert jnp.isnan(made.energy[1, -1])
 
 
-@pytest.mark.parametrize(
-    ("steps", "scale", "status"), [(10, 1.0, "ENERGY_ROSE"), (10, 1e60, "NON_FINITE")]
-)
-def test_steps_too_large_end_in_a_status(steps, scale, status):
-    functional = gf.Potential(lambda x: 15 * scale * jnp.sum(x**2))
-    made = quick(lambda x: gf.flow(functional, x, t1=1.0, num_steps=steps))(X)
-    assert made.status == getattr(gf.FlowStatus, status)
+@quick
+def ten_steps(stiffness, x):
+    functional = gf.Potential(lambda x: stiffness * jnp.sum(x**2))
+    return gf.flow(functional, x, t1=1.0, num_steps=10)
 
 
-def test_nan_input_ends_in_a_status():
-    made = quick(lambda x: gf.flow(FUNCTIONALS["potential"], x, t1=1.0, num_steps=2))(
-        X.at[0, 0].set(jnp.nan)
-    )
-    assert made.status == gf.FlowStatus.NON_FINITE
+FAILURES = {
+    "large steps": (15.0, X, "ENERGY_ROSE"),
+    "far too large ones": (15e60, X, "NON_FINITE"),
+    "NaN input": (1.0, X.at[0, 0].set(jnp.nan), "NON_FINITE"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failures_end_in_a_status(name):
+    stiffness, x, status = FAILURES[name]
+    assert ten_steps(stiffness, x).status == getattr(gf.FlowStatus, status)
+    assert ten_steps(1.0, X).completed
 
 
 @pytest.mark.parametrize(
@@ -533,6 +666,11 @@ def test_nan_input_ends_in_a_status():
         ("temperature", lambda: gf.Langevin(-1.0)),
         ("friction", lambda: gf.Kinetic(-1.0)),
         ("exponent", lambda: gf.PorousMedium(0.1, 1.0)),
+        ("cap", lambda: gf.DensityCap(0.1, 0.0)),
+        ("reference", lambda: gf.HalfFisher(gf.Box((0.0,), (1.0,), (4,)), WEIGHTS)),
+        ("weights", lambda: gf.HalfFisher(gf.Box((0.0,), (1.0,), (4,)))(X)),
+        ("functional", lambda: gf.flow(INTERNAL["half_fisher"], X, t1=1.0)),
+        ("ridge", lambda: gf.FittedScore(monomials, ridge=0.0)),
         ("z", lambda: FUNCTIONALS["mmd"].first_variation(X[:, :1], X)),
     ],
 )

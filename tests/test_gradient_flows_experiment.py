@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_its_files(finished):
     folder, summary = finished
     assert json.loads((folder.path / "summary.json").read_text()) == summary
-    for name in ("particles.png", "energies.png", "porous.png"):
+    for name in ("particles.png", "energies.png", "porous.png", "line.png"):
         assert (folder.path / name).read_bytes().startswith(b"\x89PNG")
     assert configs.load_as(Config, folder.path / "config.toml") == load()
 
@@ -68,6 +68,14 @@ def test_the_porous_medium_follows_barenblatt(finished):
     assert figures["largest_rise_of_energy"] <= 0
 
 
+def test_diffusions_of_every_kind_end_near_the_exact_law(finished):
+    for ways in finished[1]["line"].values():
+        for way, figures in ways.items():
+            assert figures.get("status", "The last time was reached").startswith("The last"), way
+            # Ten steps, a few cells or quantiles or a small sample, of deviations of 1 and 1.5.
+            assert figures["wasserstein2"] < 0.3, way
+
+
 def test_smoke_differs_from_the_full_run_in_sizes_only():
     smoke = tomllib.loads(CONFIG.read_text())["smoke"]
     keys = {f"{section}.{key}" for section, values in smoke.items() for key in values}
@@ -82,6 +90,7 @@ def test_smoke_differs_from_the_full_run_in_sizes_only():
         ("particles.epsilon=0.0", "particles.epsilon is 0.0; it must be positive"),
         ("porous.exponent=1.0", "porous.exponent must be above 1"),
         ("porous.t1=0.05", "porous.t1 must be above porous.t0"),
+        ("line.cells=1", "line.cells is 1; it must be at least 2"),
         ("seed=-1", "seed must not be negative"),
     ],
 )

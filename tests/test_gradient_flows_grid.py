@@ -40,22 +40,27 @@ PARTS = (
     gf.Interaction(gf.Gaussian(0.4)),
     gf.MMD(jnp.array([[-1.0], [1.2]]), gf.Gaussian(0.8)),
     gf.Entropy(BOX.volume),
+    gf.HalfFisher(BOX, bump(0.0, 1.0)),
 )
 
 
-def combined(*factors, exponent=2.0):
-    """Multiples of all parts and of the porous medium: one program serves every choice."""
-    parts = *PARTS, gf.PorousMedium(BOX.volume, exponent)
+def combined(*factors, exponent=2.0, cap=1e6):
+    """Multiples of all parts, of the porous medium and of a cap: one program for every choice."""
+    factors = *factors, *(0.0,) * (len(PARTS) + 2 - len(factors))
+    parts = *PARTS, gf.PorousMedium(BOX.volume, exponent), gf.DensityCap(BOX.volume, cap, 0.01)
     return gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
 
 
+CAP = 0.7
 DESCENTS = {
-    "heat": combined(0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-    "fokker_planck": combined(1.0, 0.0, 0.0, 0.0, 0.0, 0.3, 0.0),
-    "porous": combined(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
-    "porous_drift": combined(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, exponent=3.0),
-    "aggregation": combined(0.0, 0.0, 1.0, 1.0, 0.0, 0.05, 0.0),
-    "mmd": combined(0.0, 0.0, 0.0, 0.0, 1.0, 0.01, 0.0),
+    "heat": combined(0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    "fokker_planck": combined(1.0, 0.0, 0.0, 0.0, 0.0, 0.3),
+    "porous": combined(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    "porous_drift": combined(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, exponent=3.0),
+    "aggregation": combined(0.0, 0.0, 1.0, 1.0, 0.0, 0.05),
+    "mmd": combined(0.0, 0.0, 0.0, 0.0, 1.0, 0.01),
+    "quantum_drift": combined(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    "crowd": combined(0.0, 1.0, 0.0, 0.0, 0.0, 0.02, 0.0, 0.0, 1.0, cap=CAP),
 }
 NUM_STEPS = 10
 
@@ -93,6 +98,63 @@ def test_fokker_planck_rests_at_the_gibbs_measure_of_the_cells():
     made = carry(DESCENTS["fokker_planck"], bump(-0.5, 0.6), 1e6)
     gibbs = jnp.exp(-jax.vmap(double_well)(BOX.centres) / 0.3)
     assert jnp.allclose(made.masses[-1], gibbs / jnp.sum(gibbs), atol=1e-8)
+
+
+def test_crowds_rest_where_pressure_and_potential_balance():
+    crowd, start = DESCENTS["crowd"], bump(-0.8, 0.7)
+    made = gf.grid_flow(crowd, BOX, start, t1=1e6, num_steps=NUM_STEPS, tol=1e-12)
+    assert made.completed
+    assert jnp.max(made.masses) < CAP * BOX.volume
+    potential = np.asarray(CENTRES) ** 2
+
+    def pressed(level):
+        """Masses of one level: V + .02 (log rho + 1) + .01 / (1 - rho / c), by bisection."""
+        low, high = np.full(40, 1e-290), np.full(40, CAP)
+        for _ in range(80):
+            middle = np.sqrt(low) * np.sqrt(high)
+            slope = potential + 0.02 * (np.log(middle) + 1) + 0.01 / (1 - middle / CAP)
+            low, high = np.where(slope < level, middle, low), np.where(slope < level, high, middle)
+        return low * BOX.volume
+
+    level = scipy.optimize.brentq(lambda level: pressed(level).sum() - 1, -1, 4, xtol=1e-14)
+    assert jnp.allclose(made.masses[-1], pressed(level), atol=1e-8)
+    # Hard congestion: the cap up to 1 / 2 c from the centre, and nothing beyond.
+    edges = np.linspace(-3, 3, 41)
+    packed = np.diff(np.clip(edges, -1 / (2 * CAP), 1 / (2 * CAP))) * CAP
+    assert np.sum(np.abs(np.asarray(made.masses[-1]) - packed)) < 0.15
+
+
+def test_masses_above_the_cap_are_infeasible():
+    made = carry(DESCENTS["crowd"], bump(0.0, 0.4), 0.1)
+    assert made.status == gf.FlowStatus.INFEASIBLE
+    assert jnp.all(jnp.isnan(made.masses))
+
+
+def test_half_fisher_information_is_of_second_order_in_the_cells():
+    mean, width = 0.3, 0.8
+    exact = gf.GaussianFisher(jnp.zeros(1), jnp.eye(1))(jnp.array([mean]), jnp.array([[width**2]]))
+    errors = []
+    for cells in (60, 120):
+        box = gf.Box((-6.0,), (6.0,), (cells,))
+        squares = box.centres[:, 0] ** 2
+        masses = jnp.exp(-((box.centres[:, 0] - mean) ** 2) / (2 * width**2))
+        found = gf.HalfFisher(box, jnp.exp(-squares / 2))(box.centres, masses / jnp.sum(masses))
+        errors.append(abs(float(found - exact)))
+    assert 3.8 < errors[0] / errors[1] < 4.2
+
+
+def test_half_fisher_flows_square_variances_exponentially():
+    # c' = 2 (1 / c - c) has c^2 = 1 + (c(0)^2 - 1) e^{-4t}.
+    start, ends = bump(0.0, 0.6), []
+    for rounds in (1, 2):
+        masses = start
+        for _ in range(rounds):
+            masses = carry(DESCENTS["quantum_drift"], masses, 0.2 / rounds).masses[-1]
+        ends.append(masses @ CENTRES**2)
+    first = start @ CENTRES**2
+    expected = jnp.sqrt(1 + (first**2 - 1) * jnp.exp(-0.8))
+    # Richardson's limit in time; cells of .15 and walls at 3 leave a percent.
+    assert abs((2 * ends[1] - ends[0]) / expected - 1) < 0.01
 
 
 def test_grid_steps_are_of_first_order_in_time():

@@ -1,4 +1,6 @@
-"""Diagnostics of clustering: how many, how aligned, how soon."""
+"""Diagnostics of clustering: how many, how aligned, how soon, for how long."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +77,11 @@ def angle_histogram(
     return masses @ PointCloud(units, units).map_rows(row)
 
 
+def cluster_counts(path: Float[Array, "k n d"], *, radius: ScalarLike) -> Int[Array, " k"]:
+    """How many clusters there are at each recorded depth."""
+    return jax.lax.map(lambda tokens: num_clusters(tokens, radius=radius), path)
+
+
 def time_to_cluster(
     times: Float[Array, " k"], path: Float[Array, "k n d"], *, radius: ScalarLike, most: int = 1
 ) -> Scalar:
@@ -88,5 +95,54 @@ def time_to_cluster(
     """
     _checks.count("most", most)
     _checks.same_size("path", path, "times", times)
-    counts = jax.lax.map(lambda tokens: num_clusters(tokens, radius=radius), path)
+    counts = cluster_counts(path, radius=radius)
     return jnp.min(jnp.where(counts <= most, times, jnp.inf))
+
+
+class Plateau(NamedTuple):
+    """A run of records with one number of clusters; if none, that is 0 and the times NaN.
+
+    Attributes:
+        clusters: How many.
+        start: The first time at which there were that many.
+        end: The last of that run.
+    """
+
+    clusters: Int[Array, ""]
+    start: Scalar
+    end: Scalar
+
+
+def longest_plateau(
+    times: Float[Array, " k"], counts: Int[Array, " k"], *, least: int = 2, most: int | None = None
+) -> Plateau:
+    r"""The longest time that one number of clusters lasted, of those in [least, most].
+
+    Metastability: in softmax attention on the sphere, separated clusters last for a time
+    exponential in 1 / tau before they merge, so that this plateau ends in a sharp step.
+    What is measured is short of the truth by up to one gap between records at each end; the
+    earliest of equal plateaus is taken.
+
+    Args:
+        times: Rising times, or depths.
+        counts: Clusters at each, as `cluster_counts` finds them.
+        least: Fewest clusters that count; 1 is the end of all dynamics, not a plateau.
+        most: Most clusters that count; with one less than there are tokens, a start at
+            which none has met another is no plateau either. By default any number.
+
+    References:
+        Geshkovski, Koubbi, Polyanskiy and Rigollet, Dynamic metastability in the
+        self-attention model, 2024.
+    """
+    _checks.count("least", least)
+    _checks.same_size("counts", counts, "times", times)
+    if most is not None:
+        _checks.count("most", most, least=least)
+    places = jnp.arange(counts.size)
+    begins = counts != jnp.roll(counts, 1)
+    first = jax.lax.cummax(jnp.where(begins, places, 0))
+    counted = (counts >= least) & (True if most is None else counts <= most)
+    last = jnp.argmax(jnp.where(counted, times - times[first], -jnp.inf))
+    found = counted[last]
+    start, end = (jnp.where(found, times[place], jnp.nan) for place in (first[last], last))
+    return Plateau(jnp.where(found, counts[last], 0), start, end)

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
 from transportx.attention._attention import Attention
+from transportx.attention._depth import REVERSE, Stepping, check_depths
 from transportx.attention._sphere import normalise, tangent
-from transportx.sampling import flow
 
 Tokens = Float[Array, "n d"]
 
@@ -70,8 +70,9 @@ def evolve(
     atol: float | None = None,
     max_steps: int = 4096,
     depths: Float[Array, " k"] | None = None,
+    adjoint: diffrax.AbstractAdjoint = REVERSE,
 ) -> Float[Array, "*k n d"]:
-    """Carry tokens through a field, `sampling.flow` of the whole set; batch with `vmap`.
+    """Carry a set of tokens through a field; batch with `vmap`.
 
     With `num_steps` and the default solver this is a transformer of that many layers of
     shared weights and residual scale depth / num_steps.
@@ -82,42 +83,37 @@ def evolve(
         weights: Their masses; uniform by default.
         depth: How far to go; may be traced.
         num_steps: Fixed steps; not used when tolerances are given.
-        solver: As in `sampling.flow`.
+        solver: Any diffrax solver; by default Euler at equal steps, Tsit5 when adaptive.
         rtol: Relative tolerance of adaptive steps, which the whole set shares.
         atol: Absolute tolerance of those.
         max_steps: Adaptive steps at most; more, as near a blow-up, give NaN.
-        depths: Depths to record, rising from 0 to `depth`.
+        depths: Depths to record, rising from 0 to `depth`; between steps they are
+            interpolated by the solver.
+        adjoint: Any of diffrax. The default is for reverse mode, with memory like the
+            logarithm of the steps' number squared; `diffrax.ForwardMode()` is for jvp, in
+            the memory of two sets of tokens; `diffrax.DirectAdjoint()` does both, and
+            keeps every step.
 
     Returns:
         Tokens at `depth`; or, given `depths`, of shape (k, n, d).
 
     Raises:
-        ValueError: As `sampling.flow` and `Attention`, or `depth` is a Python number that is
-            not positive.
+        ValueError: As `Attention`; or `depth` is a Python number that is not positive, only
+            one tolerance is given, a count is not positive, or depths are out of order.
 
     Differentiation:
-        Reverse mode, as `sampling.flow`: in tokens, weights, depth and all matrices.
+        As `adjoint` says, in tokens, weights, depth and all matrices.
     """
     _checks.points("tokens", tokens)
     _checks.positive("depth", depth)
     field = TokenField(field) if isinstance(field, Attention) else field
     length = jnp.asarray(depth, tokens.dtype)
-
-    def scaled(t, x, args):
-        return length * field(length * t, x, args)
-
     if weights is not None:
         _checks.same_size("weights", weights, "tokens", tokens)
-        weights = weights[None]
-    moved = flow(
-        scaled,
-        field.retract(tokens)[None],
-        weights,
-        num_steps=num_steps,
-        solver=solver,
-        rtol=rtol,
-        atol=atol,
-        max_steps=max_steps,
-        times=None if depths is None else jnp.asarray(depths, length.dtype) / length,
-    )
-    return field.retract(moved[0] if depths is None else moved[:, 0])
+    stepping = Stepping(num_steps, rtol, atol, solver, max_steps, adjoint)
+
+    def rates(t, x):
+        return field(t, x, weights)
+
+    start, depths = field.retract(tokens), check_depths(depths, length)
+    return field.retract(stepping.integrate(rates, start, length, depths))

@@ -7,9 +7,9 @@ from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
 from transportx.attention._attention import Attention
-from transportx.attention._mixing import AbstractClosedMixing
+from transportx.attention._depth import REVERSE, Stepping, check_depths
+from transportx.attention._mixing import AbstractClosedMixing, AbstractMixing
 from transportx.gaussians import AffineMap
-from transportx.sampling import flow
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
@@ -28,12 +28,12 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
     - `Linear`: $V (S + m m^\top) M x / \tau$, whatever the law.
 
     Args:
-        attention: With a mixing of these; value matrices are square.
+        attention: With a mixing of these, not causal; value matrices are square.
         mean: Mean of the tokens.
         covariance: Their covariance; may be singular.
 
     Raises:
-        ValueError: The mixing has no closure, or shapes do not fit.
+        ValueError: The mixing has no closure or is causal, or shapes do not fit.
 
     References:
         Castin, Ablin, Carrillo and Peyre, A unified perspective on the dynamics of deep
@@ -44,6 +44,7 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
     if not isinstance(mixing, AbstractClosedMixing):
         problem = f"is {type(mixing).__name__}, whose field on a Gaussian is not affine"
         _checks.reject("attention.mixing", problem, "give Softmax, L2, Linear or Sinkhorn")
+    check_no_order(mixing)
 
     def head(query, key, value):
         taken = mixing.on_gaussian(query, key, mean, covariance)
@@ -75,6 +76,7 @@ def gaussian_flow(
     solver: diffrax.AbstractSolver | None = None,
     max_steps: int = 4096,
     depths: Float[Array, " k"] | None = None,
+    adjoint: diffrax.AbstractAdjoint = REVERSE,
 ) -> tuple[Float[Array, "*k d"], Float[Array, "*k d d"]]:
     """Mean and covariance of Gaussian tokens at `depth`: the limit of infinitely many.
 
@@ -90,37 +92,31 @@ def gaussian_flow(
         max_steps: Steps at most; more, as at a blow-up, give NaN.
         depths: Depths to record, rising from 0 to `depth`; those too are NaN where `depth`
             is beyond a blow-up.
+        adjoint: As in `evolve`.
 
     Raises:
-        ValueError: As `gaussian_field` and `sampling.flow`, or `depth` is a Python number
-            that is not positive.
+        ValueError: As `gaussian_field`; or `depth`, a tolerance or `max_steps` is not
+            positive, or depths are out of order.
 
     Differentiation:
-        Reverse mode, as `sampling.flow`.
+        As `adjoint` says; reverse mode by default.
     """
     _check_moments(attention, mean, covariance)
     _checks.positive("depth", depth)
     length = jnp.asarray(depth, mean.dtype)
+    stepping = Stepping(1, rtol, atol, solver, max_steps, adjoint)
 
-    def field(t, state, args):
-        rates = gaussian_rates(attention, state[0], state[1:], decay=decay)
-        return length * _stack(*rates)
+    def rates(t, moments):
+        return gaussian_rates(attention, *moments, decay=decay)
 
-    moved = flow(
-        field,
-        _stack(mean, covariance)[None],
-        rtol=rtol,
-        atol=atol,
-        solver=solver,
-        max_steps=max_steps,
-        times=None if depths is None else jnp.asarray(depths, length.dtype) / length,
-    )
-    state = moved[0] if depths is None else moved[:, 0]
-    return state[..., 0, :], state[..., 1:, :]
+    return stepping.integrate(rates, (mean, covariance), length, check_depths(depths, length))
 
 
-def _stack(mean: Point, covariance: Matrix) -> Float[Array, "rows d"]:
-    return jnp.concatenate([mean[None, :], covariance])
+def check_no_order(mixing: AbstractMixing) -> None:
+    """Refuse a causal mixing: a measure has no order."""
+    if getattr(mixing, "causal", False):
+        problem = "is causal, but a measure has no order"
+        _checks.reject("attention.mixing", problem, "give one that is not causal")
 
 
 def _check_moments(attention: Attention, mean: Array, covariance: Array) -> None:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx.gaussians import AffineMap
+from transportx.gaussians import AffineMap, Mixture
 from transportx.geometry import PointCloud, capped_exp
 
 Scalar = Float[Array, ""]
+Point = Float[Array, " d"]
 
 
 class Context(NamedTuple):
@@ -30,6 +31,13 @@ class Context(NamedTuple):
     keys: Float[Array, "m k"]
     values: Float[Array, "m e"]
     weights: Float[Array, " m"]
+
+
+class Taken(NamedTuple):
+    """What a token takes from a measure, before V, and the potential of that."""
+
+    value: Float[Array, " d"]
+    potential: Scalar
 
 
 class AbstractMixing(eqx.Module):
@@ -62,6 +70,16 @@ class AbstractClosedMixing(AbstractMixing):
         """X -> what a token at x takes from N(mean, covariance), before V."""
 
 
+class AbstractOnMixtures(AbstractMixing):
+    """A mixing whose field on a Gaussian mixture has a closed form, affine or not."""
+
+    @abc.abstractmethod
+    def on_mixture(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
+    ) -> Taken:
+        """What a token at x takes from the mixture."""
+
+
 class AbstractAverage(AbstractClosedMixing):
     """A mixing that averages with softmax weights; subclasses say of which scores."""
 
@@ -89,6 +107,13 @@ def check_numbers(temperature: ScalarLike, tile: int | None) -> None:
         _checks.count("tile", tile)
 
 
+def check_causal(n: int, m: int) -> None:
+    """Refuse tokens outside of a causal context: they have no place in its order."""
+    if n != m:
+        cure = "give the tokens themselves, or a mixing that is not causal"
+        _checks.reject("x", f"has {n} tokens beside a causal context of {m}", cure)
+
+
 def over_tiles(
     function: Callable[[Array, Array], PyTree[Array]],
     cloud: PointCloud,
@@ -103,9 +128,8 @@ def over_tiles(
     from, (t, m) where causal, and else (1, m).
     """
     n, m = cloud.shape
-    if causal and n != m:
-        cure = "give the tokens themselves, or a mixing that is not causal"
-        _checks.reject("x", f"has {n} tokens beside a causal context of {m}", cure)
+    if causal:
+        check_causal(n, m)
     places = jnp.arange(m)
 
     def visit(costs, rows):
@@ -147,3 +171,9 @@ def exponentials(scores: Float[Array, "t m"], shares: Float[Array, "s m"]) -> Fl
     """Shares times exp(scores); a token of weight zero counts for nothing, whatever its score."""
     capped = jnp.minimum(scores, 0.7 * jnp.log(jnp.finfo(scores.dtype).max))
     return shares * jnp.exp(jnp.where(shares == 0, capped, scores))
+
+
+def softmax_tilts(moved: Point, mixture: Mixture) -> tuple[Float[Array, " c"], Float[Array, "c d"]]:
+    """What exp(<z, y>) makes of each component: the log of its mass, and its mean."""
+    spread = mixture.covariances @ moved
+    return mixture.means @ moved + spread @ moved / 2, mixture.means + spread

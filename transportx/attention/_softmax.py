@@ -3,11 +3,22 @@
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx.attention._mixing import AbstractAverage, Context, check_numbers, over_tiles
-from transportx.gaussians import AffineMap
+from transportx.attention._mixing import (
+    AbstractAverage,
+    AbstractOnMixtures,
+    Context,
+    Taken,
+    check_numbers,
+    log_total,
+    mean_value,
+    over_tiles,
+    softmax_tilts,
+)
+from transportx.gaussians import AffineMap, Mixture, log_density
 from transportx.geometry import Dot, PointCloud, SquaredEuclidean
 
 Scalar = Float[Array, ""]
@@ -15,7 +26,7 @@ Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
 
 
-class Softmax(AbstractAverage):
+class Softmax(AbstractAverage, AbstractOnMixtures):
     r"""Values averaged with weights $w_j e^{s_j}$, $s_j = \langle Qx, Ky_j\rangle/\tau$.
 
     The attention of transformers, where $\tau$ is the root of the heads' dimension. Its
@@ -52,6 +63,12 @@ class Softmax(AbstractAverage):
         slope = covariance @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
         return AffineMap(mean, mean + slope @ mean, slope)
 
+    def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
+        temperature = jnp.asarray(self.temperature, x.dtype)
+        tilts = softmax_tilts(key.T @ (query @ x) / temperature, mixture)
+        value, log = _average(*tilts, mixture.weights)
+        return Taken(value, temperature * log)
+
     def over_scores(
         self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
     ) -> Array:
@@ -59,7 +76,7 @@ class Softmax(AbstractAverage):
         return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)
 
 
-class L2(AbstractAverage):
+class L2(AbstractAverage, AbstractOnMixtures):
     r"""As `Softmax`, with scores $s_j = -|Qx - Ky_j|^2/\tau$: kernel regression, mean shift.
 
     With Q = K = V = I, Gamma(x) - x is the mean shift of a Gaussian kernel of variance
@@ -98,8 +115,30 @@ class L2(AbstractAverage):
         slope = jnp.linalg.solve(widened, gain @ query)
         return AffineMap(mean, jnp.linalg.solve(widened, mean) + slope @ mean, slope)
 
+    def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
+        temperature, q = jnp.asarray(self.temperature, x.dtype), query @ x
+        noise = temperature / 2 * jnp.eye(q.size, dtype=q.dtype)
+
+        def tilt(mean, covariance):
+            mass = log_density(q, key @ mean, key @ covariance @ key.T + noise)
+            return mass, self.on_gaussian(query, key, mean, covariance)(x)
+
+        tilts = jax.vmap(tilt)(mixture.means, mixture.covariances)
+        value, log = _average(*tilts, mixture.weights)
+        # The scores lack the density's factor (pi tau)^(-k/2).
+        log = log + q.size / 2 * jnp.log(jnp.pi * temperature)
+        return Taken(value, (q @ q + temperature * log) / 2)
+
     def over_scores(
         self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
     ) -> Array:
         cloud = PointCloud(queries, context.keys, SquaredEuclidean(), tile=self.tile)
         return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)
+
+
+def _average(
+    scores: Float[Array, " c"], means: Float[Array, "c d"], weights: Float[Array, " c"]
+) -> tuple[Point, Scalar]:
+    """The mean of tilted components, and the log of their mass."""
+    scores, shares = scores[None], weights[None]
+    return mean_value(scores, shares, means)[0], log_total(scores, shares)[0]

@@ -1,4 +1,4 @@
-"""Mixings that add up: exponentials of inner products, and inner products themselves."""
+"""The mixing that adds up exponentials of inner products."""
 
 import equinox as eqx
 import jax
@@ -6,21 +6,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx.attention._mixing import (
-    AbstractClosedMixing,
-    AbstractMixing,
+    AbstractOnMixtures,
     Context,
+    Taken,
     check_numbers,
     exponentials,
     over_tiles,
+    softmax_tilts,
 )
-from transportx.gaussians import AffineMap
+from transportx.gaussians import Mixture
 from transportx.geometry import Dot, PointCloud
 
 Scalar = Float[Array, ""]
+Point = Float[Array, " d"]
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-class Unnormalised(AbstractMixing):
+class Unnormalised(AbstractOnMixtures):
     r"""$\sum_j w_j e^{\langle Qx, Ky_j\rangle/\tau} V y_j$, without softmax's denominator.
 
     Its potential is $\phi(x) = \tau\sum_j w_j e^{\langle Qx, K y_j\rangle/\tau}$ and its energy
@@ -62,51 +64,14 @@ class Unnormalised(AbstractMixing):
     def energy(self, context: Context) -> Scalar:
         return jnp.sum(context.weights * self.potential(context.queries, context)) / 2
 
+    def on_mixture(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
+    ) -> Taken:
+        temperature = jnp.asarray(self.temperature, x.dtype)
+        scores, means = softmax_tilts(key.T @ (query @ x) / temperature, mixture)
+        masses = exponentials(scores[None], mixture.weights[None])[0]
+        return Taken(masses @ means, temperature * jnp.sum(masses))
+
     def _rows(self, function, queries, context):
         cloud = PointCloud(queries, context.keys, Dot(), tile=self.tile)
         return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)
-
-
-class Linear(AbstractClosedMixing):
-    r"""$\sum_j w_j \langle Qx, Ky_j\rangle V y_j / \tau$: linear in x, by second moments alone.
-
-    Its potential is $\phi(x) = \sum_j w_j \langle Qx, Ky_j\rangle^2 / 2\tau$ and its energy
-    $\frac12\int\phi\,d\alpha$, of which it is the Wasserstein gradient with V = Q^T K symmetric.
-    Mean and covariance close for every measure, Gaussian or not. O((n + m) k e) operations.
-
-    Attributes:
-        temperature: tau, positive.
-
-    References:
-        Katharopoulos, Vyas, Pappas and Fleuret, Transformers are RNNs, 2020, without their
-        feature map and denominator.
-    """
-
-    temperature: ScalarLike = 1.0
-
-    def __check_init__(self):
-        check_numbers(self.temperature, None)
-
-    def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
-        weighed = context.weights[:, None] * context.keys
-        moments = jnp.matmul(weighed.T, context.values, precision=_HIGHEST)
-        images = jnp.matmul(queries, moments, precision=_HIGHEST)
-        return images / jnp.asarray(self.temperature, images.dtype)
-
-    def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
-        images = self(queries, context._replace(values=context.keys))
-        return jnp.sum(queries * images, axis=1) / 2
-
-    def energy(self, context: Context) -> Scalar:
-        return jnp.sum(context.weights * self.potential(context.queries, context)) / 2
-
-    def on_gaussian(
-        self,
-        query: Array,
-        key: Array,
-        mean: Float[Array, " d"],
-        covariance: Float[Array, "d d"],
-    ) -> AffineMap:
-        moments = covariance + mean[:, None] * mean[None, :]
-        slope = moments @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
-        return AffineMap(mean, slope @ mean, slope)

@@ -9,14 +9,29 @@ its energy, and ends in a `FlowStatus`.
 
 Particles follow $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i) = -n\nabla_{x_i}F$.
 
+`energy_along`, `update_asymmetry`, `gradient_share`, `update_spectrum` and `linear_cka` ask of
+paired states, as of the layers of a network, whether a gradient flow moved them.
+
 A new functional is an `AbstractFunctional` with one method, `value`; new dynamics are an
 `AbstractDynamics`, or, of points alone, an `AbstractVelocity` with one, `velocities`.
 """
 
+from transportx.gradient_flows._cells import AbstractCellEnergy as AbstractCellEnergy
 from transportx.gradient_flows._cells import AbstractInternalEnergy as AbstractInternalEnergy
 from transportx.gradient_flows._cells import Box as Box
 from transportx.gradient_flows._cells import Entropy as Entropy
 from transportx.gradient_flows._cells import PorousMedium as PorousMedium
+from transportx.gradient_flows._congestion import DensityCap as DensityCap
+from transportx.gradient_flows._diagnostics import EnergyAlong as EnergyAlong
+from transportx.gradient_flows._diagnostics import GradientShare as GradientShare
+from transportx.gradient_flows._diagnostics import UpdateSpectrum as UpdateSpectrum
+from transportx.gradient_flows._diagnostics import energy_along as energy_along
+from transportx.gradient_flows._diagnostics import gradient_share as gradient_share
+from transportx.gradient_flows._diagnostics import linear_cka as linear_cka
+from transportx.gradient_flows._diagnostics import update_asymmetry as update_asymmetry
+from transportx.gradient_flows._diagnostics import update_spectrum as update_spectrum
+from transportx.gradient_flows._dictionaries import Bumps as Bumps
+from transportx.gradient_flows._dictionaries import Monomials as Monomials
 from transportx.gradient_flows._discrepancies import MMD as MMD
 from transportx.gradient_flows._discrepancies import SinkhornDivergence as SinkhornDivergence
 from transportx.gradient_flows._discrepancies import SlicedWasserstein as SlicedWasserstein
@@ -34,6 +49,7 @@ from transportx.gradient_flows._energies import SmoothedEntropy as SmoothedEntro
 from transportx.gradient_flows._energies import kl_divergence as kl_divergence
 from transportx.gradient_flows._energies import potential_from_score as potential_from_score
 from transportx.gradient_flows._entropic import entropic_jko_step as entropic_jko_step
+from transportx.gradient_flows._fisher import HalfFisher as HalfFisher
 from transportx.gradient_flows._flow import ParticleFlow as ParticleFlow
 from transportx.gradient_flows._flow import flow as flow
 from transportx.gradient_flows._functional import AbstractFunctional as AbstractFunctional
@@ -50,11 +66,13 @@ from transportx.gradient_flows._gaussian_energies import gaussian_entropy as gau
 from transportx.gradient_flows._grid import GridFlow as GridFlow
 from transportx.gradient_flows._grid import grid_flow as grid_flow
 from transportx.gradient_flows._jko import jko_flow as jko_flow
+from transportx.gradient_flows._kernels import AbstractRadialKernel as AbstractRadialKernel
 from transportx.gradient_flows._kernels import Gaussian as Gaussian
 from transportx.gradient_flows._kernels import InverseMultiquadric as InverseMultiquadric
 from transportx.gradient_flows._kernels import NegativeDistance as NegativeDistance
 from transportx.gradient_flows._line import LineFlow as LineFlow
 from transportx.gradient_flows._line import line_flow as line_flow
 from transportx.gradient_flows._reaction import WassersteinFisherRao as WassersteinFisherRao
+from transportx.gradient_flows._score import FittedScore as FittedScore
 from transportx.gradient_flows._status import FlowStatus as FlowStatus
 from transportx.gradient_flows._stein import Stein as Stein

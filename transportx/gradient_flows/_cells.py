@@ -66,11 +66,14 @@ class Box(eqx.Module):
         return np.concatenate(before), np.concatenate(behind), np.concatenate(widths)
 
 
-class AbstractInternalEnergy(AbstractFunctional):
+class AbstractCellEnergy(AbstractFunctional):
+    """A functional of the masses of cells, which are its points and do not move."""
+
+
+class AbstractInternalEnergy(AbstractCellEnergy):
     r"""$F = \int U(\rho)\,dx$ of a density that is constant on cells.
 
-    The points are the cells: they do not move, and only weights change. A subclass writes
-    `energy_density`, convex.
+    A subclass writes `energy_density`, convex.
     """
 
     volume: eqx.AbstractVar[ScalarLike | Float[Array, " n"]]
@@ -124,9 +127,9 @@ class PorousMedium(AbstractInternalEnergy):
 
 
 def lives_on_cells(functional: AbstractFunctional) -> bool:
-    """Whether an internal energy is part of a functional."""
+    """Whether an energy of cells is part of a functional."""
 
-    def internal(part):
-        return isinstance(part, AbstractInternalEnergy)
+    def of_cells(part):
+        return isinstance(part, AbstractCellEnergy)
 
-    return any(map(internal, jax.tree.leaves(functional, is_leaf=internal)))
+    return any(map(of_cells, jax.tree.leaves(functional, is_leaf=of_cells)))

@@ -18,7 +18,8 @@ from transportx.gradient_flows._functional import (
     as_pytree,
     as_weights,
 )
-from transportx.gradient_flows._kernels import NegativeDistance, double_sum
+from transportx.gradient_flows._kernels import NegativeDistance
+from transportx.gradient_flows._sums import between_sum, within_sum
 from transportx.ot import AbstractSolver, Newton, sinkhorn_divergence, wasserstein_1d
 
 Target = Float[Array, "m d"]
@@ -52,9 +53,8 @@ class MMD(AbstractFunctional):
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         _checks.same_dimension("x", x, "target", self.target)
         y, b = self.target, as_weights(self.target, self.weights)
-        within = double_sum(self.kernel, x, weights, x, weights)
-        within = within + double_sum(self.kernel, y, b, y, b)
-        return within - 2 * double_sum(self.kernel, x, weights, y, b)
+        within = within_sum(self.kernel, x, weights) + within_sum(self.kernel, y, b)
+        return within - 2 * between_sum(self.kernel, x, weights, y, b)
 
 
 def energy_distance(target: Target, weights: TargetWeights | None = None) -> MMD:

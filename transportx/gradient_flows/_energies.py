@@ -16,7 +16,8 @@ from transportx.gradient_flows._functional import (
     Weights,
     as_pytree,
 )
-from transportx.gradient_flows._kernels import Gaussian, double_sum
+from transportx.gradient_flows._kernels import Gaussian
+from transportx.gradient_flows._sums import within_sum
 
 Point = Float[Array, " d"]
 
@@ -51,7 +52,7 @@ class Interaction(AbstractFunctional):
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
 
     def value(self, x: Cloud, weights: Weights) -> Scalar:
-        return double_sum(self.kernel, x, weights, x, weights) / 2
+        return within_sum(self.kernel, x, weights) / 2
 
 
 class SmoothedEntropy(AbstractFunctional):

@@ -66,7 +66,7 @@ def grid_flow(
 
     Args:
         functional: Of the cells' centres and masses: `Potential`, `Interaction`, `Entropy`,
-            `PorousMedium`, `MMD`, ... and their sums.
+            `PorousMedium`, `DensityCap`, `HalfFisher`, `MMD`, ... and their sums.
         box: The cells.
         masses0: One positive number a cell.
         t1: Last time, positive; may be traced.
@@ -107,7 +107,8 @@ def grid_flow(
     energy = jnp.concatenate([functional.value(centres, masses0)[None], energy])
     times = tau * jnp.arange(num_steps + 1, dtype=tau.dtype)
     status = settled(masses, decrement, tol)
-    status = FlowStatus.where(jnp.any(masses0 <= 0), FlowStatus.INFEASIBLE, status)
+    infeasible = jnp.any(masses0 <= 0) | (energy[0] == jnp.inf)
+    status = FlowStatus.where(infeasible, FlowStatus.INFEASIBLE, status)
     failed = (status == FlowStatus.INFEASIBLE) | (status == FlowStatus.NON_FINITE)
     masses, energy = (jnp.where(failed, jnp.nan, record) for record in (masses, energy))
     return GridFlow(times, masses, energy, decrement, jnp.sum(steps), status)

@@ -1,21 +1,44 @@
-"""Kernels k(x, y) and sums of them over two clouds, streamed."""
+"""Kernels k(x, y) that are functions of the distance, and any others."""
 
+import abc
 from collections.abc import Callable
 from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractCost, Euclidean, PointCloud, SquaredEuclidean
+from transportx.geometry import AbstractCost, SquaredEuclidean
 
 Point = Float[Array, " d"]
 Scalar = Float[Array, ""]
 Kernel = AbstractCost | Callable[[Array, Array], Array]
 
 
-class Gaussian(AbstractCost):
+class AbstractRadialKernel(AbstractCost):
+    r"""$k(x, y) = \phi(|x - y|^2)$: a subclass writes `profile`, which is phi.
+
+    Sums over pairs, with their derivatives by the points, then take one pass over the pairs.
+    `squares` is how distances between clouds are computed.
+    """
+
+    squares: eqx.AbstractClassVar[AbstractCost]
+    translation_invariant: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Phi of every entry, differentiable also where it is zero."""
+
+    def __call__(self, x: Point, y: Point) -> Scalar:
+        return self.profile(jnp.sum((x - y) ** 2))
+
+    def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        return self.profile(self.squares.matrix(x, y))
+
+
+class Gaussian(AbstractRadialKernel):
     r"""$k(x, y) = \exp(-|x - y|^2 / 2 h^2)$.
 
     Attributes:
@@ -23,22 +46,21 @@ class Gaussian(AbstractCost):
     """
 
     bandwidth: ScalarLike
-    translation_invariant: ClassVar[bool] = True
+    squares: ClassVar[AbstractCost] = SquaredEuclidean()
 
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
 
-    def __call__(self, x: Point, y: Point) -> Scalar:
-        return self._of(SquaredEuclidean()(x, y))
+    def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.exp(squares * self.rate.astype(squares.dtype))
 
-    def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        return self._of(SquaredEuclidean().matrix(x, y))
+    @property
+    def rate(self) -> Scalar:
+        """The derivative of `profile` over itself, -1 / 2 h^2."""
+        return -1 / (2 * jnp.asarray(self.bandwidth) ** 2)
 
-    def _of(self, squares: Array) -> Array:
-        return jnp.exp(squares * (-1 / (2 * jnp.asarray(self.bandwidth, squares.dtype) ** 2)))
 
-
-class InverseMultiquadric(AbstractCost):
+class InverseMultiquadric(AbstractRadialKernel):
     r"""$k(x, y) = (1 + |x - y|^2 / h^2)^{-1/2}$: its tail reaches points far from the target.
 
     Attributes:
@@ -46,47 +68,36 @@ class InverseMultiquadric(AbstractCost):
     """
 
     bandwidth: ScalarLike
-    translation_invariant: ClassVar[bool] = True
+    squares: ClassVar[AbstractCost] = SquaredEuclidean()
 
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
 
-    def __call__(self, x: Point, y: Point) -> Scalar:
-        return self._of(SquaredEuclidean()(x, y))
-
-    def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        return self._of(SquaredEuclidean().matrix(x, y))
-
-    def _of(self, squares: Array) -> Array:
+    def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         return jax.lax.rsqrt(1 + squares / jnp.asarray(self.bandwidth, squares.dtype) ** 2)
 
 
-class NegativeDistance(AbstractCost):
-    """-|x - y|, the kernel of the energy distance; derivative zero where x = y."""
+class _Resolved(AbstractCost):
+    """Squared distances, zero where rounding hides them: roots of the rest are meaningful."""
 
     translation_invariant: ClassVar[bool] = True
 
     def __call__(self, x: Point, y: Point) -> Scalar:
-        return -Euclidean()(x, y)
+        return SquaredEuclidean()(x, y)
 
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        return -Euclidean().matrix(x, y)
+        squares = SquaredEuclidean().matrix(x, y)
+        norms = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None, :]
+        hidden = squares <= 4 * jnp.finfo(x.dtype).eps * jax.lax.stop_gradient(norms)
+        return jnp.where(hidden, 0, squares)
 
 
-def double_sum(
-    kernel: Kernel,
-    x: Float[Array, "n d"],
-    a: Float[Array, " n"],
-    y: Float[Array, "m d"],
-    b: Float[Array, " m"],
-) -> Scalar:
-    """sum_ij a_i b_j k(x_i, y_j): O(n m) operations, O(n + m) memory where it streams."""
-    return jnp.sum(a * product(kernel, x, y, b))
+class NegativeDistance(AbstractRadialKernel):
+    """-|x - y|, the kernel of the energy distance; derivative zero where x = y."""
 
+    squares: ClassVar[AbstractCost] = _Resolved()
 
-def product(
-    kernel: Kernel, x: Float[Array, "n d"], y: Float[Array, "m d"], v: Float[Array, "m *k"]
-) -> Float[Array, "n *k"]:
-    """The kernel's matrix times a vector or columns, tile by tile."""
-    highest = jax.lax.Precision.HIGHEST
-    return PointCloud(x, y, kernel).map_tiles(lambda k: jnp.matmul(k, v, precision=highest))
+    def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        # NaN stays NaN.
+        apart = squares != 0
+        return -jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)

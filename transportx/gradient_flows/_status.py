@@ -12,7 +12,7 @@ class FlowStatus(eqx.Enumeration):
     COMPLETED = "The last time was reached, and the energy never rose where it may not."
     MAX_STEPS = "The step limit came first: raise it, or the tolerance, or look for a blow-up."
     NON_FINITE = "A point is NaN or infinite: the input was, or the steps are far too large."
-    INFEASIBLE = "A mass is not positive: give empty cells a little, 1e-12 of the whole say."
+    INFEASIBLE = "A mass is not positive, or at its cap: give empty cells 1e-12 of the whole."
     ENERGY_ROSE = "The recorded energy rose: take more steps, or give tolerances."
 
 

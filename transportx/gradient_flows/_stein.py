@@ -12,7 +12,8 @@ from transportx import _checks
 from transportx.geometry import AbstractCost
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
-from transportx.gradient_flows._kernels import product
+from transportx.gradient_flows._kernels import AbstractRadialKernel
+from transportx.gradient_flows._sums import product, product_and_slopes
 
 
 class Stein(AbstractVelocity):
@@ -21,8 +22,8 @@ class Stein(AbstractVelocity):
     $\dot x_i = \sum_j w_j (T \nabla_{x_j} k(x_j, x_i) - k(x_j, x_i) \nabla_j)$, where
     $\nabla_j$ is the Wasserstein gradient at x_j: descent of $F + T\int\rho\log\rho$ in the
     kernel's metric, without noise. With ``Potential`` of $-\log\pi$ and T = 1 it is SVGD.
-    O(n^2 d) a call for the kernel, d times that for the repulsion; streamed. The recorded
-    energy is F without the entropy.
+    O(n^2 d) a call for a radial kernel of this room, d times that for any other; streamed. The
+    recorded energy is F without the entropy.
 
     Attributes:
         kernel: Of this room, or any callable `k(x, y) -> scalar`.
@@ -40,8 +41,11 @@ class Stein(AbstractVelocity):
         _checks.not_negative("temperature", self.temperature)
 
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
+        temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes
+        if isinstance(self.kernel, AbstractRadialKernel):
+            smoothed, attraction = product_and_slopes(self.kernel, x, x, pulls, weights)
+            return -temperature * attraction - smoothed
         # The sum over j of derivatives by x_j is the derivative by a shift of them all.
         shift = jnp.zeros(x.shape[1], x.dtype)
         shifted = jax.jacfwd(lambda s: product(self.kernel, x, x + s[None, :], weights))
-        repulsion = jnp.asarray(self.temperature, x.dtype) * shifted(shift)
-        return repulsion - product(self.kernel, x, x, weights[:, None] * slopes)
+        return temperature * shifted(shift) - product(self.kernel, x, x, pulls)

@@ -1,0 +1,142 @@
+"""Trainable layers: attention with matrices of its own, and a block of it and a network."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from transportx import _checks
+from transportx.attention._attention import Attention
+from transportx.attention._dynamics import TokenField
+from transportx.attention._mixing import AbstractMixing
+
+Tokens = Float[Array, "n d"]
+Weights = Float[Array, " n"]
+
+
+class SelfAttention(eqx.Module):
+    r"""Attention with matrices to train: $\sum_h O_h V_h$ takes the place of each head's value.
+
+    Sinkhorn attention replaces softmax by one argument. Called with (x, y, weights) as
+    `Attention`, which `field` is; one set of tokens, batched by `vmap`.
+
+    Example:
+        ```python
+        layer = tx.attention.SelfAttention(64, 4, tx.attention.Sinkhorn(4.0), key=key)
+        mixed = jax.vmap(lambda x: layer(x, x))(batch)      # (b, n, 64)
+        ```
+
+    Attributes:
+        query: Q, one matrix a head.
+        key: K.
+        value: V.
+        output: O, its blocks: a head's share in what tokens receive.
+        mixing: How scores become weights. Its temperature is trained too where it is an array.
+
+    Args:
+        dim: Size d of a token.
+        heads: Number h of heads.
+        mixing: As above. For random matrices the root of d / h is a temperature at which
+            scores are of order one.
+        key: Initialisation: normal, so that every product keeps the size of unit coordinates.
+
+    Raises:
+        ValueError: `heads` does not divide `dim`, or either is not a positive integer.
+
+    Differentiation:
+        That of the mixing, exact: implicit for `Sinkhorn`, no iteration unrolled.
+
+    References:
+        Vaswani et al., Attention is all you need, 2017, section 3.2.2; Sander, Ablin, Blondel
+        and Peyre, Sinkformers, 2022, section 3.
+    """
+
+    query: Float[Array, "h k d"]
+    key: Float[Array, "h k d"]
+    value: Float[Array, "h k d"]
+    output: Float[Array, "h d k"]
+    mixing: AbstractMixing
+
+    def __init__(self, dim: int, heads: int, mixing: AbstractMixing, *, key: PRNGKeyArray):
+        _checks.count("dim", dim)
+        _checks.count("heads", heads)
+        if dim % heads:
+            _checks.reject("heads", f"is {heads} for dim {dim}", "give a divisor of the dimension")
+        shape = heads, dim // heads, dim
+        *keys, last = jr.split(key, 4)
+        self.query, self.key, self.value = (jr.normal(k, shape) / dim**0.5 for k in keys)
+        self.output = jr.normal(last, (heads, dim, dim // heads)) / dim**0.5
+        self.mixing = mixing
+
+    @property
+    def field(self) -> Attention:
+        """The in-context field that the matrices make."""
+        highest = jax.lax.Precision.HIGHEST
+        value = jnp.matmul(self.output, self.value, precision=highest)
+        return Attention(self.query, self.key, value, self.mixing)
+
+    def __call__(
+        self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
+    ) -> Tokens:
+        """What each row of `x` takes from tokens `y`; `x` itself for self-attention."""
+        return self.field(x, y, weights)
+
+
+class Block(eqx.Module):
+    r"""One layer's velocity of all tokens: $v(x)_i = \Gamma[N\alpha](N x_i) + p(N x_i)$.
+
+    N is a layer norm, Gamma the attention among normalised tokens, p a network of one hidden
+    layer: both see the same tokens, so that the layer is one field and not two in turn.
+
+    Attributes:
+        norm: N, with a trained scale and shift.
+        attention: Gamma.
+        network: p.
+
+    Args:
+        dim: Size of a token.
+        heads: As in `SelfAttention`.
+        hidden: Units of p's hidden layer.
+        mixing: As in `SelfAttention`.
+        key: Initialisation.
+
+    References:
+        Wang and Komatsuzaki, GPT-J-6B, 2021 (attention and network side by side).
+    """
+
+    norm: eqx.nn.LayerNorm
+    attention: SelfAttention
+    network: eqx.nn.MLP
+
+    def __init__(
+        self, dim: int, heads: int, hidden: int, mixing: AbstractMixing, *, key: PRNGKeyArray
+    ):
+        _checks.count("hidden", hidden)
+        keys = jr.split(key)
+        self.norm = eqx.nn.LayerNorm(dim)
+        self.attention = SelfAttention(dim, heads, mixing, key=keys[0])
+        self.network = eqx.nn.MLP(dim, dim, hidden, 1, activation=jax.nn.gelu, key=keys[1])
+
+    @property
+    def field(self) -> TokenField:
+        """The velocity as a field, which everything in this room and in `sampling` takes."""
+        return TokenField(self.attend, self.pointwise)
+
+    def attend(
+        self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
+    ) -> Tokens:
+        """The attention's part of the velocity at each row of `x`."""
+        return self.attention(self.normalise(x), self.normalise(y), weights)
+
+    def pointwise(self, token: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The network's part of the velocity of one token."""
+        return self.network(self.norm(token))
+
+    def normalise(self, x: Tokens) -> Tokens:
+        """Tokens as attention sees them: its energies are of these."""
+        return jax.vmap(self.norm)(x)
+
+    def __call__(self, x: Tokens, weights: Weights | None = None) -> Tokens:
+        """Velocities of tokens of these weights."""
+        return self.field(jnp.zeros((), x.dtype), x, weights)

@@ -1,0 +1,110 @@
+"""The mixing that is linear: by second moments, or by their prefix sums where causal."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx.attention._mixing import (
+    AbstractClosedMixing,
+    AbstractOnMixtures,
+    Context,
+    Taken,
+    check_causal,
+    check_numbers,
+)
+from transportx.gaussians import AffineMap, Mixture
+
+Scalar = Float[Array, ""]
+Point = Float[Array, " d"]
+_HIGHEST = jax.lax.Precision.HIGHEST
+# Rows whose pairs are formed: about as many as a head has dimensions balances the work.
+_TILE = 128
+
+
+class Linear(AbstractClosedMixing, AbstractOnMixtures):
+    r"""$\sum_j w_j \langle Qx, Ky_j\rangle V y_j / \tau$: linear in x, by second moments alone.
+
+    Its potential is $\phi(x) = \sum_j w_j \langle Qx, Ky_j\rangle^2 / 2\tau$ and its energy
+    $\frac12\int\phi\,d\alpha$, of which it is the Wasserstein gradient with V = Q^T K symmetric.
+    Mean and covariance close for every measure, Gaussian or not. O((n + m) k e) operations;
+    where causal, moments are summed as the tokens come, O(n (k e + tile (k + e))).
+
+    Attributes:
+        temperature: tau, positive.
+        causal: As in `Softmax`; a token with nothing before it takes nothing.
+        tile: Rows summed at once where causal; 128 by default.
+
+    References:
+        Katharopoulos, Vyas, Pappas and Fleuret, Transformers are RNNs, 2020, without their
+        feature map and denominator; section 3.3 for the causal mask.
+    """
+
+    temperature: ScalarLike = 1.0
+    causal: bool = eqx.field(static=True, default=False)
+    tile: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_numbers(self.temperature, self.tile)
+
+    def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
+        weighed = context.weights[:, None] * context.keys
+        if self.causal:
+            check_causal(queries.shape[0], weighed.shape[0])
+            images = _past(queries, weighed, context.values, self.tile or _TILE)
+        else:
+            moments = jnp.matmul(weighed.T, context.values, precision=_HIGHEST)
+            images = jnp.matmul(queries, moments, precision=_HIGHEST)
+        return images / jnp.asarray(self.temperature, images.dtype)
+
+    def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
+        images = self(queries, context._replace(values=context.keys))
+        return jnp.sum(queries * images, axis=1) / 2
+
+    def energy(self, context: Context) -> Scalar:
+        return jnp.sum(context.weights * self.potential(context.queries, context)) / 2
+
+    def on_gaussian(
+        self,
+        query: Array,
+        key: Array,
+        mean: Float[Array, " d"],
+        covariance: Float[Array, "d d"],
+    ) -> AffineMap:
+        moments = covariance + mean[:, None] * mean[None, :]
+        slope = moments @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
+        return AffineMap(mean, slope @ mean, slope)
+
+    def on_mixture(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
+    ) -> Taken:
+        means, weights = mixture.means, mixture.weights
+        moments = jnp.tensordot(weights, mixture.covariances, 1)
+        moments = moments + means.T @ (weights[:, None] * means)
+        asked = key.T @ (query @ x)
+        value = moments @ asked / jnp.asarray(self.temperature, x.dtype)
+        return Taken(value, asked @ value / 2)
+
+
+def _past(
+    queries: Float[Array, "n k"], keys: Float[Array, "n k"], values: Float[Array, "n e"], tile: int
+) -> Float[Array, "n e"]:
+    """The sum over j <= i of <q_i, k_j> v_j: pairs within a tile, moments of all before it."""
+    n = queries.shape[0]
+    count = -(-n // tile)
+
+    def split(rows):
+        return jnp.pad(rows, [(0, count * tile - n), (0, 0)]).reshape(count, tile, -1)
+
+    def visit(moments, part):
+        q, k, v = part
+        pairs = jnp.tril(jnp.matmul(q, k.T, precision=_HIGHEST))
+        own = jnp.matmul(pairs, v, precision=_HIGHEST)
+        before = jnp.matmul(q, moments, precision=_HIGHEST)
+        return moments + jnp.matmul(k.T, v, precision=_HIGHEST), own + before
+
+    none = jnp.zeros((keys.shape[1], values.shape[1]), values.dtype)
+    # Pairs are formed again in the backward pass; inside a scan nothing merges the two.
+    visit = jax.checkpoint(visit, prevent_cse=False)
+    _, images = jax.lax.scan(visit, none, tuple(map(split, (queries, keys, values))))
+    return images.reshape(count * tile, -1)[:n]
