@@ -12,10 +12,9 @@ Then with `small` particles beside loops by hand, which hold all pairs and take 
 on paper: in JAX one compiled scan, in torch an eager loop without a graph. All are in float32
 and run in turn in this process; ratios are taken within a round. Errors are distances to the
 same steps in float64, over the distance that particles travel. For the Sinkhorn divergence,
-a fifth of the steps, each entrant's knob is turned up until the error is below 1e-3, or to
-its end. Our records, of
-energy and dissipation at both ends, are in our times; others take none. Needs the extra
-`peers`.
+of a fifth of the steps, each entrant's knob is turned up until the error is below 1e-3, or to
+its end. Our times include our records, of energy and dissipation at both ends; others take
+none. Needs the extra `peers`.
 """
 
 import json

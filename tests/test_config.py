@@ -8,7 +8,7 @@ import pytest
 from experiments import config as configs
 from experiments.command import UserError
 
-CONFIGS = sorted(p for p in Path("configs").glob("*.toml") if "[training]" in p.read_text())
+CONFIGS = sorted(p for p in Path("configs").glob("*.toml") if "[field]" in p.read_text())
 DIGITS = Path("configs/digits.toml")
 
 
