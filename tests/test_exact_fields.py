@@ -70,6 +70,18 @@ def test_gaussian_flow_ends_at_the_principal_root_and_not_the_optimal_map():
     assert jnp.max(jnp.abs(ends - optimal)) > 1e-3
 
 
+def test_reflow_straightens_paths_and_keeps_the_terminal_map():
+    """Pairs of starts and their ends under the flow, coupled again: the field of the rays."""
+    principal = sqrtm(S1 @ np.linalg.inv(S0))
+    ends = M1[None, :] + (POINTS - M0[None, :]) @ principal.T
+    field = tx.fields.GaussianField(
+        *tables._ends(3), tx.interpolants.Linear(), jnp.asarray(S0 @ principal.T)
+    )
+    for t in (0.0, 0.3, 1.0):
+        velocities = jax.vmap(field, (None, 0))(jnp.array(t), (1 - t) * POINTS + t * ends)
+        assert jnp.allclose(velocities, ends - POINTS, atol=1e-10, rtol=0)
+
+
 @pytest.mark.parametrize(
     "name", ["variance_preserving", "brownian_bridge", "encoding_decoding", "learnt", "noised"]
 )

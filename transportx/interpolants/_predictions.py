@@ -110,8 +110,9 @@ def from_noise(
 ) -> Predictions:
     """All predictions from the noise. Where beta = 0 the noise says nothing of the target.
 
-    There, at t = 0 of most paths, velocity and denoiser are not finite; start a sampler a
-    little later, or predict something else. Arguments as `from_velocity`.
+    There, at t = 0 of most paths, velocity and denoiser are not finite: this knows the noise
+    at one time only, and their limits are rates of it, which `fields.VelocityFrom` takes.
+    Arguments as `from_velocity`.
     """
     beta, sigma, beta_rate, sigma_rate = noised_target(path, t, scale)
     denoiser = (x - sigma * noise) / beta
@@ -131,8 +132,8 @@ def from_denoiser(
 ) -> Predictions:
     """All predictions from the denoiser. Where sigma = 0 it is x, and says nothing else.
 
-    There, at t = 1 of pinned paths, the others are not finite; end a sampler on the
-    denoiser itself. Arguments as `from_velocity`.
+    There, at t = 1 of pinned paths, the others are not finite; `fields.VelocityFrom` takes the
+    velocity's limit. Arguments as `from_velocity`.
     """
     beta, sigma, beta_rate, sigma_rate = noised_target(path, t, scale)
     noise = (x - beta * denoiser) / sigma
