@@ -26,6 +26,7 @@ class Predictions(NamedTuple):
         velocity: $E[\dot x_t | x_t = x]$, the field that carries the source to the target.
         score: $\nabla \log \rho_t(x)$; infinite where $\sigma_t = 0$, as at the pinned end.
         noise: $N = E[\epsilon | x_t = x]$, of unit variance before the mean is taken.
+            Without latent noise it is the prediction of $x_0$ over its deviation s.
         denoiser: $D = E[x_1 | x_t = x]$.
     """
 
