@@ -167,3 +167,83 @@ def test_compile_size_of_a_dit_does_not_grow_with_depth():
         return len(str(jax.make_jaxpr(make_and_call)(jnp.zeros(SHAPE))).splitlines())
 
     assert size(2) == size(8)
+
+
+def rebuilt(trained, dtype, **options):
+    """The same parameters in a transformer with other options."""
+    sizes = {"patch": PATCH, "width": 16, "depth": 2, "heads": 4, "num_labels": 3}
+    make = eqx.Partial(tx.fields.DiT, SHAPE, **sizes, **options, key=jr.key(40))
+    leaves = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
+    shapes = eqx.filter_eval_shape(make)
+    shapes, rest = eqx.partition(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    leaves = [leaf.astype(dtype) for leaf in leaves]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), leaves), rest)
+
+
+def energy(field, x):
+    """Half the squared velocities of two images, and the velocities."""
+    t, labels = T.astype(x.dtype), jnp.array([1, 2])
+    velocity = jax.vmap(field, (None, 0, 0))(t, x, labels)
+    return jnp.sum(velocity**2) / 2, velocity
+
+
+GRADIENT = eqx.filter_jit(eqx.filter_grad(energy, has_aux=True))
+
+
+def flat(tree):
+    return ravel_pytree(eqx.filter(tree, eqx.is_inexact_array))[0]
+
+
+def test_bfloat16_rounds_factors_and_nothing_else(trained):
+    x = jnp.stack([image(45), image(46)])
+    gradient, velocity = GRADIENT(trained, x)
+    single = x.astype(jnp.float32)
+    rounded = rebuilt(trained, jnp.float32, bfloat16=True)
+    found_gradient, found = GRADIENT(rounded, single)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((found, found_gradient))}
+    assert dtypes == {jnp.dtype(jnp.float32)}
+    # Half a unit of 8 bits a factor: far above float32's rounding, and a few of them in all.
+    for one, other in ((found, velocity), (flat(found_gradient), flat(gradient))):
+        error = np.linalg.norm(np.asarray(one) - np.asarray(other)) / np.linalg.norm(other)
+        assert 2.0**-12 < error < 2.0**-6
+    with pytest.raises(ValueError, match="`x` has dtype float64; `bfloat16` needs float32"):
+        rounded(T, image(45), jnp.array(1))
+
+
+def test_products_of_tokens_and_their_derivatives_are_all_in_bfloat16(trained):
+    """Accelerators then multiply in bfloat16; the condition's layers alone do not."""
+    field = rebuilt(trained, jnp.float32, bfloat16=True)
+    x = jnp.zeros((2, *SHAPE), jnp.float32)
+    jaxpr, _, _ = eqx.filter_make_jaxpr(eqx.filter_grad(energy, has_aux=True))(field, x)
+    text = str(jaxpr)
+    # Embedding, six of a block and the read-out have two derivatives each, save for that of
+    # the images; two of time and two modulations have two, save for that of time's features.
+    assert text.count("precision=BF16_BF16_F32") == 3 * 8 - 1
+    assert text.count("dot_general[") == 3 * 12 - 2
+
+
+def test_what_is_kept_changes_memory_and_no_derivative(trained):
+    x = jnp.stack([image(45), image(46)])
+
+    def residuals(field):
+        """Numbers that wait for the derivatives."""
+        parameters, rest = eqx.partition(field, eqx.is_inexact_array)
+
+        def pull(parameters):
+            return jax.vjp(lambda p: energy(eqx.combine(p, rest), x)[0], parameters)[1]
+
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(pull, parameters)))
+
+    policies = jax.checkpoint_policies
+    everything, products, nothing = (
+        rebuilt(trained, x.dtype, keep=policy)
+        for policy in (
+            policies.everything_saveable,
+            policies.dots_with_no_batch_dims_saveable,
+            policies.nothing_saveable,
+        )
+    )
+    assert residuals(everything) > residuals(products) > residuals(nothing)
+    expected = flat(GRADIENT(everything, x)[0])
+    for field in (products, nothing):
+        np.testing.assert_allclose(flat(GRADIENT(field, x)[0]), expected, rtol=1e-12, atol=1e-12)

@@ -164,6 +164,40 @@ def test_without_decay_the_average_is_the_field():
     assert same_bits(state.average, state.field)
 
 
+def test_gradients_of_microbatches_are_those_of_the_batch():
+    """Times come with the batch: nothing else is random in a straight path."""
+
+    def fixed(field, batch, *, key):
+        x0, x1, t, _ = batch
+        x = (1 - t)[:, None] * x0 + t[:, None] * x1
+        return jnp.mean((jax.vmap(field)(t, x) - (x1 - x0)) ** 2)
+
+    batch = (*draw_batch(key=jr.key(0)), jr.uniform(jr.key(1), (32,)), None)
+    sgd = lenient(optax.sgd(1.0))
+    steps = [tx.training.make_step(fixed, sgd, num_microbatches=num) for num in (1, 4)]
+    start = tx.training.init(new_field(), sgd)
+    whole, parts = (eqx.filter_jit(step)(start, batch, key=jr.key(2)) for step in steps)
+    for one, other in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        assert jnp.allclose(one, other, rtol=1e-12, atol=1e-13)
+    three = tx.training.make_step(fixed, sgd, num_microbatches=3)
+    with pytest.raises(ValueError, match="`num_microbatches` is 3 for a batch of 32; give a div"):
+        three(start, batch, key=jr.key(2))
+
+
+def test_microbatches_are_interleaved_and_draw_for_themselves():
+    """A loss that pulls at the weight by the examples seen and the randomness drawn."""
+
+    def weighted(field, batch, *, key):
+        return field * (batch[0] + 10 * batch[1] + 100 * jr.uniform(key))
+
+    sgd = lenient(optax.sgd(1.0))
+    step = tx.training.make_step(weighted, sgd, num_microbatches=2)
+    state, _ = step(tx.training.init(jnp.array(0.0), sgd), jnp.arange(4.0), key=KEY)
+    draws = [jr.uniform(jr.fold_in(KEY, part)) for part in range(2)]
+    expected = (0 + 10 * 2 + 100 * draws[0] + 1 + 10 * 3 + 100 * draws[1]) / 2
+    assert jnp.allclose(state.field, -expected, rtol=1e-12)
+
+
 def test_only_floating_point_arrays_are_trained():
     class Counted(eqx.Module):
         weight: jax.Array
@@ -280,6 +314,10 @@ def test_training_reaches_the_exact_field():
         (
             lambda: tx.training.make_step(loss, OPTIMIZER, average_decay=-0.1),
             r"`average_decay` is -0.1; give a number in",
+        ),
+        (
+            lambda: tx.training.make_step(loss, OPTIMIZER, num_microbatches=0),
+            "`num_microbatches` is 0; give an integer of at least 1",
         ),
     ],
 )
