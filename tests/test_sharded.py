@@ -81,6 +81,19 @@ def test_samples_follow_the_plan(mesh, clouds):
     assert jnp.all(jnp.abs(counts - matrix) <= 4.5 * jnp.sqrt(matrix / 20_000) + 1e-4)
 
 
+def test_pairs_of_a_batch_over_devices_are_those_of_one_device(mesh, clouds):
+    x, y, _ = clouds
+    key = jr.key(2)
+
+    def pairs(mesh, x0, x1):
+        coupling = tx.couplings.Entropic(0.1, solver=tx.ot.Newton(tol=1e-10), mesh=mesh)
+        return jax.jit(lambda x0, x1: coupling(x0, x1, key=key))(x0, x1)
+
+    # As many draws as targets: a plan of each device's share could give none of another's.
+    for one, many in zip(pairs(None, x, y), pairs(mesh, *over_devices(mesh, x, y)), strict=True):
+        assert jnp.array_equal(one, jax.device_get(many))
+
+
 def test_restricted_and_transposed_costs_are_those_of_one_device(mesh, clouds):
     x, y, _ = clouds
     one = tx.geometry.PointCloud(x, y, tx.geometry.PNorm(1.5))
