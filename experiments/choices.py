@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+import jax
 from jaxtyping import PRNGKeyArray
 
 import transportx as tx
@@ -110,13 +111,19 @@ class MLPField:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerField:
-    """Diffusion transformer, for images with labels."""
+    """Diffusion transformer, for images with labels.
+
+    `products` is what the factors of matrix products are rounded to; `keep` what of a block
+    is kept for its derivatives: all of it, its products with weights, or only what enters it.
+    """
 
     kind: Literal["transformer"]
     patch: int
     width: int
     depth: int
     heads: int
+    products: Literal["float32", "bfloat16"]
+    keep: Literal["everything", "products", "inputs"]
 
     def __post_init__(self):
         _positive("field", patch=self.patch, width=self.width, depth=self.depth, heads=self.heads)
@@ -133,8 +140,17 @@ class TransformerField:
             depth=self.depth,
             heads=self.heads,
             num_labels=num_labels,
+            bfloat16=self.products == "bfloat16",
+            keep=_POLICIES[self.keep],
             key=key,
         )
+
+
+_POLICIES = {
+    "everything": jax.checkpoint_policies.everything_saveable,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "inputs": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,7 +176,7 @@ class ImagesData:
     def check_field(self, field: "Field") -> None:
         if not isinstance(field, TransformerField):
             raise UserError(f"field.kind is {field.kind!r}; images need a transformer")
-        side = images.SIDES[self.name]
+        side = images.SHAPES[self.name][0]
         if side % field.patch:
             raise UserError(f"field.patch is {field.patch}; it must divide the side {side}")
 

@@ -28,10 +28,12 @@ class Training:
     chunk: int
     checkpoint_every: int
     draw_ahead: int
+    microbatches: int
     devices: int
 
     def __post_init__(self):
-        at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every", "draw_ahead", "devices")
+        at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every", "draw_ahead")
+        at_least(self, 1, "microbatches", "devices")
         at_least(self, 0, "warmup_steps", "label_dropout", "average_decay")
         require(self.learning_rate > 0, "training.learning_rate", "must be positive")
         require(self.average_decay < 1, "training.average_decay", "must be below 1")
@@ -45,6 +47,12 @@ class Training:
             self.batch % self.devices == 0,
             "training.batch",
             f"is {self.batch}; it must be a multiple of training.devices, {self.devices}",
+        )
+        require(
+            self.batch // self.devices % self.microbatches == 0,
+            "training.microbatches",
+            f"is {self.microbatches}; it must divide the {self.batch // self.devices} examples "
+            "of a device",
         )
 
 

@@ -6,27 +6,40 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from experiments import photographs
 from experiments.command import UserError
 
-Name = Literal["digits", "mnist", "fashion_mnist"]
-SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}
-NUM_LABELS = 10
+Name = Literal["digits", "mnist", "fashion_mnist", "photographs"]
+SHAPES = {
+    "digits": (8, 8, 1),
+    "mnist": (28, 28, 1),
+    "fashion_mnist": (28, 28, 1),
+    "photographs": (32, 32, 3),
+}
+NUM_LABELS = {"digits": 10, "mnist": 10, "fashion_mnist": 10, "photographs": 2}
 
+# Pixels between neighbouring crops of a photograph.
+_STRIDE = 4
 _FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Images(NamedTuple):
-    """Images of shape (n, side, side, 1), scaled to [-1, 1], and labels of shape (n,)."""
+    """Images of shape (n, height, width, channels), in [-1, 1], and labels of shape (n,)."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 def load_halves(name: Name) -> tuple[Images, Images]:
-    """The set in two random halves, the same every time: for training, and held out."""
+    """The set in two halves, the same every time: for training, and held out.
+
+    The halves are random, save for photographs, whose crops overlap: one half has those of
+    the left of each photograph, the other those of the right.
+    """
+    if name == "photographs":
+        return _crops("left"), _crops("right")
     pixels, labels = {"digits": _digits, "mnist": _mnist, "fashion_mnist": _fashion}[name]()
-    side = SIDES[name]
-    scaled = (2 * pixels - 1).astype(np.float32).reshape(-1, side, side, 1)
+    scaled = (2 * pixels - 1).astype(np.float32).reshape(-1, *SHAPES[name])
     order = np.random.default_rng(0).permutation(len(labels))
     first, second = np.array_split(order, 2)
     labels = labels.astype(np.int32)
@@ -60,6 +73,26 @@ def _fashion() -> tuple[np.ndarray, np.ndarray]:
     pixels = [_read_idx(_FASHION / f"{part}-images-idx3-ubyte.gz", 16) for part in parts]
     labels = [_read_idx(_FASHION / f"{part}-labels-idx1-ubyte.gz", 8) for part in parts]
     return np.concatenate(pixels) / 255, np.concatenate(labels)
+
+
+def _crops(half: Literal["left", "right"]) -> Images:
+    """14,454 overlapping crops, 32 x 32 in colour, of two photographs (scikit-learn).
+
+    Labels say of which. The size of real tasks, not their variety: no package that we know
+    carries a large set of colour images.
+    """
+    side = SHAPES["photographs"][0]
+    crops = []
+    for name in ("china", "flower"):
+        columns = photographs.load(name).shape[1] // 2
+        halves = {"left": slice(columns), "right": slice(columns, None)}
+        picture = 2 * photographs.load(name)[:, halves[half]] - 1
+        windows = np.lib.stride_tricks.sliding_window_view(picture, (side, side), axis=(0, 1))
+        kept = windows[::_STRIDE, ::_STRIDE].transpose(0, 1, 3, 4, 2)
+        crops.append(kept.reshape(-1, *SHAPES["photographs"]))
+    labels = np.repeat(np.arange(len(crops), dtype=np.int32), [len(part) for part in crops])
+    order = np.random.default_rng(0).permutation(len(labels))
+    return Images(np.concatenate(crops)[order], labels[order])
 
 
 def _read_idx(path: Path, header: int) -> np.ndarray:

@@ -40,8 +40,9 @@ def trajectories(path: Path, paths: np.ndarray) -> None:
 
 
 def grid(path: Path, images: np.ndarray, rows: int) -> None:
-    """Images of shape (n, h, w, 1) in `rows` rows, one label a row."""
-    figure = Figure(figsize=(7, 7), layout="constrained")
+    """Images of shape (n, h, w, c) in `rows` rows, one label a row."""
+    columns = len(images) // rows
+    figure = Figure(figsize=(7, 7 * rows / columns), layout="constrained")
     axis = figure.subplots()
     _show(axis, _mosaic(images, rows))
     axis.set_xticks([])
@@ -50,7 +51,7 @@ def grid(path: Path, images: np.ndarray, rows: int) -> None:
 
 
 def formation(path: Path, paths: np.ndarray, times: Sequence[float]) -> None:
-    """Samples at several times, shape (k, n, h, w, 1): one sample a row, time to the right."""
+    """Samples at several times, shape (k, n, h, w, c): one sample a row, time to the right."""
     columns, rows = paths.shape[:2]
     figure = Figure(figsize=(7, 7 * rows / columns + 0.4), layout="constrained")
     axis = figure.subplots()
@@ -61,7 +62,7 @@ def formation(path: Path, paths: np.ndarray, times: Sequence[float]) -> None:
 
 
 def _show(axis, mosaic: np.ndarray) -> None:
-    axis.imshow(mosaic, cmap="gray", vmin=-1, vmax=1)
+    axis.imshow(np.clip((mosaic + 1) / 2, 0, 1), cmap="gray", vmin=0, vmax=1)
     axis.tick_params(length=0, labeltop=True, labelbottom=False)
     axis.spines[:].set_visible(False)
 
@@ -77,11 +78,11 @@ def _centres(side: int, count: int) -> np.ndarray:
 
 
 def _mosaic(images: np.ndarray, rows: int) -> np.ndarray:
-    """Tiles on white, in `rows` rows."""
-    n, height, width, _ = images.shape
+    """Tiles on white, in `rows` rows; shape (height, width, channels)."""
+    n, height, width, channels = images.shape
     columns, gap = n // rows, _gap(height)
-    tiles = images[: rows * columns, :, :, 0].reshape(rows, columns, height, width)
-    room = ((0, 0), (0, 0), (gap, 0), (gap, 0))
+    tiles = images[: rows * columns].reshape(rows, columns, height, width, channels)
+    room = ((0, 0), (0, 0), (gap, 0), (gap, 0), (0, 0))
     padded = np.pad(tiles, room, constant_values=1.0)
-    rows_of_pixels = padded.transpose(0, 2, 1, 3).reshape(rows * (height + gap), -1)
-    return np.pad(rows_of_pixels, ((0, gap), (0, gap)), constant_values=1.0)
+    pixels = padded.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), -1, channels)
+    return np.pad(pixels, ((0, gap), (0, gap), (0, 0)), constant_values=1.0)

@@ -1,5 +1,6 @@
 """From a config to what training and sampling need."""
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -54,6 +55,7 @@ class ImageBatches(eqx.Module):
     images: Float[Array, "n h w c"]
     labels: Int[Array, " n"]
     coupling: tx.couplings.AbstractCoupling
+    num_labels: int
     size: int
     label_dropout: float
 
@@ -62,12 +64,12 @@ class ImageBatches(eqx.Module):
         drawn = jr.randint(target_key, (self.size,), 0, self.labels.size)
         x1, labels = self.images[drawn], self.labels[drawn]
         x0 = jr.normal(source_key, x1.shape)
-        marks = jax.nn.one_hot(labels, images.NUM_LABELS)
+        marks = jax.nn.one_hot(labels, self.num_labels)
         within = tx.couplings.Conditional(self.coupling, _LABEL_WEIGHT)
         i0, i1 = within(x0, x1, marks, key=coupling_key)
         labels = tx.losses.drop_labels(
             labels[i1],
-            null_label=images.NUM_LABELS,
+            null_label=self.num_labels,
             probability=self.label_dropout,
             key=label_key,
         )
@@ -111,7 +113,12 @@ def make(config: Config) -> Problem:
     def loss(field, batch: Batch, *, key):
         return tx.losses.flow_matching(field, path, batch.x0, batch.x1, batch.labels, key=key)
 
-    step = tx.training.make_step(loss, optimizer, average_decay=config.training.average_decay)
+    step = tx.training.make_step(
+        loss,
+        optimizer,
+        average_decay=config.training.average_decay,
+        num_microbatches=config.training.microbatches,
+    )
     state = tx.training.init(make_field(config), optimizer)
     return Problem(state, step, _make_batches(config, coupling), jr.fold_in(key, _TRAIN))
 
@@ -120,14 +127,19 @@ def share(made: Problem, mesh: Mesh) -> Problem:
     """The same run with every batch shared by devices and the state whole on each.
 
     XLA splits each step by examples, and sums gradients over the devices: data parallelism.
+    Entropic couplings share their costs too; exact ones run whole on every device.
     """
     assert not isinstance(made.draw_batch, SharedBatches)
+    draw_batch = made.draw_batch
+    if isinstance(draw_batch.coupling, tx.couplings.Entropic):
+        coupling = dataclasses.replace(draw_batch.coupling, mesh=mesh)
+        draw_batch = dataclasses.replace(draw_batch, coupling=coupling)
     whole = NamedSharding(mesh, PartitionSpec())
 
     def step(state, batch: Batch, *, key):
         return eqx.filter_shard(made.step(state, batch, key=key), whole)
 
-    return made._replace(step=step, draw_batch=SharedBatches(made.draw_batch, mesh))
+    return made._replace(step=step, draw_batch=SharedBatches(draw_batch, mesh))
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
@@ -147,8 +159,8 @@ def make_field(config: Config) -> tx.fields.MLP | tx.fields.DiT:
         case MLPField(), _:
             return config.field.make(2, key=key)
         case TransformerField(), ImagesData():
-            side = images.SIDES[config.data.name]
-            return config.field.make((side, side, 1), images.NUM_LABELS, key=key)
+            name = config.data.name
+            return config.field.make(images.SHAPES[name], images.NUM_LABELS[name], key=key)
         case _:
             raise AssertionError("the config checks that data and field belong together")
 
@@ -156,8 +168,7 @@ def make_field(config: Config) -> tx.fields.MLP | tx.fields.DiT:
 def draw_sources(config: Config, num: int, *, key: PRNGKeyArray) -> Float[Array, "n ..."]:
     """Fresh examples at time 0."""
     if isinstance(config.data, ImagesData):
-        side = images.SIDES[config.data.name]
-        return jr.normal(key, (num, side, side, 1))
+        return jr.normal(key, (num, *images.SHAPES[config.data.name]))
     return points.LAWS[config.data.source](num, key=key)
 
 
@@ -172,8 +183,9 @@ def sample(
     times: Float[Array, " k"] | None = None,
 ) -> Array:
     """Carry sources to samples, in slices of one size so that memory stays bounded."""
-    guided = isinstance(field, tx.fields.DiT) and guidance != 1
-    velocity = tx.fields.Guided(field, guidance, images.NUM_LABELS) if guided else field
+    velocity = field
+    if isinstance(config.data, ImagesData) and guidance != 1:
+        velocity = tx.fields.Guided(field, guidance, images.NUM_LABELS[config.data.name])
     slices = [slice(low, low + _SLICE) for low in range(0, x0.shape[0], _SLICE)]
     parts = [
         _flow(velocity, x0[part], None if labels is None else labels[part], steps, times)
@@ -201,6 +213,7 @@ def _make_batches(
             jnp.asarray(train.images),
             jnp.asarray(train.labels),
             coupling,
+            images.NUM_LABELS[config.data.name],
             size,
             config.training.label_dropout,
         )

@@ -20,8 +20,11 @@ from experiments.runs import RunFolder
 # Columns of the picture that shows samples forming.
 _FORMATION_TIMES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 _TRAJECTORIES = 300
-# The classifier sees at most this many images: its training grows with their square.
-_CLASSIFIER_IMAGES = 5000
+# Samples of each label in a picture.
+_COLUMNS = 10
+# The classifier sees at most this many pixels, 5,000 images of 28 x 28: its training grows
+# with the square of their number.
+_CLASSIFIER_PIXELS = 5000 * 28**2
 
 
 def write(config: Config, field: Any, folder: RunFolder) -> dict[str, Any]:
@@ -69,14 +72,15 @@ def _write_images(config, data: ImagesData, field, folder, key) -> dict[str, Any
     plain = problem.sample(config, field, x0, labels, steps=steps, guidance=1.0)
     guided = problem.sample(config, field, x0, labels, steps=steps, guidance=guidance)
 
-    rows = jnp.repeat(jnp.arange(images.NUM_LABELS), images.NUM_LABELS)
+    num_rows = images.NUM_LABELS[data.name]
+    rows = jnp.repeat(jnp.arange(num_rows), _COLUMNS)
     noise = problem.draw_sources(config, rows.size, key=picture_key)
     times = jnp.array(_FORMATION_TIMES)
     paths = problem.sample(config, field, noise, rows, steps=steps, guidance=guidance, times=times)
-    pictures.grid(folder.path / "samples.png", np.asarray(paths[-1]), images.NUM_LABELS)
+    pictures.grid(folder.path / "samples.png", np.asarray(paths[-1]), num_rows)
     pictures.formation(
         folder.path / "formation.png",
-        np.asarray(paths[:, :: images.NUM_LABELS]),
+        np.asarray(paths[:, ::_COLUMNS]),
         _FORMATION_TIMES,
     )
 
@@ -118,7 +122,7 @@ def _agreement(train, held_out, samples: dict[str, Array], labels) -> dict[str, 
     """How often a classifier of the real training half sees the label that was asked for."""
     from sklearn.svm import SVC
 
-    shown = slice(_CLASSIFIER_IMAGES)
+    shown = slice(_CLASSIFIER_PIXELS // train.images[0].size)
     classifier = SVC(C=10.0).fit(_flat(train.images[shown]), train.labels[shown])
     figures = {
         f"agreement_{name}": float(np.mean(classifier.predict(_flat(x)) == np.asarray(labels)))

@@ -44,7 +44,7 @@ def draw(
     if not isinstance(config.data, ImagesData):
         samples = problem.sample(config, field, x0, None, steps=steps, guidance=1.0)
         return {"samples": np.asarray(samples)}
-    labels = jr.randint(label_key, (num,), 0, images.NUM_LABELS)
+    labels = jr.randint(label_key, (num,), 0, images.NUM_LABELS[config.data.name])
     if label is not None:
         labels = jnp.full_like(labels, label)
     samples = problem.sample(config, field, x0, labels, steps=steps, guidance=guidance)
@@ -57,10 +57,12 @@ def check(config: Config, args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise UserError(f"--{name} is {value}; it must be at least {least}")
-    if not isinstance(config.data, ImagesData) and (args.label, args.guidance) != (None, None):
+    if isinstance(config.data, ImagesData):
+        num_labels = images.NUM_LABELS[config.data.name]
+        if args.label is not None and not 0 <= args.label < num_labels:
+            raise UserError(f"--label is {args.label}; choose 0 to {num_labels - 1}")
+    elif (args.label, args.guidance) != (None, None):
         raise UserError("--label and --guidance need a run on labelled images")
-    if args.label is not None and not 0 <= args.label < images.NUM_LABELS:
-        raise UserError(f"--label is {args.label}; choose 0 to {images.NUM_LABELS - 1}")
     if args.out.suffix != ".npz":
         raise UserError(f"--out is {args.out}; it must end in .npz")
     if not args.out.absolute().parent.is_dir():

@@ -23,7 +23,7 @@ class Network:
     def __post_init__(self):
         configs.at_least(self, 1, "patch", "width", "depth", "heads", "hidden")
         configs.positive(self, "step")
-        side = images.SIDES["digits"]
+        side = images.SHAPES["digits"][0]
         configs.require(side % self.patch == 0, "network.patch", f"must divide {side}")
         configs.require(self.width % self.heads == 0, "network.heads", "must divide network.width")
 

@@ -28,7 +28,7 @@ class Classifier(eqx.Module):
         keys = jr.split(key, 4)
         width, patch = network.width, network.patch
         self.embed = eqx.nn.Linear(patch**2, width, key=keys[0])
-        tokens = 1 + (images.SIDES["digits"] // patch) ** 2
+        tokens = 1 + (images.SHAPES["digits"][0] // patch) ** 2
         self.places = jr.normal(keys[1], (tokens, width)) / 2
         self.body = att.Transformer(
             width,
@@ -40,7 +40,7 @@ class Classifier(eqx.Module):
             key=keys[2],
         )
         self.norm = eqx.nn.LayerNorm(width)
-        self.head = eqx.nn.Linear(width, images.NUM_LABELS, key=keys[3])
+        self.head = eqx.nn.Linear(width, images.NUM_LABELS["digits"], key=keys[3])
         self.patch = patch
 
     def tokens(self, image: Image) -> Tokens:

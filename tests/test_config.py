@@ -8,7 +8,7 @@ import pytest
 from experiments import config as configs
 from experiments.command import UserError
 
-CONFIGS = sorted(p for p in Path("configs").glob("*.toml") if "[field]" in p.read_text())
+CONFIGS = sorted(p for p in Path("configs").rglob("*.toml") if "[field]" in p.read_text())
 DIGITS = Path("configs/digits.toml")
 
 
@@ -46,6 +46,8 @@ def test_overrides_reach_every_type():
         ("training.learning_rate=fast", "training.learning_rate is 'fast'"),
         ("training.learning_rate=0.0", "training.learning_rate must be positive"),
         ("training.average_decay=1.0", "training.average_decay must be below 1"),
+        ("training.microbatches=0", "training.microbatches is 0"),
+        ("training.microbatches=3", "it must divide the 128 examples of a device"),
         ("training.label_dropout=1.5", "training.label_dropout must be at most 1"),
         ("training.checkpoint_every=30", "must be a multiple of training.chunk"),
         ("training.steps.deep=1", "steps is a value, not a section"),
@@ -58,6 +60,8 @@ def test_overrides_reach_every_type():
         ("field.patch=3", "must divide the side 8"),
         ("field.heads=5", "must divide width"),
         ("field.depth=0", "field.depth is 0"),
+        ("field.products=int8", "choose one of float32, bfloat16"),
+        ("field.keep=nothing", "choose one of everything, products, inputs"),
         ("sampling.steps=0", "sampling.steps is 0"),
         ("sampling.guidance=-1.0", "sampling.guidance is -1.0"),
         ("report.num=1", "report.num is 1"),

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.images import load_halves
 
-CONFIGS = sorted(p for p in Path("configs").glob("*.toml") if "[field]" in p.read_text())
+CONFIGS = sorted(p for p in Path("configs").rglob("*.toml") if "[field]" in p.read_text())
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 

@@ -5,10 +5,11 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks
-from transportx.geometry import AbstractCost, PointCloud
+from transportx.geometry import AbstractCost, PointCloud, ShardedCloud
 
 Pairs = tuple[Int[Array, " b"], Int[Array, " b"]]
 
@@ -48,10 +49,15 @@ class Independent(AbstractCoupling):
         return index, index
 
 
-def geometry_between(x0: Array, x1: Array, cost: AbstractCost) -> PointCloud:
-    """Costs between two batches, which no gradient passes."""
+def geometry_between(
+    x0: Array, x1: Array, cost: AbstractCost, mesh: Mesh | None = None
+) -> PointCloud | ShardedCloud:
+    """Costs between two batches, which no gradient passes; shared by the devices of a mesh."""
     x0, x1 = jax.lax.stop_gradient((x0, x1))
-    return PointCloud(flat(x0), flat(x1), cost)
+    if mesh is None:
+        return PointCloud(flat(x0), flat(x1), cost)
+    (axis,) = mesh.axis_names
+    return ShardedCloud(flat(x0), flat(x1), cost, mesh=mesh, axes=(axis, axis))
 
 
 def flat(batch: Array) -> Float[Array, "b d"]:

@@ -2,11 +2,12 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
 from transportx.couplings._coupling import AbstractCoupling, Pairs, check_batches, geometry_between
-from transportx.geometry import AbstractCost, PointCloud, SquaredEuclidean
+from transportx.geometry import AbstractCost, AbstractGeometry, SquaredEuclidean
 from transportx.ot import AbstractSolver, EntropicPlan, Newton, Potentials, solve
 
 # What the default solver of couplings leaves undone is far below the noise of a batch.
@@ -28,6 +29,9 @@ class Entropic(AbstractCoupling):
         cost: What moving a flattened example costs.
         solver: Tolerance and step limit. A plan short of its tolerance is used as it is:
             each target still draws from a distribution over all sources.
+        mesh: Devices that share the costs, batches lying over the mesh's one axis; their
+            number divides the sizes of both. The plan is that of the whole batches: plans
+            of every device's share would pair other points.
 
     References:
         Tong et al., Improving and generalizing flow-based generative models with minibatch
@@ -38,6 +42,7 @@ class Entropic(AbstractCoupling):
     relative: bool = eqx.field(static=True, default=True)
     cost: AbstractCost = SquaredEuclidean()
     solver: AbstractSolver = _ROUGH
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         _checks.positive("epsilon", self.epsilon)
@@ -62,7 +67,7 @@ class Entropic(AbstractCoupling):
             init: Potentials to start from, as `plan.potentials` of a batch of the same
                 points, moved or reordered targets aside; by default epsilon is annealed.
         """
-        geometry, epsilon = _regularised(self, x0, x1)
+        geometry, epsilon = _regularised(self, x0, x1, self.mesh)
         return solve(geometry, epsilon=epsilon, init=init, solver=self.solver)
 
     def draw(self, plan: EntropicPlan, *, key: PRNGKeyArray) -> Pairs:
@@ -114,11 +119,11 @@ class Unbalanced(AbstractCoupling):
 
 
 def _regularised(
-    coupling: Entropic | Unbalanced, x0: Array, x1: Array
-) -> tuple[PointCloud, Float[Array, ""]]:
+    coupling: Entropic | Unbalanced, x0: Array, x1: Array, mesh: Mesh | None = None
+) -> tuple[AbstractGeometry, Float[Array, ""]]:
     """Costs between two batches, and the regularisation in their units."""
     check_batches(x0, x1, one_to_one=False)
-    geometry = geometry_between(x0, x1, coupling.cost)
+    geometry = geometry_between(x0, x1, coupling.cost, mesh)
     epsilon = jnp.asarray(coupling.epsilon, x0.dtype)
     if coupling.relative:
         epsilon = epsilon * geometry.mean_cost()

@@ -3,9 +3,10 @@
 A *cost* says what it takes to move one point to another. A *geometry* is all the costs
 between two weighted sets: `CostMatrix` holds them, `PointCloud` computes them, in tiles
 where they would not fit, and those of a `ShardedCloud` lie over many devices. A *kernel* is
-exp((f_i + g_j - C_ij) / epsilon) as a linear operator. Algorithms see only
-`AbstractGeometry.map_tiles` and products with kernels, so dense, streamed and sharded
-problems are the same call.
+exp((f_i + g_j - C_ij) / epsilon) as a linear operator. Algorithms see only products with
+kernels and `AbstractGeometry.fold_tiles`, a reduction over targets by a *merge*, so dense,
+streamed and sharded problems are the same call. What needs rows of costs whole takes
+`map_tiles`.
 
 To add a cost, subclass `AbstractPointwiseCost` and write `__call__`, or pass any callable
 `cost(x, y) -> scalar` to `PointCloud`.
@@ -28,6 +29,10 @@ from transportx.geometry._geometries import PointCloud as PointCloud
 from transportx.geometry._kernels import AbstractKernel as AbstractKernel
 from transportx.geometry._kernels import DenseKernel as DenseKernel
 from transportx.geometry._kernels import StreamedKernel as StreamedKernel
-from transportx.geometry._kernels import capped_exp as capped_exp
 from transportx.geometry._kernels import gibbs_kernel as gibbs_kernel
+from transportx.geometry._merges import AbstractMerge as AbstractMerge
+from transportx.geometry._merges import Largest as Largest
+from transportx.geometry._merges import Sum as Sum
+from transportx.geometry._merges import SumExp as SumExp
+from transportx.geometry._merges import capped_exp as capped_exp
 from transportx.geometry._sharded import ShardedCloud as ShardedCloud

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
+from transportx.geometry._merges import AbstractMerge, Sum
 
 # Costs up to this many entries (64 MiB in float32) are held whole; more are streamed.
 _DENSE_ENTRIES = 2**24
@@ -22,7 +23,7 @@ class AbstractGeometry(eqx.Module):
     """Costs between n sources and m targets, visited in tiles of rows.
 
     A new geometry says its `shape`, its transpose `T`, whether it `streams`, how to
-    restrict it to some points, and how `map_tiles` visits it.
+    restrict it to some points, and how `map_tiles` and `fold_tiles` visit it.
     """
 
     @property
@@ -53,17 +54,52 @@ class AbstractGeometry(eqx.Module):
         Args:
             function: Acts on t rows at once; returns any pytree of arrays with leading
                 axis t. Each row of its result may depend on the same row of its
-                arguments alone. Arrays that it needs whole are bound to it by `eqx.Partial`:
-                those of a closure would not differentiate on many devices.
+                arguments alone.
             *rows: Arrays with leading axis n; each tile gets its own slices.
 
         Returns:
             The results, with leading axis n.
         """
 
+    @abc.abstractmethod
+    def fold_tiles(
+        self,
+        merge: AbstractMerge,
+        function: Callable[..., Any],
+        columns: PyTree[Array],
+        *rows: Array,
+    ) -> PyTree[Array]:
+        """Reduce over targets `function(columns (k,), costs (t, k), *rows of the tile)`.
+
+        Targets come in blocks, all at once where one device has them: so nothing needs to
+        hold whole rows of costs, nor all targets.
+
+        Args:
+            merge: How what two blocks give is joined.
+            function: Acts on t rows and a block of k targets; returns the block's part, with
+                leading axis t, row by row. Arrays that it needs beside those of rows and
+                columns are bound to it by `eqx.Partial`: those of a closure would not
+                differentiate on many devices.
+            columns: Arrays with leading axis m; each block gets its own slices.
+            *rows: Arrays with leading axis n; each tile gets its own slices.
+
+        Returns:
+            What all targets give, with leading axis n.
+        """
+
     def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """Apply `function(costs (m,), *row)` to every row of costs."""
         return self.map_tiles(eqx.Partial(_every_row, function), *rows)
+
+    def fold_rows(
+        self,
+        merge: AbstractMerge,
+        function: Callable[..., Any],
+        columns: PyTree[Array],
+        *rows: Array,
+    ) -> PyTree[Array]:
+        """`fold_tiles` of `function(columns (k,), costs (k,), *row)` of every row of costs."""
+        return self.fold_tiles(merge, eqx.Partial(_every_part, function), columns, *rows)
 
     def matrix(self) -> Float[Array, "n m"]:
         """All costs at once: n m numbers, whether the geometry streams or not."""
@@ -78,15 +114,24 @@ class AbstractGeometry(eqx.Module):
             a: Source weights; uniform by default.
             b: Target weights.
         """
-        return jnp.average(self.map_tiles(eqx.Partial(_mean_absolute, b)), weights=a)
+        dtype = jax.eval_shape(self.matrix).dtype
+        b = jnp.ones(self.shape[1], dtype) if b is None else b.astype(dtype)
+        sums = self.fold_tiles(Sum(), _sum_absolute, b)
+        return jnp.average(sums, weights=a) / jnp.sum(b)
 
 
 def _every_row(function: Callable[..., Any], costs: Array, *rows: Array) -> PyTree[Array]:
     return jax.vmap(function)(costs, *rows)
 
 
-def _mean_absolute(weights: Array | None, costs: Array) -> Array:
-    return jnp.average(jnp.abs(costs), axis=1, weights=weights)
+def _every_part(
+    function: Callable[..., Any], columns: PyTree[Array], costs: Array, *rows: Array
+) -> PyTree[Array]:
+    return jax.vmap(eqx.Partial(function, columns))(costs, *rows)
+
+
+def _sum_absolute(weights: Array, costs: Array) -> Array:
+    return jnp.sum(jnp.abs(costs) * weights[None, :], axis=1)
 
 
 class CostMatrix(AbstractGeometry):
@@ -120,6 +165,15 @@ class CostMatrix(AbstractGeometry):
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         return function(self.costs, *rows)
 
+    def fold_tiles(
+        self,
+        merge: AbstractMerge,
+        function: Callable[..., Any],
+        columns: PyTree[Array],
+        *rows: Array,
+    ) -> PyTree[Array]:
+        return self.map_tiles(eqx.Partial(function, columns), *rows)
+
 
 class AbstractCloud(AbstractGeometry):
     """Costs between points: of sources `x` and targets `y`, by `cost`."""
@@ -131,6 +185,10 @@ class AbstractCloud(AbstractGeometry):
     @property
     def shape(self) -> tuple[int, int]:
         return self.x.shape[0], self.y.shape[0]
+
+    @abc.abstractmethod
+    def moved(self, x: Float[Array, "k d"]) -> "AbstractCloud":
+        """Costs between other sources and the same targets."""
 
 
 class PointCloud(AbstractCloud):
@@ -185,6 +243,9 @@ class PointCloud(AbstractCloud):
     ) -> "PointCloud":
         return PointCloud(self.x[sources], self.y[targets], self.cost)
 
+    def moved(self, x: Float[Array, "k d"]) -> "PointCloud":
+        return PointCloud(x, self.y, self.cost)
+
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         x, y = self._centred()
         if not self.streams:
@@ -210,6 +271,15 @@ class PointCloud(AbstractCloud):
         tiles = jax.lax.map(visit, (split(x), *map(split, rows)))
         return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], tiles)
 
+    def fold_tiles(
+        self,
+        merge: AbstractMerge,
+        function: Callable[..., Any],
+        columns: PyTree[Array],
+        *rows: Array,
+    ) -> PyTree[Array]:
+        return self.map_tiles(eqx.Partial(function, columns), *rows)
+
     def _centred(self) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
         if not self.cost.translation_invariant:
             return self.x, self.y
@@ -217,6 +287,11 @@ class PointCloud(AbstractCloud):
         return self.x - centre[None, :], self.y - centre[None, :]
 
 
+def may_be_held(n: int, m: int) -> bool:
+    """Whether so many costs are held whole by default."""
+    return n * m <= _DENSE_ENTRIES
+
+
 def default_tile(n: int, m: int) -> int:
     """Rows to hold at once of so many, all of them where costs may be held whole."""
-    return n if n * m <= _DENSE_ENTRIES else max(1, _TILE_ENTRIES // m)
+    return n if may_be_held(n, m) else max(1, _TILE_ENTRIES // m)

@@ -8,13 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx.geometry._geometries import AbstractGeometry
+from transportx.geometry._merges import Sum, capped_exp
 
 Scalar = Float[Array, ""]
-
-
-def capped_exp(exponent: Array) -> Array:
-    """exp, kept finite and fit for sums: larger exponents belong to entries of weight zero."""
-    return jnp.exp(jnp.minimum(exponent, 0.7 * jnp.log(jnp.finfo(exponent.dtype).max)))
 
 
 class AbstractKernel(eqx.Module):
@@ -64,7 +60,8 @@ class StreamedKernel(AbstractKernel):
         return StreamedKernel(self.geometry.T, self.g, self.f, self.epsilon)
 
     def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
-        return self.geometry.map_tiles(eqx.Partial(_product, self.g, self.epsilon, v), self.f)
+        product = eqx.Partial(_product, self.epsilon)
+        return self.geometry.fold_tiles(Sum(), product, (self.g, v), self.f)
 
 
 def gibbs_kernel(
@@ -76,7 +73,8 @@ def gibbs_kernel(
     return DenseKernel(_entries(geometry.matrix(), f, g, epsilon))
 
 
-def _product(g, epsilon, v, costs, f):
+def _product(epsilon, columns, costs, f):
+    g, v = columns
     entries = _entries(costs, f, g, epsilon)
     return jnp.matmul(entries, v, precision=jax.lax.Precision.HIGHEST)
 

@@ -5,26 +5,35 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
+from transportx.geometry._fold import Fold, Given, whole_costs
 from transportx.geometry._geometries import (
     AbstractCloud,
     AbstractGeometry,
     PointCloud,
     default_tile,
+    may_be_held,
 )
+from transportx.geometry._merges import AbstractMerge
+from transportx.geometry._ring import Ring
 
 
 class ShardedCloud(AbstractCloud):
     """Costs between two clouds that lie over an axis of a mesh of devices.
 
-    Every device visits the rows of its own sources, whole or in tiles, as `PointCloud` does;
-    so plans, their products and derivatives are the same calls. Visiting gathers the targets
-    and what belongs to them, m d + O(m) numbers a device, and never costs: communication is
-    O((n + m) d) a Sinkhorn step, memory O((n + m) d / devices + m d). Call it inside `jit`.
+    Every device keeps its own sources. Targets, and what belongs to them, go around a ring
+    of the devices: each visits the block that it has, whole or in tiles, and passes it on.
+    No device ever holds all targets, nor costs beyond a tile: plans, their products and
+    derivatives are the same calls as for `PointCloud`, with memory O((n + m) d / devices)
+    both ways. A device sends m (d + O(1)) numbers for a product, which a Sinkhorn step
+    has two of; twice to three times that for its derivatives, which visit once more. Small
+    problems (up to 2^24 costs a device) hold the costs of their rows; a product then moves
+    O(n + m) numbers. Call it inside `jit`.
 
     Attributes:
         x: Source points; their number is a multiple of the devices along the axis.
@@ -33,7 +42,8 @@ class ShardedCloud(AbstractCloud):
         mesh: Devices, with axes of type Auto.
         axes: Names of the mesh axis that sources and that targets lie over; None for points
             that every device holds.
-        tile: Rows that a device holds at once; as in `PointCloud`, for its own sources.
+        tile: Rows that a device holds at once of their costs with one device's targets. By
+            default all of them up to 2^20 costs.
     """
 
     x: Float[Array, "n d"]
@@ -65,20 +75,35 @@ class ShardedCloud(AbstractCloud):
         self.cost = cost if isinstance(cost, AbstractCost) else Pointwise(cost)
         self.mesh = mesh
         self.axes = axes
-        self.tile = default_tile(self._num_rows, y.shape[0]) if tile is None else tile
+        self.tile = self._default_tile() if tile is None else tile
+
+    def _default_tile(self) -> int:
+        rows, columns = self._block
+        if may_be_held(rows, self.y.shape[0]):
+            return rows
+        return min(rows, default_tile(2**62, columns))
 
     @property
-    def _num_rows(self) -> int:
-        """Sources of one device."""
-        return self.x.shape[0] // _num_shards(self.mesh, self.axes[0])
+    def _ring(self) -> Ring:
+        """Sources lie over the axis of the targets too: no two devices do the same work."""
+        row_axes = tuple(dict.fromkeys(axis for axis in self.axes if axis is not None))
+        return Ring(self.mesh, row_axes, self.axes[1])
+
+    @property
+    def _block(self) -> tuple[int, int]:
+        """Sources of one device, and the targets that it meets at once."""
+        n, m = self.shape
+        return -(-n // self._ring.num_rows), m // self._ring.num_columns
 
     @property
     def streams(self) -> bool:
-        return self._num_rows > self.tile
+        rows, _ = self._block
+        return rows > self.tile or not may_be_held(rows, self.y.shape[0])
 
     @property
     def T(self) -> "ShardedCloud":
-        tile = max(1, self.tile * self.y.shape[0] // self.x.shape[0])
+        rows, columns = self._block
+        tile = max(1, self.tile * columns // rows)
         axes = self.axes[1], self.axes[0]
         return ShardedCloud(
             self.y, self.x, Swapped(self.cost), mesh=self.mesh, axes=axes, tile=tile
@@ -87,30 +112,52 @@ class ShardedCloud(AbstractCloud):
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> AbstractGeometry:
-        """As elsewhere; every device then holds the points of a restricted side."""
+        """As elsewhere; every device then holds the points of a restricted side.
+
+        Of two restricted sides the sources stay divided, where they can be.
+        """
         x, y = self.x[sources], self.y[targets]
         axis_x, axis_y = (
             axis if isinstance(chosen, slice) and chosen == slice(None) else None
             for chosen, axis in zip((sources, targets), self.axes, strict=True)
         )
         if axis_x is None and axis_y is None:
-            return PointCloud(x, y, self.cost)
+            axis_x = self.axes[0]
+            if x.shape[0] % _num_shards(self.mesh, axis_x):
+                return PointCloud(x, y, self.cost)
         return ShardedCloud(x, y, self.cost, mesh=self.mesh, axes=(axis_x, axis_y))
 
+    def moved(self, x: Float[Array, "k d"]) -> "ShardedCloud":
+        return ShardedCloud(x, self.y, self.cost, mesh=self.mesh, axes=(None, self.axes[1]))
+
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
-        gathered, rest = eqx.partition((function, self.y, self.cost), eqx.is_array)
+        """As elsewhere; but each device holds its rows of costs whole."""
+        given = Given((self.cost, _as_they_are), (self._rows(self.x),), (self.y, ()))
+        costs = whole_costs(self._ring, self.tile, given)
+        return function(costs[: self.x.shape[0]], *rows)
 
-        def visit(gathered, x, *rows):
-            function, y, cost = eqx.combine(gathered, rest)
-            return PointCloud(x, y, cost, tile=self.tile).map_tiles(function, *rows)
+    def fold_tiles(
+        self,
+        merge: AbstractMerge,
+        function: Callable[..., Any],
+        columns: PyTree[Array],
+        *rows: Array,
+    ) -> PyTree[Array]:
+        rows = tuple(self._rows(row) for row in (self.x, *rows))
+        given = Given((self.cost, function), rows, (self.y, columns))
+        folded = Fold(self._ring, merge, self.tile)(given)
+        return jax.tree.map(lambda leaf: leaf[: self.x.shape[0]], folded)
 
-        axis = self.axes[0]
-        if axis is None:
-            return visit(gathered, self.x, *rows)
-        whole, split = PartitionSpec(), PartitionSpec(axis)
-        specs = (whole, split, *[split] * len(rows))
-        mapped = jax.shard_map(visit, mesh=self.mesh, in_specs=specs, out_specs=split)
-        return mapped(gathered, self.x, *rows)
+    def _rows(self, array: Array) -> Array:
+        """The array, filled up with copies of the last row to what the devices divide."""
+        n, blocks = array.shape[0], self._ring.num_rows
+        if n % blocks == 0:
+            return array
+        return array[jnp.minimum(jnp.arange(-(-n // blocks) * blocks), n - 1)]
+
+
+def _as_they_are(columns: tuple[()], costs: Array) -> Array:
+    return costs
 
 
 def _num_shards(mesh: Mesh, axis: str | None) -> int:

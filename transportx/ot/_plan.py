@@ -1,18 +1,22 @@
 """The answer of an entropic solve: a plan known by its potentials."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from transportx import _checks
-from transportx.geometry import AbstractCloud, AbstractGeometry, PointCloud, capped_exp
+from transportx.geometry import (
+    AbstractCloud,
+    AbstractGeometry,
+    Largest,
+    Sum,
+    SumExp,
+    capped_exp,
+)
 from transportx.ot._implicit import dual_value
-from transportx.ot._problem import Potentials, Problem, log_total
+from transportx.ot._problem import Potentials, Problem
 from transportx.ot._status import Status
 
 Scalar = Float[Array, ""]
@@ -111,7 +115,9 @@ class EntropicPlan(eqx.Module):
     @property
     def transport_cost(self) -> Scalar:
         """<P, C>, without regularisation."""
-        return jnp.sum(self._map_rows(lambda costs, entries: jnp.sum(entries * costs)))
+        part = eqx.Partial(_cost, self.epsilon)
+        columns = self.b, self.g
+        return jnp.sum(self.geometry.fold_rows(Sum(), part, columns, self.f, self.a))
 
     def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
         """P v for a vector (m,) or columns (m, k); `plan.T @ v` is its transpose."""
@@ -124,7 +130,8 @@ class EntropicPlan(eqx.Module):
 
     def matrix(self) -> Float[Array, "n m"]:
         """The plan itself, n m numbers."""
-        return self._map_rows(lambda costs, entries: entries)
+        f, g, a, b = self.f[:, None], self.g[None, :], self.a[:, None], self.b[None, :]
+        return _entries(self.epsilon, (b, g), self.geometry.matrix(), f, a)
 
     def barycentric_map(self) -> Float[Array, "n d"]:
         """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.
@@ -154,8 +161,10 @@ class EntropicPlan(eqx.Module):
         _checks.points("x_new", x_new)
         _checks.same_dimension("x_new", x_new, "y", cloud.y)
 
-        row = eqx.Partial(_mean_given, self.b, self.g, self.epsilon, cloud.y)
-        return PointCloud(x_new, cloud.y, cloud.cost).map_rows(row)
+        columns = self.b, self.g, cloud.y
+        part = eqx.Partial(_tilted_mean, self.epsilon)
+        _, sums = cloud.moved(x_new).fold_tiles(SumExp(), part, columns)
+        return sums[:, 1:] / sums[:, :1]
 
     def sample(
         self, *, key: PRNGKeyArray, num: int
@@ -166,25 +175,25 @@ class EntropicPlan(eqx.Module):
         kernel = self.problem.kernel(self.f, self.g)
         mass = self.a * (kernel @ self.b)
         i = jr.categorical(source_key, jnp.log(mass), shape=(num,))
-        draw = eqx.Partial(_draw, self.g / self.epsilon + jnp.log(self.b), self.epsilon)
-        return i, self.geometry.restrict(i).map_rows(draw, jr.split(target_key, num))
+        scores = self.g / self.epsilon + jnp.log(self.b)
+        keys = jr.split(target_key, num)
+        return i, _draw(self.geometry.restrict(i), scores, self.epsilon, keys)
 
     def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
         """Draw one source for each target from the plan given that target."""
-        draw = eqx.Partial(_draw, self.f / self.epsilon + jnp.log(self.a), self.epsilon)
-        return self.geometry.T.map_rows(draw, jr.split(key, self.b.size))
+        scores = self.f / self.epsilon + jnp.log(self.a)
+        return _draw(self.geometry.T, scores, self.epsilon, jr.split(key, self.b.size))
 
     def top(self, k: int) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
         """The k largest entries of each row, falling, and their columns."""
         _checks.count("k", k)
         if k > self.b.size:
             _checks.reject("k", f"is {k}", f"give at most the {self.b.size} targets")
-        return self._map_rows(lambda costs, entries: tuple(jax.lax.top_k(entries, k)))
-
-    def _map_rows(self, function: Callable[[Array, Array], PyTree[Array]]) -> Any:
-        """Apply `function(costs (m,), entries (m,))` to every row of costs and of the plan."""
-        row = eqx.Partial(_entries_and, function, self.b, self.g, self.epsilon)
-        return self.geometry.map_rows(row, self.f, self.a)
+        m = self.b.size
+        merge = Largest(m, k)
+        part = eqx.Partial(_largest, merge, self.epsilon)
+        columns = self.b, self.g, jnp.arange(m)
+        return self.geometry.fold_rows(merge, part, columns, self.f, self.a)
 
     def _cloud(self) -> AbstractCloud:
         if not isinstance(self.geometry, AbstractCloud):
@@ -193,17 +202,45 @@ class EntropicPlan(eqx.Module):
         return self.geometry
 
 
-def _entries_and(function, b, g, epsilon, costs, f, a):
-    return function(costs, a * b * capped_exp((f + g - costs) * (1 / epsilon)))
+def _entries(epsilon, columns, costs, f, a):
+    b, g = columns
+    return a * b * capped_exp((f + g - costs) * (1 / epsilon))
 
 
-def _mean_given(b, g, epsilon, y, costs):
-    scores = (g - costs) / epsilon
-    return b * capped_exp(scores - log_total(b, scores)) @ y
+def _cost(epsilon, columns, costs, f, a):
+    return jnp.sum(_entries(epsilon, columns, costs, f, a) * costs)
 
 
-def _draw(scores, epsilon, costs, key):
-    return jr.categorical(key, scores - costs / epsilon)
+def _largest(merge, epsilon, columns, costs, f, a):
+    *columns, targets = columns
+    return merge.part(_entries(epsilon, columns, costs, f, a), targets)
+
+
+def _tilted_mean(epsilon, columns, costs):
+    b, g, y = columns
+    weights = b[:, None] * jnp.concatenate([jnp.ones_like(y[:, :1]), y], axis=1)
+    return SumExp.part(weights, (g[None, :] - costs) / epsilon)
+
+
+def _draw(
+    geometry: AbstractGeometry, scores: Float[Array, " m"], epsilon: Scalar, keys: Array
+) -> Int[Array, " n"]:
+    """A target for each row, with log-probabilities scores - costs / epsilon up to a constant."""
+    m = scores.size
+    columns = scores, jnp.arange(m)
+    _, targets = geometry.fold_rows(Largest(m, 1), eqx.Partial(_noisy, epsilon), columns, keys)
+    return targets[:, 0]
+
+
+def _noisy(epsilon, columns, costs, key):
+    """The largest score with Gumbel noise: of all targets, it is of one drawn."""
+    scores, targets = columns
+    # Each block of targets has noise of its own; the first that of a draw among all.
+    first = targets[0]
+    key = jnp.where(first == 0, key, jr.fold_in(key, first))
+    noisy = jr.gumbel(key, scores.shape, scores.dtype) + (scores - costs / epsilon)
+    best = jnp.argmax(noisy)
+    return noisy[best][None], targets[best][None]
 
 
 def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
@@ -222,8 +259,9 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
 
     share_a, share_b = _quotient(missing_a, a), _quotient(spread, b)
 
-    excess = eqx.Partial(_excess, b, g, problem.epsilon, column_scale, share_b)
-    repaired = problem.geometry.map_rows(excess, f, a, row_scale, share_a)
+    excess = eqx.Partial(_excess, problem.epsilon)
+    of_columns = b, g, column_scale, share_b
+    repaired = problem.geometry.fold_rows(Sum(), excess, of_columns, f, a, row_scale, share_a)
     left_a, left_b = missing_a * jnp.sum(spread), jnp.sum(missing_a) * spread
     gap = problem.epsilon * jnp.sum(repaired)
     for loose, has, asked in (
@@ -235,8 +273,9 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
     return gap
 
 
-def _excess(b, g, epsilon, column_scale, share_b, costs, f, a, scale, share):
+def _excess(epsilon, columns, costs, f, a, scale, share):
     """KL of one row of the repaired plan from that row of the plan."""
+    b, g, column_scale, share_b = columns
     exponents = (f + g - costs) * (1 / epsilon)
     ratios, extra, scales = capped_exp(exponents), share * share_b, scale * column_scale
     repaired = scales * ratios + extra

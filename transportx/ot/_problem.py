@@ -1,11 +1,16 @@
 """The entropic problem, its updates and its optimality conditions."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from transportx.geometry import AbstractGeometry, AbstractKernel, capped_exp, gibbs_kernel
+from transportx.geometry import (
+    AbstractGeometry,
+    AbstractKernel,
+    SumExp,
+    capped_exp,
+    gibbs_kernel,
+)
 
 Scalar = Float[Array, ""]
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
@@ -78,8 +83,9 @@ class Problem(eqx.Module):
 
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
-        rows = eqx.Partial(_log_totals, self.b, g, self.epsilon)
-        return -self.damping_a * self.epsilon * self.geometry.map_tiles(rows)
+        totals = eqx.Partial(_totals, self.epsilon)
+        peaks, sums = self.geometry.fold_tiles(SumExp(), totals, (self.b, g))
+        return -self.damping_a * self.epsilon * (peaks + jnp.log(sums))
 
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
         """The best g for this f."""
@@ -113,16 +119,12 @@ class Problem(eqx.Module):
         return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
 
 
-def _log_totals(b, g, epsilon, costs):
-    return log_total(b, (g[None, :] - costs) * (1 / epsilon))
+def _totals(epsilon, columns, costs):
+    b, g = columns
+    return SumExp.part(b, (g[None, :] - costs) * (1 / epsilon))
 
 
 def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:
-    """The log of sum_k w_k exp(e_k) over the last axis; terms of weight zero count for nothing.
-
-    Not by log w: its derivative, and the product with an overflow, are NaN at zero.
-    """
-    counts = jnp.broadcast_to(weights != 0, exponents.shape)
-    peak = jax.lax.stop_gradient(jnp.max(jnp.where(counts, exponents, -jnp.inf), axis=-1))
-    ratios = capped_exp(exponents - peak[..., None])
-    return peak + jnp.log(jnp.matmul(ratios, weights, precision=jax.lax.Precision.HIGHEST))
+    """The log of sum_k w_k exp(e_k) over the last axis; terms of weight zero count for nothing."""
+    peaks, sums = SumExp.part(weights, exponents)
+    return peaks + jnp.log(sums)

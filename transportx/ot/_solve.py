@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractGeometry, DenseKernel
+from transportx.geometry import AbstractGeometry, DenseKernel, Sum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
@@ -233,7 +232,7 @@ def _weights(name, weights, size, dtype):
 
 def _finite_costs(problem: Problem) -> Bool[Array, ""]:
     """Whether every cost is finite: of any other the total, weighed with zero too, is not."""
-    totals = problem.geometry.map_tiles(eqx.Partial(_weighed, problem.b))
+    totals = problem.geometry.fold_tiles(Sum(), _weighed, problem.b)
     return jnp.isfinite(jnp.sum(totals))
 
 

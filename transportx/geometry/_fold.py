@@ -1,0 +1,122 @@
+"""Reductions over targets that go around a ring of devices, by any merge."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PyTree
+
+from transportx.geometry._geometries import PointCloud
+from transportx.geometry._merges import AbstractMerge
+from transportx.geometry._ring import Lies, Ring, ring_sum
+
+
+class Given(NamedTuple):
+    """What a reduction works on.
+
+    Attributes:
+        whole: (cost, function); arrays in them are on every device.
+        rows: Source points, and what belongs to them.
+        columns: (target points, what belongs to them).
+    """
+
+    whole: PyTree
+    rows: PyTree
+    columns: PyTree
+
+    def part(self, tile: int) -> PyTree[Array]:
+        """What the targets of this block give the rows of this block."""
+        (cost, function), (x, *rows), (y, columns) = self
+        cloud = PointCloud(x, y, cost, tile=tile)
+        return cloud.map_tiles(eqx.Partial(function, columns), *rows)
+
+
+class Fold(eqx.Module):
+    """A reduction over the targets of a ring.
+
+    Attributes:
+        ring: The devices.
+        merge: How parts are joined.
+        tile: Rows of costs held at once.
+    """
+
+    ring: Ring = eqx.field(static=True)
+    merge: AbstractMerge
+    tile: int = eqx.field(static=True)
+
+    def __call__(self, given: Given) -> PyTree[Array]:
+        """What all targets give each row."""
+        return _joined(self, given)
+
+    def join(self, given: Given) -> PyTree[Array]:
+        """Visit block after block; not to be differentiated, which would keep all of them."""
+        leaves, lies, rebuild = _flat(given)
+        shapes = jax.eval_shape(lambda *b: rebuild(b).part(self.tile), *self.ring.cut(leaves, lies))
+
+        def body(*blocks):
+            here = rebuild(blocks)
+            moving, still = eqx.partition(here.columns, eqx.is_array)
+
+            def step(carry, _):
+                moving, total = carry
+                met = here._replace(columns=eqx.combine(moving, still))
+                total = self.merge.join(total, met.part(self.tile))
+                return (self.ring.pass_on(moving), total), None
+
+            start = moving, self.merge.empty(shapes)
+            return jax.lax.scan(step, start, length=self.ring.num_columns)[0][1]
+
+        out = jax.tree.map(lambda _: Lies.ROWS, shapes)
+        return self.ring.map(body, lies, out)(*leaves)
+
+    def shares(self, given: Given, joined: PyTree[Array]) -> PyTree[Array]:
+        """The floating part of what was joined, as a sum that can be differentiated."""
+        leaves, lies, rebuild = _flat(given)
+        parts, tree = jax.tree.flatten(joined)
+
+        def visit(*blocks):
+            part = rebuild(blocks[: len(leaves)]).part(self.tile)
+            whole = jax.tree.unflatten(tree, blocks[len(leaves) :])
+            return jax.tree.leaves(_floating(self.merge.share(whole, part)))
+
+        floating, out_tree = jax.tree.flatten(_floating(joined))
+        lies = [*lies, *[Lies.ROWS] * len(parts)]
+        out = [Lies.ROWS] * len(floating)
+        return jax.tree.unflatten(
+            out_tree, ring_sum(self.ring, visit, [*leaves, *parts], lies, out)
+        )
+
+
+@eqx.filter_custom_jvp
+def _joined(fold: Fold, given: Given) -> PyTree[Array]:
+    return fold.join(given)
+
+
+@_joined.def_jvp
+def _joined_jvp(primals: Any, tangents: Any) -> Any:
+    (fold, given), (_, moves) = primals, tangents
+    joined = _joined(fold, given)
+    held = jax.lax.stop_gradient(joined)
+    _, moved = eqx.filter_jvp(lambda given: fold.shares(given, held), (given,), (moves,))
+    return joined, moved
+
+
+def whole_costs(ring: Ring, tile: int, given: Given) -> Array:
+    """Costs, the rows of each device whole on it."""
+    leaves, lies, rebuild = _flat(given)
+    return ring_sum(
+        ring, lambda *blocks: [rebuild(blocks).part(tile)], leaves, lies, [Lies.ENTRIES]
+    )[0]
+
+
+def _floating(tree: PyTree) -> PyTree:
+    return eqx.filter(tree, eqx.is_inexact_array)
+
+
+def _flat(given: Given):
+    """Its arrays, where each of them lies, and how to rebuild it of others in their place."""
+    arrays, static = eqx.partition(given, eqx.is_array)
+    leaves, tree = jax.tree.flatten(arrays)
+    kinds = zip((Lies.WHOLE, Lies.ROWS, Lies.COLUMNS), arrays, strict=True)
+    lies = [where for where, part in kinds for _ in jax.tree.leaves(part)]
+    return leaves, lies, lambda blocks: eqx.combine(jax.tree.unflatten(tree, blocks), static)

@@ -1,0 +1,130 @@
+"""Merges: how what several blocks of targets give a row becomes what all of them give."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+
+def capped_exp(exponent: Array) -> Array:
+    """exp, kept finite and fit for sums: larger exponents belong to entries of weight zero."""
+    return jnp.exp(jnp.minimum(exponent, 0.7 * jnp.log(jnp.finfo(exponent.dtype).max)))
+
+
+class AbstractMerge(eqx.Module):
+    """A reduction over targets, known by how two of its parts are joined.
+
+    A part is what a block of targets gives each of t rows: a pytree of arrays with leading
+    axis t. Joining is associative, and commutative up to rounding.
+    """
+
+    @abc.abstractmethod
+    def empty(self, part: PyTree[jax.ShapeDtypeStruct]) -> PyTree[Array]:
+        """What no targets give, of the shapes of `part`: joined to a part it changes nothing."""
+
+    @abc.abstractmethod
+    def join(self, one: PyTree[Array], other: PyTree[Array]) -> PyTree[Array]:
+        """What both blocks give together."""
+
+    @abc.abstractmethod
+    def share(self, whole: PyTree[Array], part: PyTree[Array]) -> PyTree[Array]:
+        """What a part has in the whole, of which all parts were joined.
+
+        Derivatives of the whole, in what it has of floating numbers, are those of the sum of
+        all shares, the `whole` that they are given held.
+        """
+
+
+class Sum(AbstractMerge):
+    """Parts are sums."""
+
+    def empty(self, part: PyTree[jax.ShapeDtypeStruct]) -> PyTree[Array]:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), part)
+
+    def join(self, one: PyTree[Array], other: PyTree[Array]) -> PyTree[Array]:
+        return jax.tree.map(jnp.add, one, other)
+
+    def share(self, whole: PyTree[Array], part: PyTree[Array]) -> PyTree[Array]:
+        return part
+
+
+class SumExp(AbstractMerge):
+    """Parts are sums of exponentials, relative to the exp of their largest exponent."""
+
+    @staticmethod
+    def part(
+        weights: Float[Array, "k *c"], exponents: Float[Array, "*b k"]
+    ) -> tuple[Float[Array, "*b"], Float[Array, "*bc"]]:
+        """Peaks of the exponents e, and sum_k w_k exp(e_k - peak); weights zero count for nothing.
+
+        Not by log w: its derivative, and the product with an overflow, are NaN at zero. Of
+        weights (k, c) those in the first column say which count.
+        """
+        first = weights if weights.ndim == 1 else weights[:, 0]
+        counts = jnp.broadcast_to(first != 0, exponents.shape)
+        peaks = jax.lax.stop_gradient(jnp.max(jnp.where(counts, exponents, -jnp.inf), axis=-1))
+        ratios = capped_exp(exponents - peaks[..., None])
+        return peaks, jnp.matmul(ratios, weights, precision=jax.lax.Precision.HIGHEST)
+
+    def empty(self, part: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]) -> tuple[Array, Array]:
+        peaks, sums = part
+        return jnp.full(peaks.shape, -jnp.inf, peaks.dtype), jnp.zeros(sums.shape, sums.dtype)
+
+    def join(self, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+        peaks = jnp.maximum(one[0], other[0])
+        return peaks, _rescaled(one, peaks) + _rescaled(other, peaks)
+
+    def share(self, whole: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[Array, Array]:
+        # Peaks are held: whatever they are, what is made of both has the same derivative.
+        return jnp.zeros_like(whole[0]), _rescaled(part, whole[0])
+
+
+class Largest(AbstractMerge):
+    """Parts are the k largest values, falling, and the targets (m for none) that they are of.
+
+    Attributes:
+        m: Number of all targets.
+        k: How many values to keep.
+    """
+
+    m: int = eqx.field(static=True)
+    k: int = eqx.field(static=True)
+
+    def part(
+        self, values: Float[Array, " l"], targets: Int[Array, " l"]
+    ) -> tuple[Float[Array, " k"], Int[Array, " k"]]:
+        """The largest of a block's values, of one row; filled up where the block has fewer."""
+        few = min(self.k, values.size)
+        largest, places = jax.lax.top_k(values, few)
+        # NaN falls behind all values, and the target m behind NaNs that are values.
+        rest = (0, self.k - few)
+        return (
+            jnp.pad(largest, rest, constant_values=jnp.nan),
+            jnp.pad(targets[places], rest, constant_values=self.m),
+        )
+
+    def empty(self, part: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]) -> tuple[Array, Array]:
+        values, targets = part
+        return (
+            jnp.full(values.shape, jnp.nan, values.dtype),
+            jnp.full(targets.shape, self.m, targets.dtype),
+        )
+
+    def join(self, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+        values, targets = (jnp.concatenate(both, axis=1) for both in zip(one, other, strict=True))
+        falling, targets = jax.lax.sort((-values, targets), dimension=1, num_keys=2)
+        return -falling[:, : self.k], targets[:, : self.k]
+
+    def share(self, whole: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[Array, Array]:
+        same = whole[1][:, :, None] == part[1][:, None, :]
+        return jnp.sum(jnp.where(same, part[0][:, None, :], 0), axis=2), whole[1]
+
+
+def _rescaled(part: tuple[Array, Array], peaks: Float[Array, " t"]) -> Array:
+    """Sums relative to the exp of other peaks."""
+    old, sums = part
+    # Rows without any weight have peak -inf, and sums of zero whatever their scale.
+    scales = jnp.exp(old - jnp.where(peaks == -jnp.inf, 0, peaks))
+    return sums * scales.reshape(-1, *[1] * (sums.ndim - 1))

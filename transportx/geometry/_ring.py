@@ -1,0 +1,284 @@
+"""Sums over all pairs of blocks, targets passed around a ring of devices; with derivatives.
+
+Rows stay where they are; columns go from device to device until each has met all rows.
+Derivatives and transposes of such a sum are such sums again, so that a backward pass keeps
+nothing but its arguments, and visits and passes on once more.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
+
+Visit = Callable[..., Sequence[Array]]
+
+
+class Lies(Enum):
+    """Where an array lies.
+
+    WHOLE arrays are on every device. ROWS lie over the devices; so do COLUMNS, which move.
+    ENTRIES have a row for each row and a column for each column; they lie as rows do.
+    """
+
+    WHOLE = "whole"
+    ROWS = "rows"
+    COLUMNS = "columns"
+    ENTRIES = "entries"
+
+
+class Ring(NamedTuple):
+    """Devices of a mesh: the axes that rows lie over, and the one that columns move along.
+
+    `axis` is among `row_axes`, or None: then every device holds all columns.
+    """
+
+    mesh: Mesh
+    row_axes: tuple[str, ...]
+    axis: str | None
+
+    @property
+    def num_rows(self) -> int:
+        """Blocks of rows."""
+        return self._count(self.row_axes)
+
+    @property
+    def num_columns(self) -> int:
+        """Blocks of columns."""
+        return self._count(self.column_axes)
+
+    @property
+    def column_axes(self) -> tuple[str, ...]:
+        """The axis that columns lie over, if any."""
+        return () if self.axis is None else (self.axis,)
+
+    @property
+    def other_axes(self) -> tuple[str, ...]:
+        """Axes of rows along which columns are copies."""
+        return tuple(axis for axis in self.row_axes if axis != self.axis)
+
+    def _count(self, axes: tuple[str, ...]) -> int:
+        count = 1
+        for axis in axes:
+            count *= self.mesh.shape[axis]
+        return count
+
+    def spec(self, lies: Lies) -> PartitionSpec:
+        """How an array lies over the mesh."""
+        rows = self.row_axes or None
+        axes = {Lies.WHOLE: (), Lies.COLUMNS: (self.axis,)}.get(lies, (rows,))
+        return PartitionSpec(*axes)
+
+    def blocks(self, lies: Lies) -> tuple[int, ...]:
+        """Into how many blocks the leading axes are cut at a visit."""
+        rows, columns = self.num_rows, self.num_columns
+        return {
+            Lies.WHOLE: (),
+            Lies.ROWS: (rows,),
+            Lies.COLUMNS: (columns,),
+            Lies.ENTRIES: (rows, columns),
+        }[lies]
+
+    def cut(self, arrays: Sequence[Any], lies: Sequence[Lies]) -> list[jax.ShapeDtypeStruct]:
+        """Shapes of the blocks that a visit sees."""
+        return [
+            jax.ShapeDtypeStruct(_scaled(one.shape, self.blocks(where), divide=True), one.dtype)
+            for one, where in zip(arrays, lies, strict=True)
+        ]
+
+    def pass_on(self, blocks: Any) -> Any:
+        """Hand blocks to the next device; inside `shard_map`."""
+        if self.axis is None:
+            return blocks
+        count = self.num_columns
+        to_next = [(i, (i + 1) % count) for i in range(count)]
+        return jax.tree.map(lambda block: jax.lax.ppermute(block, self.axis, to_next), blocks)
+
+    def place(self, step: Array) -> Array:
+        """Which block of columns is here after so many passes; inside `shard_map`."""
+        here = 0 if self.axis is None else jax.lax.axis_index(self.axis)
+        return (here - step) % self.num_columns
+
+    def map(self, body: Callable[..., Any], lies: Sequence[Lies], out: Any) -> Callable[..., Any]:
+        """`body` on every device, by how its arguments and results lie."""
+        # Derivatives do not pass through here, so nothing needs to know what is a copy.
+        specs = tuple(self.spec(one) for one in lies)
+        out_specs = jax.tree.map(self.spec, out)
+        return jax.shard_map(
+            body, mesh=self.mesh, in_specs=specs, out_specs=out_specs, check_vma=False
+        )
+
+
+def ring_sum(
+    ring: Ring, visit: Visit, arguments: Sequence[Array], lies: Sequence[Lies], out: Sequence[Lies]
+) -> list[Array]:
+    """Sum what `visit` gives of each pair of a block of rows and a block of columns.
+
+    Args:
+        ring: The devices.
+        visit: Takes a block of each argument; gives blocks of the results, floating. It
+            closes over no array.
+        arguments: Arrays.
+        lies: Where each of them lies.
+        out: Where the results lie: summed over both blocks (WHOLE), over columns (ROWS), over
+            rows (COLUMNS), or put side by side (ENTRIES).
+    """
+    return _ring_sum.bind(*arguments, ring=ring, visit=visit, lies=tuple(lies), out=tuple(out))
+
+
+_ring_sum = Primitive("ring_sum")
+_ring_sum.multiple_results = True
+
+
+def _run(*arguments, ring: Ring, visit: Visit, lies, out):
+    parts = jax.eval_shape(visit, *ring.cut(arguments, lies))
+
+    def body(*arguments):
+        def step(carry, passes):
+            moving, sums = carry
+            place = ring.place(passes)
+            blocks = [
+                _block(one, place, ring) if where is Lies.ENTRIES else one
+                for one, where in zip(_merged(arguments, moving, lies), lies, strict=True)
+            ]
+            sums = [
+                _put(total, part, place) if where is Lies.ENTRIES else total + part
+                for total, part, where in zip(sums, visit(*blocks), out, strict=True)
+            ]
+            moving, travelling = ring.pass_on((moving, _moving(sums, out)))
+            return (moving, _merged(sums, travelling, out)), None
+
+        moving = _moving(arguments, lies)
+        zeros = [
+            jnp.zeros(_whole_rows(part.shape, where, ring), part.dtype)
+            for part, where in zip(parts, out, strict=True)
+        ]
+        (_, sums), _ = jax.lax.scan(
+            step, (moving, zeros), jnp.arange(ring.num_columns, dtype=jnp.int32)
+        )
+        over = {Lies.WHOLE: ring.row_axes, Lies.COLUMNS: ring.other_axes}
+        return [jax.lax.psum(s, over.get(w, ())) for s, w in zip(sums, out, strict=True)]
+
+    return ring.map(body, lies, list(out))(*arguments)
+
+
+def _moving(arrays, lies):
+    return [one for one, where in zip(arrays, lies, strict=True) if where is Lies.COLUMNS]
+
+
+def _merged(arrays, moving, lies):
+    """The arrays, those of columns in the place that they moved to."""
+    moving = iter(moving)
+    return [
+        next(moving) if where is Lies.COLUMNS else one
+        for one, where in zip(arrays, lies, strict=True)
+    ]
+
+
+def _whole_rows(shape, where, ring):
+    if where is not Lies.ENTRIES:
+        return shape
+    return shape[0], shape[1] * ring.num_columns, *shape[2:]
+
+
+def _block(entries, place, ring):
+    size = entries.shape[1] // ring.num_columns
+    return jax.lax.dynamic_slice_in_dim(entries, place * size, size, axis=1)
+
+
+def _put(entries, block, place):
+    start = place * block.shape[1]
+    return jax.lax.dynamic_update_slice_in_dim(entries, block, start, axis=1)
+
+
+def _abstract(*shapes, ring: Ring, visit: Visit, lies, out):
+    parts = jax.eval_shape(visit, *ring.cut(shapes, lies))
+    return [
+        ShapedArray(_scaled(part.shape, ring.blocks(where), divide=False), part.dtype)
+        for part, where in zip(parts, out, strict=True)
+    ]
+
+
+def _scaled(shape, counts, *, divide):
+    leading = (s // c if divide else s * c for s, c in zip(shape, counts, strict=False))
+    return *leading, *shape[len(counts) :]
+
+
+def _jvp(primals, tangents, *, ring: Ring, visit: Visit, lies, out):
+    moved = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+    count = len(primals)
+
+    def moved_visit(*blocks):
+        still, moves = blocks[:count], blocks[count:]
+
+        def of_moved(*some):
+            return visit(*_replaced(still, moved, some))
+
+        return jax.jvp(of_moved, [still[i] for i in moved], list(moves))[1]
+
+    primal = ring_sum(ring, visit, primals, lies, out)
+    arguments = *primals, *(tangents[i] for i in moved)
+    both = *lies, *(lies[i] for i in moved)
+    return primal, ring_sum(ring, moved_visit, arguments, both, out)
+
+
+def _replaced(arrays, places, new):
+    arrays = list(arrays)
+    for place, one in zip(places, new, strict=True):
+        arrays[place] = one
+    return arrays
+
+
+def _transpose(cotangents, *arguments, ring: Ring, visit: Visit, lies, out):
+    linear = [i for i, one in enumerate(arguments) if ad.is_undefined_primal(one)]
+    known = [i for i in range(len(arguments)) if i not in linear]
+    live = [i for i, cotangent in enumerate(cotangents) if type(cotangent) is not ad.Zero]
+    shapes = ring.cut([arguments[i].aval for i in linear], [lies[i] for i in linear])
+
+    def pull(*blocks):
+        given, pulled = blocks[: len(known)], blocks[len(known) :]
+
+        def of_linear(*some):
+            arrays = _replaced([None] * len(arguments), known, given)
+            parts = visit(*_replaced(arrays, linear, some))
+            return [parts[i] for i in live]
+
+        # Linear in these, so that zero is as good as any place.
+        zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+        return jax.vjp(of_linear, *zeros)[1](list(pulled))
+
+    found = ring_sum(
+        ring,
+        pull,
+        [*(arguments[i] for i in known), *(cotangents[i] for i in live)],
+        [*(lies[i] for i in known), *(out[i] for i in live)],
+        [lies[i] for i in linear],
+    )
+    return _replaced([None] * len(arguments), linear, found)
+
+
+def _batch(arguments, axes, *, ring: Ring, visit: Visit, lies, out):
+    # Behind the axes that blocks are cut along.
+    behind = [len(ring.blocks(where)) for where in lies]
+    out_axes = [len(ring.blocks(where)) for where in out]
+    arguments = [
+        one if axis is None else jnp.moveaxis(one, axis, place)
+        for one, axis, place in zip(arguments, axes, behind, strict=True)
+    ]
+    in_axes = [None if a is None else place for a, place in zip(axes, behind, strict=True)]
+    each = jax.vmap(lambda *blocks: list(visit(*blocks)), tuple(in_axes), out_axes)
+    return ring_sum(ring, each, arguments, lies, out), out_axes
+
+
+_ring_sum.def_impl(_run)
+_ring_sum.def_abstract_eval(_abstract)
+ad.primitive_jvps[_ring_sum] = _jvp
+ad.primitive_transposes[_ring_sum] = _transpose
+batching.primitive_batchers[_ring_sum] = _batch
+mlir.register_lowering(_ring_sum, mlir.lower_fun(_run, multiple_results=True))
