@@ -25,7 +25,8 @@ from transportx.geometry._fused_tile import (
 )
 
 # Sources and targets of a tile, and coordinates that come at once. Triton wants powers of two.
-_ROWS, _TARGETS, _CHUNK = 64, 64, 32
+# With 64 targets products of columns spill registers.
+_ROWS, _TARGETS, _CHUNK = 64, 32, 32
 # Columns of a product that one program computes; more are computed side by side.
 _COLUMNS = 64
 _WARPS, _STAGES = 4, 2
