@@ -124,7 +124,8 @@ def ott(points: Points) -> Potential:
 
     def solve(x, y):
         solver = Sinkhorn(threshold=0, min_iterations=_STEPS, max_iterations=_STEPS)
-        return solver(LinearProblem(PointCloud(x, y, epsilon=_EPSILON))).f
+        # Its first update is of the other side: the clouds change places.
+        return solver(LinearProblem(PointCloud(y, x, epsilon=_EPSILON))).g
 
     return _compiled(solve, points)
 
