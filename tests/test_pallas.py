@@ -1,0 +1,121 @@
+"""Fused kernels of TPUs and GPUs, interpreted: against a dense formula and finite differences.
+
+Their compilers accept them: `test_aot.py`. Nothing here says how fast they are.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from tests.differences import check_derivatives
+from transportx.geometry._fused import log_totals, product
+
+on_each_platform = pytest.mark.parametrize("platform", ["tpu", "cuda"])
+
+
+def problem(n, m, d, dtype=jnp.float32):
+    """Points, exponents of both ends, weights of which the first is zero, columns, factors."""
+    keys = jr.split(jr.key(d), 8)
+    scale = np.sqrt(2 / d)
+    x, y = (scale * jr.normal(key, (size, d)) for key, size in zip(keys, (n, m), strict=False))
+    s, t = jr.normal(keys[2], (n,)), jr.normal(keys[3], (m,))
+    b = jax.nn.softmax(jr.normal(keys[4], (m,))).at[0].set(0)
+    r, u, v = jr.normal(keys[5], (m, 5)), jr.normal(keys[6], (n, 3)), jr.normal(keys[7], (m, 3))
+    return tuple(array.astype(dtype) for array in (x, y, s, t, b, r, u, v))
+
+
+def exponents(x, y, t):
+    return t[None, :] - jnp.sum((x[:, None, :] - y[None, :, :]) ** 2, axis=-1)
+
+
+def dense_log_totals(x, y, t, b):
+    terms = exponents(x, y, t)
+    peak = jax.lax.stop_gradient(jnp.max(terms, axis=1))
+    return peak + jnp.log(jnp.matmul(jnp.exp(terms - peak[:, None]), b, precision="highest"))
+
+
+def dense_product(x, y, s, t, r, *factors):
+    entries = jnp.exp(s[:, None] + exponents(x, y, t))
+    if factors:
+        u, v = factors
+        entries = entries * jnp.matmul(u, v.T, precision="highest")
+    return jnp.matmul(entries, r, precision="highest")
+
+
+def assert_close(one, other, tol):
+    """Arrays of two trees agree, relative to the greatest number of each."""
+    for got, expected in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=tol * np.max(np.abs(expected)))
+
+
+# Sizes that no tile divides: one tile of each, and several.
+@on_each_platform
+@pytest.mark.parametrize(("n", "m", "d"), [(5, 3, 1), (130, 600, 3), (70, 133, 64), (3, 66, 512)])
+def test_interpreted_kernels_agree_with_tiles_of_xla(platform, n, m, d):
+    x, y, s, t, b, r, u, v = problem(n, m, d)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def answers(interpreted):
+        times = functools.partial(product, x, y, s, t, interpreted=interpreted)
+        return log_totals(x, y, t, b, interpreted), times(b[:, None]), times(r), times(r, u, v)
+
+    assert_close(answers(platform), answers(None), 1e-5)
+
+
+@on_each_platform
+def test_gradients_by_interpreted_kernels_are_those_of_the_dense_formula(platform):
+    x, y, s, t, b, r, *_ = problem(70, 33, 20)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.grad, argnums=(1, 2, 3, 4, 5, 6))
+    def gradients(functions, x, y, s, t, b, r):
+        totals, times = functions
+        return jnp.sum(jnp.sin(totals(x, y, t, b))) + jnp.sum(jnp.sin(times(x, y, s, t, r)))
+
+    fused = (
+        lambda *args: log_totals(*args, platform),
+        lambda *args: product(*args, interpreted=platform),
+    )
+    arguments = x, y, s, t, b, r
+    dense = gradients((dense_log_totals, dense_product), *arguments)
+    assert_close(gradients(fused, *arguments), dense, 1e-5)
+
+
+def test_rules_of_derivatives_are_finite_differences():
+    x, y, s, t, b, r, *_ = problem(4, 3, 2, jnp.float64)
+    check_derivatives(log_totals, x, y, t, b, order=2, tol=1e-5)
+    check_derivatives(product, x, y, s, t, r, order=2, tol=1e-5)
+
+
+def test_batched_gradients_are_those_of_each_problem():
+    x, y, _, t, b, *_ = problem(4, 3, 2, jnp.float64)
+    ends = jnp.stack([t, 2 * t])
+
+    def batched(function):
+        def total(x, ends):
+            return jnp.sum(jnp.sin(jax.vmap(lambda t: function(x, y, t, b))(ends)))
+
+        each = jax.vmap(jax.grad(lambda t, x: jnp.sum(function(x, y, t, b))), (0, None))
+        return jax.jit(jax.grad(total, argnums=(0, 1)))(x, ends), jax.jit(each)(ends, x)
+
+    assert_close(batched(log_totals), batched(dense_log_totals), 1e-12)
+
+
+@on_each_platform
+def test_a_nan_is_not_lost_and_no_weight_makes_one(platform):
+    x, y, s, t, b, *_ = problem(4, 3, 20)
+
+    @jax.jit
+    def answers(x, b):
+        entries = product(x, y, s, t, b[:, None], interpreted=platform)
+        return log_totals(x, y, t, b, platform), entries[:, 0]
+
+    for spoilt in answers(x.at[1, 2].set(jnp.nan), b):
+        np.testing.assert_array_equal(jnp.isnan(spoilt), [False, True, False, False])
+    totals, sums = answers(x, 0 * b)
+    np.testing.assert_array_equal(totals, np.full(4, -np.inf))
+    np.testing.assert_array_equal(sums, np.zeros(4))
