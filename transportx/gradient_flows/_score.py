@@ -6,13 +6,12 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
+from transportx.gradient_flows._dictionaries import slopes_and_laplacians
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
-
-Point = Float[Array, " d"]
 
 
 class FittedScore(AbstractVelocity):
@@ -53,15 +52,12 @@ class FittedScore(AbstractVelocity):
     def score(self, x: Cloud, weights: Weights) -> Cloud:
         """The fitted score at the particles it is fitted to."""
         centre = jnp.sum(weights[:, None] * x, axis=0) / jnp.sum(weights)
-        jacobians, laplacians = jax.vmap(self._derivatives)(x - centre[None, :])
+        jacobians, laplacians = jax.vmap(eqx.Partial(slopes_and_laplacians, self.features))(
+            x - centre[None, :]
+        )
         share = weights / jnp.sum(weights)
         matrix = jnp.einsum("i,ika,ila->kl", share, jacobians, jacobians, precision="highest")
         level = jnp.asarray(self.ridge, x.dtype) * jnp.mean(jnp.diagonal(matrix))
         matrix = matrix + level * jnp.eye(matrix.shape[0], dtype=x.dtype)
         coefficients = -jax.scipy.linalg.solve(matrix, share @ laplacians, assume_a="pos")
         return jnp.einsum("ika,k->ia", jacobians, coefficients, precision="highest")
-
-    def _derivatives(self, x: Point) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
-        """Jacobian of the features, and their Laplacians."""
-        jacobian = jax.jacfwd(self.features)
-        return jacobian(x), jnp.trace(jax.jacfwd(jacobian)(x), axis1=1, axis2=2)

@@ -1,0 +1,83 @@
+"""Linear equations in units of their noise, by least squares that drops what they do not show."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+from transportx import _checks
+
+Scalar = Float[Array, ""]
+Matrix = Float[Array, "r u"]
+Values = Float[Array, " r"]
+Kept = Bool[Array, " u"]
+
+
+class Solution(NamedTuple):
+    """Coefficients, and how well the equations hold and determine them."""
+
+    coefficients: Float[Array, " u"]
+    deviations: Float[Array, " u"]
+    kept: Kept
+    misfit: Scalar
+    rank: Int[Array, ""]
+    condition: Scalar
+
+
+def least_squares(
+    matrix: Matrix,
+    values: Values,
+    lost: int,
+    last_positive: bool,
+    ridge: ScalarLike,
+    threshold: ScalarLike,
+) -> Solution:
+    """Solve by QR, columns brought to unit length and shrunk by `ridge`, a positive number.
+
+    While the weakest coefficient is below `threshold` of its deviations it is dropped, and the
+    rest solved for again; so is the last one, if it must be positive and is not. Of the
+    equations, `lost` follow from the others.
+    """
+    freedom, size = values.size - lost, matrix.shape[1]
+    if freedom < size:
+        cure = "give more tests or times, or fewer features"
+        _checks.reject("snapshots", f"make {freedom} equations for {size} unknowns", cure)
+    signed = (jnp.arange(size) == size - 1) & last_positive
+    held = jax.lax.stop_gradient((matrix, values))
+
+    def drop(_, kept):
+        found, deviations, misfit = _solve(*held, kept, freedom, ridge)
+        strength = jnp.where(signed, found, jnp.abs(found)) / (misfit * deviations)
+        ratio = jnp.where(kept, strength, jnp.inf)
+        weakest = jnp.arange(size) == jnp.argmin(ratio)
+        return kept & ~(weakest & (ratio < threshold))
+
+    kept = jax.lax.fori_loop(0, size, drop, jnp.ones(size, bool))
+    coefficients, deviations, misfit = _solve(matrix, values, kept, freedom, ridge)
+    scaled, _ = _unit_columns(held[0], kept)
+    sizes = jnp.linalg.svd(scaled, compute_uv=False)
+    cutoff = max(matrix.shape) * jnp.finfo(sizes.dtype).eps * sizes[0]
+    least = sizes[jnp.maximum(jnp.sum(kept) - 1, 0)]
+    rank = jnp.sum(sizes > cutoff)
+    return Solution(coefficients, misfit * deviations, kept, misfit, rank, sizes[0] / least)
+
+
+def _solve(matrix: Matrix, values: Values, kept: Kept, freedom: int, ridge: ScalarLike):
+    """Coefficients, their deviations for noise of unit size, and the size of the misfit."""
+    scaled, lengths = _unit_columns(matrix, kept)
+    identity = jnp.eye(kept.size, dtype=matrix.dtype)
+    shrink = jnp.sqrt(jnp.asarray(ridge, matrix.dtype)) * identity
+    q, r = jnp.linalg.qr(jnp.concatenate([scaled, shrink]))
+    found = jax.scipy.linalg.solve_triangular(r, q[: values.size].T @ values)
+    spread = jax.scipy.linalg.solve_triangular(r, identity)
+    left = jnp.sum((scaled @ found - values) ** 2)
+    misfit = jnp.sqrt(left / jnp.maximum(freedom - jnp.sum(kept), 1).astype(matrix.dtype))
+    return found / lengths, jnp.where(kept, jnp.linalg.norm(spread, axis=1) / lengths, 0), misfit
+
+
+def _unit_columns(matrix: Matrix, kept: Kept) -> tuple[Matrix, Float[Array, " u"]]:
+    """Columns over their lengths; zero where dropped, or where they are zero."""
+    squares = jnp.sum(matrix**2, axis=0)
+    lengths = jnp.sqrt(jnp.where(squares > 0, squares, 1))
+    return jnp.where(kept[None, :], matrix / lengths[None, :], 0), lengths
