@@ -1,8 +1,9 @@
 """What a compiled program does: its arithmetic and what it sends, loops multiplied out.
 
 XLA's own `cost_analysis` counts the body of a loop once. This reads the program's text, in
-which a loop of known length says how often it runs. Loops that run until something holds (a
-solve's) count once and are reported; of a choice the dearest branch counts.
+which a loop of known length says how often it runs, or counts up to a constant. Loops that run
+until something holds (a solve's) count once and are reported; of a choice the dearest branch
+counts.
 """
 
 import collections
@@ -30,7 +31,7 @@ _ELEMENTWISE = frozenset(
     "subtract tan tanh".split()
 )
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
@@ -73,6 +74,7 @@ _NOTHING = Work(0, {}, {}, 0)
 
 
 class _Instruction(NamedTuple):
+    root: bool
     shape: str
     opcode: str
     operands: tuple[str, ...]
@@ -109,10 +111,10 @@ def work_of_text(text: str) -> Work:
         found = functools.reduce(Work.plus, inside, _NOTHING)
         if one.opcode != "while":
             return found
-        trips = _TRIPS.search(one.rest)
+        trips = _trips(one, computations)
         if trips is None:
             return found._replace(open_loops=found.open_loops + 1)
-        return found.times(int(trips[1]))
+        return found.times(trips)
 
     return of_computation(entry)
 
@@ -125,10 +127,11 @@ def _parse(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
             here = computations[header[2]] = {}
             entry = header[2] if header[1] else entry
         elif found := _INSTRUCTION.match(line):
-            name, shape, opcode, rest = found.groups()
-            operands = rest[: _closing(rest)]
-            names = tuple(re.findall(r"%([\w.\-]+)", operands))
-            here[name] = _Instruction(shape, opcode, names, rest[_closing(rest) :])
+            root, name, shape, opcode, rest = found.groups()
+            # A constant keeps its number, which stands where others have operands.
+            end = 0 if opcode == "constant" else _closing(rest)
+            names = tuple(re.findall(r"%([\w.\-]+)", rest[:end]))
+            here[name] = _Instruction(root is not None, shape, opcode, names, rest[end:])
     return entry, computations
 
 
@@ -140,6 +143,18 @@ def _closing(text: str) -> int:
         if depth == 0:
             return place
     return len(text)
+
+
+def _trips(loop: _Instruction, computations: dict[str, dict[str, _Instruction]]) -> int | None:
+    """How often a loop runs, where that is known: said by the compiler, or counted from zero."""
+    if said := _TRIPS.search(loop.rest):
+        return int(said[1])
+    condition = computations[re.findall(r"condition=%?([\w.\-]+)", loop.rest)[0]]
+    test = next(one for one in condition.values() if one.root)
+    if test.opcode != "compare" or "direction=LT" not in test.rest:
+        return None
+    limit = condition[test.operands[1]]
+    return int(limit.rest[: _closing(limit.rest)]) if limit.opcode == "constant" else None
 
 
 def _own_work(one: _Instruction, shapes: dict[str, str]) -> Work | None:

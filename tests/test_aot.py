@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import transportx as tx
-from experiments import ahead, plan
+from experiments import ahead, plan, programs
 from experiments import config as configs
 from experiments.command import UserError
 from tests import aot_jobs
@@ -99,11 +99,14 @@ def test_a_million_points_over_256_chips():
         return tx.ot.solve(cloud, epsilon=0.1).value
 
     program = target.compile(jax.value_and_grad(value, argnums=(0, 1)), points, points)
-    figures = plan.figures(program, target)
-    assert figures["memory MiB"] < 1024
-    # Each collective of the program once: some dozens of gathered clouds, never costs.
-    sent = plan.collectives(program.as_text() or "")
-    assert 0 < sum(sent.values()) < 50 * n * (d + 2) * np.dtype(np.float32).itemsize
+    assert plan.figures(program, target)["memory MiB"] < 64
+    work = programs.work(program)
+    # Points go round; a block of them, and what belongs to it, is all that a device has.
+    assert set(work.sent) == {"all-reduce", "collective-permute"}
+    number = np.dtype(np.float32).itemsize
+    assert work.largest["collective-permute"] == n // 256 * d * number
+    # Twenty products at most, with two numbers beside each point; loops of the solve once.
+    assert sum(work.sent.values()) < 20 * n * (d + 2) * number
 
 
 def test_unknown_devices_are_refused():
