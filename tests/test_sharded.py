@@ -146,6 +146,29 @@ def test_devices_share_the_work_and_gather_nothing(mesh, monkeypatch):
     assert sum(each.sent.values()) < 14 * n * (point + 2 * 8)
 
 
+@pytest.mark.parametrize("axes", [("rows", "rows"), ("rows", "columns"), (None, "columns")])
+def test_second_derivatives_and_batches_are_those_of_one_device(axes, clouds):
+    mesh = jax.make_mesh((4, 2), ("rows", "columns"), axis_types=(AxisType.Auto,) * 2)
+    x, y, _ = clouds
+
+    def of_clouds(cloud_of):
+        def total(x, y):
+            kernel = tx.geometry.gibbs_kernel(cloud_of(x, y), x[:, 0], y[:, 0], jnp.array(3.0))
+            return jnp.sum(jnp.sin(kernel @ y[:, 1]))
+
+        def along(x, y, move):
+            return jax.jvp(lambda y: jax.grad(total, argnums=(0, 1))(x, y), (y,), (move,))
+
+        # Forward over reverse, of a batch of moves.
+        return jax.jit(jax.vmap(along, (None, None, 0)))
+
+    moves = jnp.stack([jnp.cos(y), y[::-1]])
+    alone = of_clouds(lambda x, y: tx.geometry.PointCloud(x, y, tile=2))(x, y, moves)
+    many = of_clouds(lambda x, y: tx.geometry.ShardedCloud(x, y, mesh=mesh, axes=axes, tile=1))
+    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(many(x, y, moves)), strict=True):
+        assert jnp.allclose(one, other, rtol=1e-10, atol=1e-11)
+
+
 def test_what_a_mesh_cannot_hold_is_refused(mesh, clouds, without_type_checks):
     x, y, _ = clouds
     with pytest.raises(ValueError, match=r"`x` has 15 points; add points of weight zero"):
