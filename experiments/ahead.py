@@ -34,20 +34,22 @@ _GIBIBYTE = 2**30
 class Chip(NamedTuple):
     """One device of a kind: memory in bytes, peak FLOP/s in bfloat16, bytes/s of its memory.
 
-    From the makers' data sheets (cloud.google.com/tpu/docs, nvidia.com).
+    `links` is bytes/s between devices of a slice or a node. From the makers' data sheets
+    (cloud.google.com/tpu/docs, nvidia.com).
     """
 
     memory: float
     flops: float
     bandwidth: float
+    links: float
 
 
 CHIPS = {
-    "v4": Chip(32 * _GIBIBYTE, 275e12, 1.2e12),
-    "v5e": Chip(16 * _GIBIBYTE, 197e12, 0.82e12),
-    "v5p": Chip(95 * _GIBIBYTE, 459e12, 2.765e12),
-    "v6e": Chip(32 * _GIBIBYTE, 918e12, 1.64e12),
-    "h100": Chip(80e9, 989e12, 3.35e12),
+    "v4": Chip(32 * _GIBIBYTE, 275e12, 1.2e12, 300e9),
+    "v5e": Chip(16 * _GIBIBYTE, 197e12, 0.82e12, 200e9),
+    "v5p": Chip(95 * _GIBIBYTE, 459e12, 2.765e12, 600e9),
+    "v6e": Chip(32 * _GIBIBYTE, 918e12, 1.64e12, 400e9),
+    "h100": Chip(80e9, 989e12, 3.35e12, 900e9),
 }
 
 # NVIDIA H100 80GB HBM3, as the CUDA compiler wants it described.

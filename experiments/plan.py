@@ -4,19 +4,17 @@
 
 Compiles one training step of the config, coupling included and the batch shared by all
 devices, for TPUs ("v5e:2x4", "v5e:16x16", "v6e:2x4", "v5p:2x2x1"; extra `tpu`) or H100s
-("h100:8"; extra `h100`). Prints, of one device: the compiler's own memory figures against
-what the device has, FLOPs and bytes of memory traffic as the compiler counts them, numbers
-sent between devices, and the step's time if it reached the data sheet's peaks: a bound, not
-a forecast. The body of a loop counts once: what an exact coupling searches and the layers
-of a transformer after the first are left out. The CUDA compiler counts no FLOPs.
-`--largest` doubles the batch until it no longer fits. The step is the one that
-`experiments.train` takes there with `--set training.devices=8` (or as many as there are).
-Exit code 1: it does not fit.
+("h100:8"; extra `h100`). Prints, of one device: parameters; the compiler's own memory figure
+against what the device has; FLOPs, bytes of memory traffic and bytes that collectives bring,
+counted in the compiled program; and the step's time if the slowest of the three ran at the
+data sheet's peak: a bound, not a forecast. Loops of known length are multiplied out. Those
+that run until something holds, as a coupling's do, are named and count as one run. Peaks are
+of bfloat16: products in float32 take several passes that do not count. `--largest` doubles
+the batch until it no longer fits. The step is the one that `experiments.train` takes there
+with `--set training.devices=8` (or as many as there are). Exit code 1: it does not fit.
 """
 
 import json
-import math
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,11 @@ import jax.random as jr
 from jax.stages import Compiled
 
 from experiments import config as configs
-from experiments import problem
+from experiments import problem, programs, traffic
 from experiments.ahead import Target
 from experiments.command import UserError, exit_cleanly, parser_for
 from experiments.config import Config
 
-_SIZES = {"f64": 8, "s64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1}
-_COLLECTIVES = "all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute"
 _MEBIBYTE = 2**20
 
 
@@ -56,42 +52,36 @@ def compile_step(config: Config, target: Target) -> Compiled:
     return target.compile(step, *target.abstract((arrays, jax.eval_shape(lambda: made.key))))
 
 
-def figures(program: Compiled, target: Target) -> dict[str, Any]:
-    """What the compiler says of one device."""
+def memory_at_peak(program: Compiled) -> int:
+    """Bytes of one device: what goes in, what comes out and what is needed between."""
     memory = program.memory_analysis()
     assert memory is not None
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    costs = program.cost_analysis() or {}
-    sent = collectives(program.as_text() or "")
-    chip = target.chip
-    table = {
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+
+
+def figures(program: Compiled, target: Target) -> dict[str, Any]:
+    """What the compiler says of one device, and what its program does."""
+    text = program.as_text() or ""
+    work, moved, chip = programs.work_of_text(text), traffic.traffic(text), target.chip
+    times = {
+        "arithmetic": work.flops / chip.flops,
+        "memory": moved / chip.bandwidth,
+        "collectives": sum(work.sent.values()) / chip.links,
+    }
+    bound = max(times, key=lambda name: times[name])
+    peak = memory_at_peak(program)
+    return {
         "devices": target.mesh.size,
         "memory MiB": peak / _MEBIBYTE,
         "share of the device's": peak / chip.memory,
-        "GFLOP": costs.get("flops", math.nan) / 1e9,
-        "memory traffic MiB": costs.get("bytes accessed", math.nan) / _MEBIBYTE,
-        "collectives": {name: f"{size / _MEBIBYTE:.3f} MiB" for name, size in sent.items()},
+        "GFLOP": work.flops / 1e9,
+        "memory traffic MiB": moved / _MEBIBYTE,
+        "collectives MiB": {name: round(s / _MEBIBYTE, 3) for name, s in work.sent.items()},
+        "loops of unknown length": work.open_loops,
+        "least milliseconds a step": 1e3 * times[bound],
+        "bound by": bound,
     }
-    times = {
-        "arithmetic": costs.get("flops", math.nan) / chip.flops,
-        "memory": costs.get("bytes accessed", math.nan) / chip.bandwidth,
-    }
-    if not any(map(math.isnan, times.values())):
-        bound = max(times, key=lambda name: times[name])
-        table["least microseconds a step"] = 1e6 * times[bound]
-        table["bound by"] = bound
-    return table
-
-
-def collectives(text: str) -> dict[str, int]:
-    """Bytes that each kind of collective of a program brings to a device."""
-    sent: dict[str, int] = {}
-    for shapes, kind in re.findall(rf"= (.*?) ({_COLLECTIVES})(?:-start)?\(", text):
-        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
-            number = math.prod(int(size) for size in sizes.split(",") if size)
-            sent[kind] = sent.get(kind, 0) + _SIZES.get(dtype, 4) * number
-    return sent
 
 
 def largest_batch(config: Config, overrides: list[str], path: Path, target: Target) -> int:
@@ -117,9 +107,13 @@ def plan(config: Config, target: Target) -> dict[str, Any]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return {"fits": False, "compiler": str(error).splitlines()[0]}
+        return {"fits": False, "why": str(error).splitlines()[0]}
     table = figures(program, target)
-    return {"fits": table["share of the device's"] <= 1, **table}
+    if table["share of the device's"] <= 1:
+        return {"fits": True, **table}
+    have = target.chip.memory / _MEBIBYTE
+    why = f"it needs {table['memory MiB']:.0f} MiB of the {have:.0f} MiB of a device"
+    return {"fits": False, "why": why, **table}
 
 
 def main() -> None:
@@ -138,12 +132,14 @@ def main() -> None:
     table["parameters"] = problem.count_parameters(problem.make_field(config))
     if args.largest and table["fits"]:
         table["largest batch"] = largest_batch(config, args.set, args.config, target)
-    for name, value in table.items():
-        print(f"{name:28s} {value:.6g}" if isinstance(value, float) else f"{name:28s} {value}")
     if args.out is not None:
         args.out.write_text(json.dumps(table, indent=2) + "\n")
     if not table["fits"]:
+        cure = "lower training.batch, raise training.microbatches or take more devices"
+        print(f"error: does not fit: {table['why']}; {cure}", file=sys.stderr)
         sys.exit(1)
+    for name, value in table.items():
+        print(f"{name:28s} {value:.6g}" if isinstance(value, float) else f"{name:28s} {value}")
 
 
 if __name__ == "__main__":

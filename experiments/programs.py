@@ -33,7 +33,7 @@ _ELEMENTWISE = frozenset(
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _CHOICES = re.compile(r"(?:true|false)_computation=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -73,7 +73,9 @@ class Work(NamedTuple):
 _NOTHING = Work(0, {}, {}, 0)
 
 
-class _Instruction(NamedTuple):
+class Instruction(NamedTuple):
+    """A line of a program: what it makes, by what, of what, and its other attributes."""
+
     root: bool
     shape: str
     opcode: str
@@ -88,7 +90,7 @@ def work(program: Compiled) -> Work:
 
 def work_of_text(text: str) -> Work:
     """What a program does, given the text of its optimised HLO."""
-    entry, computations = _parse(text)
+    entry, computations = parse(text)
 
     @functools.cache
     def of_computation(name: str) -> Work:
@@ -96,7 +98,7 @@ def work_of_text(text: str) -> Work:
         parts = (of_instruction(one, shapes) for one in computations[name].values())
         return functools.reduce(Work.plus, parts, _NOTHING)
 
-    def of_instruction(one: _Instruction, shapes: dict[str, str]) -> Work:
+    def of_instruction(one: Instruction, shapes: dict[str, str]) -> Work:
         own = _own_work(one, shapes)
         # What is applied number by number counts with the instruction that applies it.
         if own is not None:
@@ -107,11 +109,11 @@ def work_of_text(text: str) -> Work:
             ]
             branches = [of_computation(name) for name in names or _CHOICES.findall(one.rest)]
             return max(branches, key=lambda branch: branch.flops)
-        inside = [of_computation(name) for name in _CALLED.findall(one.rest)]
+        inside = [of_computation(name) for name in CALLED.findall(one.rest)]
         found = functools.reduce(Work.plus, inside, _NOTHING)
         if one.opcode != "while":
             return found
-        trips = _trips(one, computations)
+        trips = number_of_trips(one, computations)
         if trips is None:
             return found._replace(open_loops=found.open_loops + 1)
         return found.times(trips)
@@ -119,7 +121,10 @@ def work_of_text(text: str) -> Work:
     return of_computation(entry)
 
 
-def _parse(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
+Computations = dict[str, dict[str, Instruction]]
+
+
+def parse(text: str) -> tuple[str, Computations]:
     """The name of the first computation to run, and the instructions of all."""
     entry, computations, here = "", {}, {}
     for line in text.splitlines():
@@ -131,7 +136,7 @@ def _parse(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
             # A constant keeps its number, which stands where others have operands.
             end = 0 if opcode == "constant" else _closing(rest)
             names = tuple(re.findall(r"%([\w.\-]+)", rest[:end]))
-            here[name] = _Instruction(root is not None, shape, opcode, names, rest[end:])
+            here[name] = Instruction(root is not None, shape, opcode, names, rest[end:])
     return entry, computations
 
 
@@ -145,7 +150,7 @@ def _closing(text: str) -> int:
     return len(text)
 
 
-def _trips(loop: _Instruction, computations: dict[str, dict[str, _Instruction]]) -> int | None:
+def number_of_trips(loop: Instruction, computations: Computations) -> int | None:
     """How often a loop runs, where that is known: said by the compiler, or counted from zero."""
     if said := _TRIPS.search(loop.rest):
         return int(said[1])
@@ -157,7 +162,7 @@ def _trips(loop: _Instruction, computations: dict[str, dict[str, _Instruction]])
     return int(limit.rest[: _closing(limit.rest)]) if limit.opcode == "constant" else None
 
 
-def _own_work(one: _Instruction, shapes: dict[str, str]) -> Work | None:
+def _own_work(one: Instruction, shapes: dict[str, str]) -> Work | None:
     """The work of an instruction that is not made of computations; None for others."""
     opcode = one.opcode.removesuffix("-start")
     if opcode in COLLECTIVES:
@@ -174,19 +179,48 @@ def _own_work(one: _Instruction, shapes: dict[str, str]) -> Work | None:
         depth = math.prod(left[int(axis)] for axis in contracted[0].split(",") if axis)
         return _NOTHING._replace(flops=2 * _count(one.shape) * depth)
     if one.opcode == "convolution":
-        labels = re.findall(r"dim_labels=\w+_(\w+)->", one.rest)[0]
-        kernel = _sizes(shapes[one.operands[1]])
-        depth = math.prod(kernel) / kernel[labels.index("o")]
-        return _NOTHING._replace(flops=2 * _count(one.shape) * depth)
+        return _NOTHING._replace(flops=_of_convolution(one, shapes))
     return None
 
 
-def _received(one: _Instruction, kind: str, shapes: dict[str, str]) -> float:
+def _of_convolution(one: Instruction, shapes: dict[str, str]) -> float:
+    """Operations of a convolution; products with its padding do not count."""
+    image, kernel, result = re.findall(r"dim_labels=(\w+)_(\w+)->(\w+)", one.rest)[0]
+    sizes = [_sizes(shapes[name]) for name in one.operands[:2]]
+    across, weights = (
+        dict(zip(image, sizes[0], strict=True)),
+        dict(zip(kernel, sizes[1], strict=True)),
+    )
+    made = dict(zip(result, _sizes(one.shape), strict=True))
+    flops = 2.0 * made["b"] * made["f"] * weights["i"]
+    window = dict(
+        re.findall(r"(\w+)=([\d_x\-]+)", "".join(re.findall(r"window=\{(.*?)\}", one.rest)))
+    )
+    for axis in sorted(set(image) - set("bf")):
+        place = int(axis)
+
+        def entry(name: str, default: str, place: int = place) -> str:
+            return window[name].split("x")[place] if name in window else default
+
+        stride, inner, outer = (
+            int(entry(name, "1")) for name in ("stride", "lhs_dilate", "rhs_dilate")
+        )
+        low = int(entry("pad", "0_0").split("_")[0])
+        reached = (
+            out * stride + tap * outer - low
+            for out in range(made[axis])
+            for tap in range(weights[axis])
+        )
+        flops *= sum(at % inner == 0 and 0 <= at // inner < across[axis] for at in reached)
+    return flops
+
+
+def _received(one: Instruction, kind: str, shapes: dict[str, str]) -> float:
     """Bytes of a collective's result; of one that starts, its type holds more than that."""
-    operands = sum(_bytes(shapes[name]) for name in one.operands)
+    operands = sum(num_bytes(shapes[name]) for name in one.operands)
     if not one.opcode.endswith("-start") or kind == "all-reduce":
-        return _bytes(one.shape)
-    return _bytes(one.shape) - operands if kind == "all-gather" else operands
+        return num_bytes(one.shape)
+    return num_bytes(one.shape) - operands if kind == "all-gather" else operands
 
 
 def _sizes(shape: str) -> list[int]:
@@ -197,7 +231,8 @@ def _count(shape: str) -> float:
     return sum(math.prod(int(s) for s in sizes.split(",") if s) for _, sizes in _arrays(shape))
 
 
-def _bytes(shape: str) -> float:
+def num_bytes(shape: str) -> float:
+    """Bytes of an array, or of all those of a tuple."""
     return sum(
         math.prod(int(s) for s in sizes.split(",") if s) * _width(kind) / 8
         for kind, sizes in _arrays(shape)

@@ -49,18 +49,20 @@ def test_everything_public_compiles(name, target):
 
 # fashion_mnist trains mnist's network, on images that no Python package carries.
 CONFIGS = ("checkerboard", "digits", "gaussian_to_moons", "mnist", "moons_to_8gaussians")
+CONFIGS += ("tpu/photographs",)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_training_steps_of_configs_compile(name, target):
     path = pathlib.Path(f"configs/{name}.toml")
-    # Of a size that the devices divide; mnist at its smoke size, to compile in seconds.
-    config = configs.load(path, overrides=["training.batch=64"], smoke=name == "mnist")
+    # Of a size that the devices divide; larger networks at smoke size, to compile in seconds.
+    smoke = name in ("mnist", "tpu/photographs")
+    config = configs.load(path, overrides=["training.batch=64"], smoke=smoke)
     figures = plan.plan(config, target)
     assert figures["fits"]
     assert figures["devices"] == target.mesh.size
     # Gradients are summed over devices, batches coupled on all of them.
-    assert ("all-reduce" in figures["collectives"]) == (target.mesh.size > 1)
+    assert ("all-reduce" in figures["collectives MiB"]) == (target.mesh.size > 1)
 
 
 @pytest.fixture
@@ -69,6 +71,40 @@ def v5e():
     if reason is not None:
         pytest.skip(reason)
     return ahead.target("v5e:2x4")
+
+
+def test_a_plan_says_what_a_known_program_needs(v5e):
+    """Seven products of 1,024 x 1,024 on each device, their sum of squares over all."""
+    n, steps = 1024, 7
+
+    def power(x):
+        y, _ = jax.lax.scan(lambda y, _: (y @ x[0], None), x[0], length=steps - 1)
+        return y @ x[0], jnp.sum(x**2)
+
+    x = jax.ShapeDtypeStruct((1, n, n), np.float32, sharding=v5e.abstract(aot_jobs.X).sharding)
+    figures = plan.figures(v5e.compile(power, x), v5e)
+    mebibytes = n * n * 4 / 2**20
+    # What goes in, what comes out, and at most two between.
+    assert 2 * mebibytes <= figures["memory MiB"] <= 4.1 * mebibytes
+    assert figures["GFLOP"] == pytest.approx(steps * 2 * n**3 / 1e9, rel=0.01)
+    assert figures["bound by"] in ("arithmetic", "memory")
+    least = max(steps * 2 * n**3 / 197e12, figures["memory traffic MiB"] * 2**20 / 0.82e12)
+    assert figures["least milliseconds a step"] == pytest.approx(1e3 * least, rel=0.01)
+
+
+def test_what_does_not_fit_ends_in_one_line(v5e, monkeypatch, capsys):
+    small = v5e.chip._replace(memory=2**19)
+    monkeypatch.setitem(ahead.CHIPS, "v5e", small)
+    arguments = "configs/digits.toml --topology v5e:2x4 --smoke --set coupling.kind=independent"
+    monkeypatch.setattr("sys.argv", ["plan", *arguments.split()])
+    with pytest.raises(SystemExit) as end:
+        plan.main()
+    assert end.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("error: does not fit: it needs ")
+    assert "MiB of the 0 MiB of a device" in line
 
 
 def _product(x, y, tile):
