@@ -31,3 +31,4 @@ from transportx.geometry._kernels import StreamedKernel as StreamedKernel
 from transportx.geometry._kernels import capped_exp as capped_exp
 from transportx.geometry._kernels import gibbs_kernel as gibbs_kernel
 from transportx.geometry._sharded import ShardedCloud as ShardedCloud
+from transportx.geometry._streamed import fused_log_totals as fused_log_totals

@@ -5,7 +5,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from transportx.geometry import AbstractGeometry, AbstractKernel, capped_exp, gibbs_kernel
+from transportx.geometry import (
+    AbstractGeometry,
+    AbstractKernel,
+    capped_exp,
+    fused_log_totals,
+    gibbs_kernel,
+)
 
 Scalar = Float[Array, ""]
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
@@ -78,8 +84,10 @@ class Problem(eqx.Module):
 
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
-        rows = eqx.Partial(_log_totals, self.b, g, self.epsilon)
-        return -self.damping_a * self.epsilon * self.geometry.map_tiles(rows)
+        totals = fused_log_totals(
+            self.geometry, self.b, g, self.epsilon, otherwise=_log_totals_in_tiles
+        )
+        return -self.damping_a * self.epsilon * totals
 
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
         """The best g for this f."""
@@ -111,6 +119,10 @@ class Problem(eqx.Module):
         asked_a, asked_b = self.asked_a(f), self.asked_b(g)
         distance = jnp.sum(jnp.abs(rows - asked_a)) + jnp.sum(jnp.abs(columns - asked_b))
         return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
+
+
+def _log_totals_in_tiles(geometry, b, g, epsilon):
+    return geometry.map_tiles(eqx.Partial(_log_totals, b, g, epsilon))
 
 
 def _log_totals(b, g, epsilon, costs):
