@@ -199,6 +199,12 @@ _GEOMETRY = {
         ),
         (X, Y, A),
     ),
+    "geometry.fused_log_totals": Job(
+        lambda x, y, a: tx.ot.Problem(
+            tx.geometry.PointCloud(x, y, tile=16), a, y[:, 0], *jnp.float32([0.1, 0, 0])
+        ).update_f(y[:, 0]),
+        (X, Y, A),
+    ),
     "geometry.capped_exp": Job(tx.geometry.capped_exp, (X,)),
 }
 

@@ -11,9 +11,12 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import transportx as tx
 from tests.differences import check_derivatives
+from transportx.geometry import _streamed
 from transportx.geometry._fused import log_totals, product
 
+EUCLIDEAN = functools.partial(tx.geometry.PointCloud, cost=tx.geometry.Euclidean(), tile=2)
 on_each_platform = pytest.mark.parametrize("platform", ["tpu", "cuda"])
 
 
@@ -119,3 +122,75 @@ def test_a_nan_is_not_lost_and_no_weight_makes_one(platform):
     totals, sums = answers(x, 0 * b)
     np.testing.assert_array_equal(totals, np.full(4, -np.inf))
     np.testing.assert_array_equal(sums, np.zeros(4))
+
+
+# What chooses them
+
+
+def cloud(x, y):
+    return tx.geometry.PointCloud(x, y, tile=2)
+
+
+def answers(geometry, a, b, f, g, epsilon):
+    """A soft c-transform and products in both directions."""
+    problem = tx.ot.Problem(geometry, a, b, epsilon, 0 * epsilon, 0 * epsilon)
+    kernel = problem.kernel(f, g)
+    return problem.update_f(g), kernel @ b, kernel.T @ a, kernel @ geometry.y
+
+
+def lowered(platform, dtype=jnp.float32, of=cloud):
+    """The program of `answers` and its gradient that one device of the platform would run."""
+    x, y, s, t, b, *_ = problem(7, 5, 3, dtype)
+
+    def loss(x, y, b, epsilon):
+        parts = answers(of(x, y), jnp.ones_like(s) / 7, b, s, t, epsilon)
+        return sum(jnp.sum(jnp.sin(part)) for part in parts)
+
+    traced = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3))).trace(x, y, b, dtype(0.3))
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize(
+    ("platform", "call"), [("tpu", "tpu_custom_call"), ("cuda", "xla.gpu.triton")]
+)
+def test_platforms_run_their_kernels_and_no_tiles(platform, call):
+    program = lowered(platform)
+    # Four products and at least one more for the derivatives of each.
+    assert program.count(call) >= 8
+    assert "stablehlo.while" not in program
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"platform": "cpu"},
+        {
+            "platform": "tpu",
+            "of": functools.partial(tx.geometry.PointCloud, cost=EUCLIDEAN, tile=2),
+        },
+        {"platform": "tpu", "of": tx.geometry.PointCloud},
+        {"platform": "cuda", "dtype": jnp.float64},
+    ],
+)
+def test_all_else_is_left_to_tiles(options):
+    assert "custom_call @tpu" not in (program := lowered(**options))
+    assert "triton" not in program
+
+
+def test_kernels_answer_as_tiles_do(monkeypatch):
+    x, y, s, t, b, *_ = problem(7, 5, 3, jnp.float64)
+    a = jnp.ones(7) / 7
+    arguments = x, y, a, b, s, t, jnp.array(0.3)
+
+    def values_and_gradients(x, y, *rest):
+        def loss(x, y, *rest):
+            parts = answers(cloud(x, y), *rest)
+            return sum(jnp.sum(jnp.sin(part)) for part in parts), parts
+
+        return jax.value_and_grad(loss, argnums=tuple(range(7)), has_aux=True)(x, y, *rest)
+
+    expected = jax.jit(values_and_gradients)(*arguments)
+    # As if every platform had kernels: their derivatives, with sums by XLA.
+    monkeypatch.setattr(_streamed, "_choose", lambda kernel, _, *operands: kernel(*operands))
+    got = jax.jit(lambda *args: values_and_gradients(*args))(*arguments)
+    assert_close(got, expected, 1e-11)

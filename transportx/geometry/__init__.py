@@ -36,3 +36,4 @@ from transportx.geometry._merges import Sum as Sum
 from transportx.geometry._merges import SumExp as SumExp
 from transportx.geometry._merges import capped_exp as capped_exp
 from transportx.geometry._sharded import ShardedCloud as ShardedCloud
+from transportx.geometry._streamed import fused_log_totals as fused_log_totals

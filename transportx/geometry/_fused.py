@@ -19,8 +19,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from transportx.geometry._fused_tile import capped_exp
 from transportx.geometry._geometries import PointCloud
-from transportx.geometry._kernels import capped_exp
 
 _KERNELS = {"tpu": "transportx.geometry._fused_tpu", "cuda": "transportx.geometry._fused_gpu"}
 

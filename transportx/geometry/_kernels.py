@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from transportx.geometry._geometries import AbstractGeometry
 from transportx.geometry._merges import Sum, capped_exp
+from transportx.geometry._streamed import fused_product
 
 Scalar = Float[Array, ""]
 
@@ -48,7 +49,10 @@ class DenseKernel(AbstractKernel):
 
 
 class StreamedKernel(AbstractKernel):
-    """A kernel whose entries are computed tile by tile at every product; O(n + m) memory."""
+    """A kernel whose entries are computed tile by tile at every product; O(n + m) memory.
+
+    Of squared distances in float32 a TPU or an NVIDIA GPU takes them by one fused kernel.
+    """
 
     geometry: AbstractGeometry
     f: Float[Array, " n"]
@@ -60,8 +64,8 @@ class StreamedKernel(AbstractKernel):
         return StreamedKernel(self.geometry.T, self.g, self.f, self.epsilon)
 
     def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
-        product = eqx.Partial(_product, self.epsilon)
-        return self.geometry.fold_tiles(Sum(), product, (self.g, v), self.f)
+        ends = self.f, self.g, self.epsilon
+        return fused_product(self.geometry, *ends, v, otherwise=_product_in_tiles)
 
 
 def gibbs_kernel(
@@ -71,6 +75,10 @@ def gibbs_kernel(
     if geometry.streams:
         return StreamedKernel(geometry, f, g, epsilon)
     return DenseKernel(_entries(geometry.matrix(), f, g, epsilon))
+
+
+def _product_in_tiles(geometry, f, g, epsilon, v):
+    return geometry.fold_tiles(Sum(), eqx.Partial(_product, epsilon), (g, v), f)
 
 
 def _product(epsilon, columns, costs, f):

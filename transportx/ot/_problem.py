@@ -9,6 +9,7 @@ from transportx.geometry import (
     AbstractKernel,
     SumExp,
     capped_exp,
+    fused_log_totals,
     gibbs_kernel,
 )
 
@@ -83,9 +84,10 @@ class Problem(eqx.Module):
 
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
-        totals = eqx.Partial(_totals, self.epsilon)
-        peaks, sums = self.geometry.fold_tiles(SumExp(), totals, (self.b, g))
-        return -self.damping_a * self.epsilon * (peaks + jnp.log(sums))
+        totals = fused_log_totals(
+            self.geometry, self.b, g, self.epsilon, otherwise=_log_totals_in_tiles
+        )
+        return -self.damping_a * self.epsilon * totals
 
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
         """The best g for this f."""
@@ -117,6 +119,11 @@ class Problem(eqx.Module):
         asked_a, asked_b = self.asked_a(f), self.asked_b(g)
         distance = jnp.sum(jnp.abs(rows - asked_a)) + jnp.sum(jnp.abs(columns - asked_b))
         return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
+
+
+def _log_totals_in_tiles(geometry, b, g, epsilon):
+    peaks, sums = geometry.fold_tiles(SumExp(), eqx.Partial(_totals, epsilon), (b, g))
+    return peaks + jnp.log(sums)
 
 
 def _totals(epsilon, columns, costs):
