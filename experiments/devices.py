@@ -1,7 +1,8 @@
 """Which devices a run uses, in one process or in several that find each other.
 
 Several processes (hosts of a TPU slice, nodes of a cluster) run the same command, told
-apart by `--process`; JAX's own distributed engine joins them. They share the run's folder:
+apart by `--process`; JAX's own distributed engine joins them. On a TPU slice, and wherever
+else JAX finds the cluster by itself, `--coordinator auto` is enough. They share the folder:
 process 0 alone writes to it, the others read checkpoints there.
 """
 
@@ -20,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from experiments.command import UserError
 
 AXIS = "data"
+_AUTO = "auto"
 # Seconds that processes wait for each other at the start.
 _PATIENCE = 60
 
@@ -28,7 +30,9 @@ Tree = TypeVar("Tree")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that join several processes."""
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="where process 0 listens; auto: ask the cluster"
+    )
     parser.add_argument("--processes", type=int, default=1, help="how many run this command")
     parser.add_argument("--process", type=int, default=0, help="which of them this is, from 0")
 
@@ -42,6 +46,9 @@ def join(args: argparse.Namespace) -> None:
     if args.processes < 1 or not 0 <= args.process < args.processes:
         cure = f"--processes is {args.processes}: give --process from 0 to one less"
         raise UserError(f"--process is {args.process}; {cure}")
+    if args.coordinator == _AUTO:
+        _join_cluster(args)
+        return
     if (args.processes == 1) != (args.coordinator is None):
         raise UserError("--coordinator and --processes belong together: give both or neither")
     if args.processes == 1:
@@ -51,6 +58,17 @@ def join(args: argparse.Namespace) -> None:
     jax.distributed.initialize(
         args.coordinator, args.processes, args.process, initialization_timeout=_PATIENCE
     )
+
+
+def _join_cluster(args: argparse.Namespace) -> None:
+    """Let JAX find out who else runs this command."""
+    if (args.processes, args.process) != (1, 0):
+        raise UserError("--coordinator auto counts the processes itself; leave out --process(es)")
+    try:
+        jax.distributed.initialize(initialization_timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        cure = "give --coordinator HOST:PORT, --processes and --process"
+        raise UserError(f"no cluster found ({str(error).splitlines()[0]}); {cure}") from error
 
 
 def _wait_for(coordinator: str) -> None:

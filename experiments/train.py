@@ -12,7 +12,8 @@ saves a checkpoint after the steps in hand and ends with exit code 143.
 
 `--set training.devices=8` shares every batch among eight devices. Several processes run
 the same command, with `--process` from 0, a shared run folder, and `training.devices` all
-that they have together.
+that they have together; on a TPU slice `--coordinator auto` says the rest. Images sit whole on
+every device, and batches are drawn there: no process loads anything between steps.
 """
 
 import json
@@ -43,6 +44,8 @@ class Preempted(Exception):
 
 def run(config: Config, folder: RunFolder, *, resume: bool) -> dict[str, Any] | None:
     """Train (or go on training), then report; returns the summary, to process 0."""
+    # Too few devices are refused before the folder is claimed.
+    devices.mesh(config.training.devices)
     _start(config, folder, resume)
     state, seconds = _train(config, folder)
     if not devices.is_first():

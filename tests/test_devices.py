@@ -83,6 +83,8 @@ def test_more_devices_than_there_are_are_refused():
         ({"processes": 2}, "belong together"),
         ({"coordinator": "localhost:1"}, "belong together"),
         ({"processes": 2, "process": 1, "coordinator": "localhost"}, "write HOST:PORT"),
+        ({"processes": 2, "coordinator": "auto"}, "counts the processes itself"),
+        ({"coordinator": "auto"}, "no cluster found"),
         ({"processes": 2, "process": 1, "coordinator": "localhost:1"}, "nobody answers"),
     ],
 )

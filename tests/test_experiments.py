@@ -199,6 +199,11 @@ def losses(folder):
         (("configs/digits.toml", "--set", "training.stepz=1"), ("unknown key training.stepz",)),
         (("configs/digits.toml", "--set", "training.steps=-1"), ("training.steps is -1",)),
         (("configs/digits.toml", "--set", "training.steps=many"), ("must be of type int",)),
+        (
+            ("configs/digits.toml", "--set", "training.devices=64"),
+            ("training.devices is 64; there",),
+        ),
+        (("configs/digits.toml", "--coordinator", "auto"), ("no cluster found",)),
     ],
 )
 def test_bad_settings_end_in_one_line(arguments, words, tmp_path):
