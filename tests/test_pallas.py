@@ -16,7 +16,6 @@ from tests.differences import check_derivatives
 from transportx.geometry import _streamed
 from transportx.geometry._fused import log_totals, product
 
-EUCLIDEAN = functools.partial(tx.geometry.PointCloud, cost=tx.geometry.Euclidean(), tile=2)
 on_each_platform = pytest.mark.parametrize("platform", ["tpu", "cuda"])
 
 
@@ -131,6 +130,10 @@ def cloud(x, y):
     return tx.geometry.PointCloud(x, y, tile=2)
 
 
+def euclidean(x, y):
+    return tx.geometry.PointCloud(x, y, tx.geometry.Euclidean(), tile=2)
+
+
 def answers(geometry, a, b, f, g, epsilon):
     """A soft c-transform and products in both directions."""
     problem = tx.ot.Problem(geometry, a, b, epsilon, 0 * epsilon, 0 * epsilon)
@@ -166,7 +169,7 @@ def test_platforms_run_their_kernels_and_no_tiles(platform, call):
         {"platform": "cpu"},
         {
             "platform": "tpu",
-            "of": functools.partial(tx.geometry.PointCloud, cost=EUCLIDEAN, tile=2),
+            "of": euclidean,
         },
         {"platform": "tpu", "of": tx.geometry.PointCloud},
         {"platform": "cuda", "dtype": jnp.float64},
