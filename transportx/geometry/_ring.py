@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 Visit = Callable[..., Sequence[Array]]
@@ -129,6 +129,11 @@ def ring_sum(
         out: Where the results lie: summed over both blocks (WHOLE), over columns (ROWS), over
             rows (COLUMNS), or put side by side (ENTRIES).
     """
+    # So that programs whose arguments lie elsewhere are compiled for these devices.
+    arguments = [
+        jax.lax.with_sharding_constraint(one, NamedSharding(ring.mesh, ring.spec(where)))
+        for one, where in zip(arguments, lies, strict=True)
+    ]
     return _ring_sum.bind(*arguments, ring=ring, visit=visit, lies=tuple(lies), out=tuple(out))
 
 
