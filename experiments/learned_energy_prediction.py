@@ -102,8 +102,9 @@ BASELINES: dict[str, Predictor] = {
 def learn(config: Prediction, question: Question, degree: int) -> gf.EnergyFit:
     """A potential of monomials, by the first-order condition midway."""
     clouds = jnp.asarray(np.stack([question.before, question.after]))
-    spread = float(np.var(question.before, axis=0).sum())
-    return _fit(clouds, degree, config.epsilon * spread, config.ridge)
+    epsilon = config.epsilon * np.var(question.before, axis=0).sum()
+    # An array: a Python number would compile anew for every question.
+    return _fit(clouds, degree, jnp.asarray(epsilon, clouds.dtype), config.ridge)
 
 
 @eqx.filter_jit
@@ -162,9 +163,8 @@ def answer_all(config: Prediction, validation: list[Question], test: list[Questi
 def _answer(config: Prediction, question: Question, degree: int) -> Answer:
     fit = learn(config, question, degree)
     predicted = by_energy(fit, question)
-    distances = {
-        name: distance(made(question), question.target) for name, made in BASELINES.items()
-    }
+    target = question.target
+    distances = {name: distance(made(question), target) for name, made in BASELINES.items()}
     distances["learned energy"] = distance(predicted, target)
     if question.second is not None:
         distances["floor"] = distance(question.second, target)

@@ -1,0 +1,219 @@
+"""Is a layer a step of a gradient flow? A residual network of digits, asked layer by layer.
+
+    python -m experiments.energy_diagnostics configs/energy_diagnostics.toml
+        [--set section.key=value ...] [--out DIR] [--smoke]
+
+Trains residual layers x + f(x) on the principal components of 8 x 8 digits, and asks of each
+update, before training and after: how asymmetric its Jacobian is, which share of it is a
+gradient, whether an energy (minus the log-sum of the exponentials of the classes' scores) falls
+along it, how fast each principal direction relaxes, and how alike layers are. The order in which
+scales relax tests the spectrum of an energy, not whether there is one.
+
+Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `layers.png`,
+`similarity.png` and `summary.json`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+from matplotlib.figure import Figure
+from sklearn.datasets import load_digits
+
+import transportx.gradient_flows as gf
+from experiments import config as configs
+from experiments.command import config_parser_for, exit_cleanly
+from experiments.runs import RunFolder, environment
+
+_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """Its sizes."""
+
+    components: int
+    hidden: int
+    depth: int
+
+    def __post_init__(self):
+        configs.at_least(self, 2, "components")
+        configs.at_least(self, 1, "hidden", "depth")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How it is trained, by Adam."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+
+    def __post_init__(self):
+        configs.at_least(self, 1, "steps", "batch")
+        configs.positive(self, "learning_rate")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run, whole."""
+
+    seed: int
+    network: Network
+    training: Training
+
+    def __post_init__(self):
+        configs.require(self.seed >= 0, "seed", "must not be negative")
+
+
+class Residual(eqx.Module):
+    """Layers x + f(x), all of one shape and stacked, and scores of the classes at the end."""
+
+    layers: eqx.nn.MLP
+    head: eqx.nn.Linear
+
+    def __init__(self, config: Network, *, key: PRNGKeyArray):
+        layer_key, head_key = jr.split(key)
+        dim = config.components
+
+        @eqx.filter_vmap
+        def layer(key):
+            return eqx.nn.MLP(dim, dim, config.hidden, 1, jnp.tanh, key=key)
+
+        self.layers = layer(jr.split(layer_key, config.depth))
+        self.head = eqx.nn.Linear(dim, _CLASSES, key=head_key)
+
+    def states(self, x: Float[Array, " d"]) -> Float[Array, "l d"]:
+        """The stream before the first layer and after each."""
+        arrays, rest = eqx.partition(self.layers, eqx.is_array)
+
+        def step(x, layer):
+            moved = x + eqx.combine(layer, rest)(x)
+            return moved, moved
+
+        _, along = jax.lax.scan(step, x, arrays)
+        return jnp.concatenate([x[None, :], along])
+
+
+def run(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Train, read and draw; returns the summary."""
+    folder.claim(config)
+    x, labels = _digits(config.network.components)
+    half = len(labels) // 2
+    start = Residual(config.network, key=jr.key(config.seed))
+    trained = _train(config, start, x[:half], labels[:half])
+    reads = {"initial": _read(start, x[half:]), "trained": _read(trained, x[half:])}
+    last = jax.vmap(lambda x: trained.head(trained.states(x)[-1]))(x[half:])
+    summary = {
+        "accuracy": float(jnp.mean((jnp.argmax(last, axis=1) == labels[half:]).astype(float))),
+        **{name: {k: np.asarray(v).tolist() for k, v in r.items()} for name, r in reads.items()},
+        "environment": environment(),
+    }
+    _draw(folder.path, reads)
+    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _digits(components: int) -> tuple[Array, Array]:
+    images, labels = load_digits(return_X_y=True)
+    centred = images - images.mean(axis=0)
+    directions = np.linalg.svd(centred, full_matrices=False)[2][:components]
+    places = centred @ directions.T
+    return jnp.asarray(places / places.std(), jnp.float32), jnp.asarray(labels, jnp.int32)
+
+
+@eqx.filter_jit
+def _train(config: Config, model: Residual, x, labels) -> Residual:
+    optimizer = optax.adam(config.training.learning_rate)
+    arrays, rest = eqx.partition(model, eqx.is_array)
+
+    def loss(arrays, rows):
+        model = eqx.combine(arrays, rest)
+        scores = jax.vmap(lambda x: model.head(model.states(x)[-1]))(x[rows])
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, labels[rows]))
+
+    def step(state, key):
+        arrays, memory = state
+        rows = jr.randint(key, (config.training.batch,), 0, len(labels))
+        updates, memory = optimizer.update(jax.grad(loss)(arrays, rows), memory)
+        return (eqx.apply_updates(arrays, updates), memory), None
+
+    keys = jr.split(jr.key(config.seed + 1), config.training.steps)
+    (arrays, _), _ = jax.lax.scan(step, (arrays, optimizer.init(arrays)), keys)
+    return eqx.combine(arrays, rest)
+
+
+@eqx.filter_jit
+def _read(model: Residual, x: Float[Array, "n d"]) -> dict[str, Array]:
+    """Every diagnostic of every layer, on images that did not train."""
+    states = jax.vmap(model.states)(x).swapaxes(0, 1)
+    arrays, rest = eqx.partition(model.layers, eqx.is_array)
+    features = gf.Monomials(x.shape[1], 2)
+    energy = gf.Potential(lambda x: -jax.nn.logsumexp(model.head(x)))
+    along = gf.energy_along(energy, states)
+
+    def layer(given):
+        arrays, before, after = given
+        block = eqx.combine(arrays, rest)
+        skew = gf.update_asymmetry(lambda x: x + block(x), before)
+        share = gf.gradient_share(before, after - before, features)
+        return jnp.mean(skew), *share, gf.update_spectrum(before, after - before).rate
+
+    skew, gradient, anything, rates = jax.lax.map(layer, (arrays, states[:-1], states[1:]))
+    similar = jax.lax.map(lambda a: jax.lax.map(lambda b: gf.linear_cka(a, b), states), states)
+    found = {"asymmetry": skew, "gradient_share": gradient, "any_share": anything}
+    return found | {
+        "rates": rates,
+        "energy": along.energy,
+        "alignment": along.alignment,
+        "cka": similar,
+    }
+
+
+def _draw(path: Path, reads: dict[str, dict[str, Array]]) -> None:
+    names = "asymmetry", "gradient_share", "any_share", "alignment", "energy"
+    figure = Figure(figsize=(3 * len(names) + 3, 3), layout="constrained")
+    axes = figure.subplots(1, len(names) + 1)
+    for axis, name in zip(axes, names, strict=False):
+        for state, read in reads.items():
+            axis.plot(np.asarray(read[name]), "o-", label=state)
+        axis.set(title=name.replace("_", " "), xlabel="layer")
+    axes[0].legend(fontsize=8)
+    axes[-1].plot(np.asarray(reads["trained"]["rates"]).T)
+    axes[-1].set(title="rates, trained; a line a layer", xlabel="principal direction")
+    figure.savefig(path / "layers.png", dpi=90)
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    for axis, (state, read) in zip(figure.subplots(1, 2), reads.items(), strict=True):
+        axis.imshow(np.asarray(read["cka"]), vmin=0, vmax=1, cmap="viridis")
+        axis.set(title=f"linear CKA, {state}", xlabel="layer", ylabel="layer")
+    figure.savefig(path / "similarity.png", dpi=90)
+
+
+def show(summary: dict[str, Any], folder: RunFolder) -> None:
+    """Print what was read, layer by layer."""
+    print(f"accuracy on the other half of the digits: {100 * summary['accuracy']:.1f} %")
+    for state in ("initial", "trained"):
+        for name in ("asymmetry", "gradient_share", "any_share", "alignment", "energy"):
+            values = " ".join(f"{value:7.3f}" for value in summary[state][name])
+            print(f"  {state:8s} {name:15s} {values}")
+    print(f"pictures and summary.json are in {folder.path}")
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    args = config_parser_for("energy_diagnostics", __doc__).parse_args()
+    config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
+    folder = RunFolder(args.out or Path("runs") / args.config.stem)
+    show(run(config, folder), folder)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

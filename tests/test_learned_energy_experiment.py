@@ -1,0 +1,76 @@
+"""The learned-energy experiment: what a run leaves, what it finds, what it refuses."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import config as configs
+from experiments import learned_energy
+from experiments import learned_energy_data as data
+from experiments import learned_energy_prediction as prediction
+from experiments.command import UserError
+from experiments.learned_energy import Config
+from experiments.runs import RunFolder
+
+CONFIG = Path("configs/learned_energy.toml")
+
+
+def load(*overrides, smoke=True):
+    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=smoke)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_files_and_recovers(tmp_path):
+    folder = RunFolder(tmp_path / "learned_energy")
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        summary = learned_energy.run(load(), folder)
+    assert json.loads((folder.path / "summary.json").read_text()) == summary
+    for name in ("potentials.png", "populations.png", "storms.png", "baselines.png"):
+        assert (folder.path / name).read_bytes().startswith(b"\x89PNG")
+    assert configs.load_as(Config, folder.path / "config.toml") == load()
+    # Sixty points a population; of 2,000 the error is a few percent.
+    assert summary["recovery"]["potential"]["weak form"]["gradient_error"] < 0.5
+    assert summary["prediction"]["storms"]["degree"] in load().prediction.degrees
+
+
+def test_storms_of_one_split_are_not_learned_from_by_another():
+    validation, test = prediction.storm_questions(load().prediction, 0)
+    assert [q.name for q in test] == [q.name for q in validation]
+    assert {len(q.target) for q in test} == {load().prediction.most}
+    places, years = data.storms()
+    august = {tuple(p) for p in places[8][years[8] % 3 != 0].astype(np.float32)}
+    assert all(tuple(p) in august for p in test[2].before)
+
+
+def test_the_linear_map_is_exact_between_affine_images():
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    matrix, shift = np.array([[1.5, 0.2], [0.2, 0.7]]), np.array([1.0, -2.0])
+    question = prediction.Question("", x, x @ matrix + shift, x, 1.0, x, None)
+    assert np.allclose(prediction.linear_map(question), x @ matrix + shift, rtol=1e-8)
+
+
+def test_cells_are_read_by_windows_of_their_iterations(tmp_path):
+    rng, rows = np.random.default_rng(0), np.tile(np.arange(12), 2)
+    table = np.column_stack([rows, rng.normal(size=(24, 4))])
+    np.savetxt(tmp_path / "cells.txt", table, header="it genes")
+    times, clouds = data.cells(tmp_path / "cells.txt", 3, 2)
+    assert times.tolist() == [0, 1, 2, 3]
+    assert [cloud.shape for cloud in clouds] == [(6, 2)] * 4
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("recovery.times=[0.0, 0.3, 0.2]", "recovery.times must rise from 0"),
+        ("recovery.n=1", "recovery.n is 1; it must be at least 2"),
+        ("recovery.compared=5000", "recovery.compared must be at most n"),
+        ("prediction.degrees=[0]", "prediction.degrees must be positive integers"),
+        ("seed=-1", "seed must not be negative"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(override, named):
+    with pytest.raises(UserError, match=named):
+        load(override)
