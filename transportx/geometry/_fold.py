@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, PyTree
 
 from transportx.geometry._geometries import PointCloud
-from transportx.geometry._merges import AbstractMerge
+from transportx.geometry._merges import AbstractMerge, Sum
 from transportx.geometry._ring import Lies, Ring, ring_sum
 
 
@@ -46,7 +46,20 @@ class Fold(eqx.Module):
 
     def __call__(self, given: Given) -> PyTree[Array]:
         """What all targets give each row."""
-        return _joined(self, given)
+        # A sum is one of the ring's own: linear where its parts are, and transposed as such.
+        return self.total(given) if isinstance(self.merge, Sum) else _joined(self, given)
+
+    def total(self, given: Given) -> PyTree[Array]:
+        """The sum of all parts."""
+        leaves, lies, rebuild = _flat(given)
+
+        def visit(*blocks):
+            return rebuild(blocks).part(self.tile)
+
+        shapes, tree = jax.tree.flatten(jax.eval_shape(visit, *self.ring.cut(leaves, lies)))
+        out = [Lies.ROWS] * len(shapes)
+        sums = ring_sum(self.ring, lambda *b: jax.tree.leaves(visit(*b)), leaves, lies, out)
+        return jax.tree.unflatten(tree, sums)
 
     def join(self, given: Given) -> PyTree[Array]:
         """Visit block after block; not to be differentiated, which would keep all of them."""
