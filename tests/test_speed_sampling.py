@@ -66,7 +66,7 @@ def test_everyone_does_the_same_job_at_smoke_size(tmp_path):
     process = command("--smoke", "--rounds", 1, "--out", out, module=NAME)
     assert process.returncode == 0, process.stderr
     cells = json.loads(out.read_text())["cells"]
-    assert [len(rows) for rows in cells.values()] == [7, 6, 3, 3]
+    assert [len(rows) for rows in cells.values()] == [7, 8, 3, 3]
     for rows in cells.values():
         assert next(iter(rows.values()))["times_ours"]["median"] == 1
     assert all(row["error"]["rms"] < 1e-3 for row in cells["adaptive"].values())
