@@ -31,8 +31,23 @@ class Given(NamedTuple):
         return cloud.map_tiles(eqx.Partial(function, columns), *rows)
 
 
+def fold(ring: Ring, merge: Sum | AbstractMerge, tile: int, given: Given) -> PyTree[Array]:
+    """What all targets give each row, `tile` rows of costs held at once."""
+    if not isinstance(merge, Sum):
+        return _joined(Fold(ring, merge, tile), given)
+    leaves, lies, rebuild = _flat(given)
+
+    def visit(*blocks):
+        return rebuild(blocks).part(tile)
+
+    shapes, tree = jax.tree.flatten(jax.eval_shape(visit, *ring.cut(leaves, lies)))
+    out = [Lies.ROWS] * len(shapes)
+    sums = ring_sum(ring, lambda *b: jax.tree.leaves(visit(*b)), leaves, lies, out)
+    return jax.tree.unflatten(tree, sums)
+
+
 class Fold(eqx.Module):
-    """A reduction over the targets of a ring.
+    """Parts joined around a ring.
 
     Attributes:
         ring: The devices.
@@ -43,23 +58,6 @@ class Fold(eqx.Module):
     ring: Ring = eqx.field(static=True)
     merge: AbstractMerge
     tile: int = eqx.field(static=True)
-
-    def __call__(self, given: Given) -> PyTree[Array]:
-        """What all targets give each row."""
-        # A sum is one of the ring's own: linear where its parts are, and transposed as such.
-        return self.total(given) if isinstance(self.merge, Sum) else _joined(self, given)
-
-    def total(self, given: Given) -> PyTree[Array]:
-        """The sum of all parts."""
-        leaves, lies, rebuild = _flat(given)
-
-        def visit(*blocks):
-            return rebuild(blocks).part(self.tile)
-
-        shapes, tree = jax.tree.flatten(jax.eval_shape(visit, *self.ring.cut(leaves, lies)))
-        out = [Lies.ROWS] * len(shapes)
-        sums = ring_sum(self.ring, lambda *b: jax.tree.leaves(visit(*b)), leaves, lies, out)
-        return jax.tree.unflatten(tree, sums)
 
     def join(self, given: Given) -> PyTree[Array]:
         """Visit block after block; not to be differentiated, which would keep all of them."""

@@ -23,7 +23,8 @@ class AbstractGeometry(eqx.Module):
     """Costs between n sources and m targets, visited in tiles of rows.
 
     A new geometry says its `shape`, its transpose `T`, whether it `streams`, how to
-    restrict it to some points, and how `map_tiles` and `fold_tiles` visit it.
+    restrict it to some points, and how `map_tiles` visits it; `fold_tiles` too, if its
+    targets are not all in one place.
     """
 
     @property
@@ -61,10 +62,9 @@ class AbstractGeometry(eqx.Module):
             The results, with leading axis n.
         """
 
-    @abc.abstractmethod
     def fold_tiles(
         self,
-        merge: AbstractMerge,
+        merge: Sum | AbstractMerge,
         function: Callable[..., Any],
         columns: PyTree[Array],
         *rows: Array,
@@ -86,6 +86,7 @@ class AbstractGeometry(eqx.Module):
         Returns:
             What all targets give, with leading axis n.
         """
+        return self.map_tiles(eqx.Partial(function, columns), *rows)
 
     def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """Apply `function(costs (m,), *row)` to every row of costs."""
@@ -93,7 +94,7 @@ class AbstractGeometry(eqx.Module):
 
     def fold_rows(
         self,
-        merge: AbstractMerge,
+        merge: Sum | AbstractMerge,
         function: Callable[..., Any],
         columns: PyTree[Array],
         *rows: Array,
@@ -164,15 +165,6 @@ class CostMatrix(AbstractGeometry):
 
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         return function(self.costs, *rows)
-
-    def fold_tiles(
-        self,
-        merge: AbstractMerge,
-        function: Callable[..., Any],
-        columns: PyTree[Array],
-        *rows: Array,
-    ) -> PyTree[Array]:
-        return self.map_tiles(eqx.Partial(function, columns), *rows)
 
 
 class AbstractCloud(AbstractGeometry):
@@ -270,15 +262,6 @@ class PointCloud(AbstractCloud):
         visit = jax.checkpoint(visit, prevent_cse=False)
         tiles = jax.lax.map(visit, (split(x), *map(split, rows)))
         return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], tiles)
-
-    def fold_tiles(
-        self,
-        merge: AbstractMerge,
-        function: Callable[..., Any],
-        columns: PyTree[Array],
-        *rows: Array,
-    ) -> PyTree[Array]:
-        return self.map_tiles(eqx.Partial(function, columns), *rows)
 
     def _centred(self) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
         if not self.cost.translation_invariant:

@@ -13,6 +13,10 @@ def capped_exp(exponent: Array) -> Array:
     return jnp.exp(jnp.minimum(exponent, 0.7 * jnp.log(jnp.finfo(exponent.dtype).max)))
 
 
+class Sum(eqx.Module):
+    """A reduction over targets whose parts are added up: linear where they are."""
+
+
 class AbstractMerge(eqx.Module):
     """A reduction over targets, known by how two of its parts are joined.
 
@@ -35,19 +39,6 @@ class AbstractMerge(eqx.Module):
         Derivatives of the whole, in what it has of floating numbers, are those of the sum of
         all shares, the `whole` that they are given held.
         """
-
-
-class Sum(AbstractMerge):
-    """Parts are sums."""
-
-    def empty(self, part: PyTree[jax.ShapeDtypeStruct]) -> PyTree[Array]:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), part)
-
-    def join(self, one: PyTree[Array], other: PyTree[Array]) -> PyTree[Array]:
-        return jax.tree.map(jnp.add, one, other)
-
-    def share(self, whole: PyTree[Array], part: PyTree[Array]) -> PyTree[Array]:
-        return part
 
 
 class SumExp(AbstractMerge):

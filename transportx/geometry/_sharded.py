@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
-from transportx.geometry._fold import Fold, Given, whole_costs
+from transportx.geometry._fold import Given, fold, whole_costs
 from transportx.geometry._geometries import (
     AbstractCloud,
     AbstractGeometry,
@@ -19,7 +19,7 @@ from transportx.geometry._geometries import (
     default_tile,
     may_be_held,
 )
-from transportx.geometry._merges import AbstractMerge
+from transportx.geometry._merges import AbstractMerge, Sum
 from transportx.geometry._ring import Ring
 
 
@@ -31,7 +31,7 @@ class ShardedCloud(AbstractCloud):
     No device ever holds all targets, nor costs beyond a tile: plans, their products and
     derivatives are the same calls as for `PointCloud`, with memory O((n + m) d / devices)
     both ways. A device sends m (d + O(1)) numbers for a product, which a Sinkhorn step
-    has two of; twice to three times that for its derivatives, which visit once more. Small
+    has two of; its derivatives visit once more and send twice as many. Small
     problems (up to 2^24 costs a device) hold the costs of their rows; a product then moves
     O(n + m) numbers. Call it inside `jit`.
 
@@ -138,14 +138,14 @@ class ShardedCloud(AbstractCloud):
 
     def fold_tiles(
         self,
-        merge: AbstractMerge,
+        merge: Sum | AbstractMerge,
         function: Callable[..., Any],
         columns: PyTree[Array],
         *rows: Array,
     ) -> PyTree[Array]:
         rows = tuple(self._rows(row) for row in (self.x, *rows))
         given = Given((self.cost, function), rows, (self.y, columns))
-        folded = Fold(self._ring, merge, self.tile)(given)
+        folded = fold(self._ring, merge, self.tile, given)
         return jax.tree.map(lambda leaf: leaf[: self.x.shape[0]], folded)
 
     def _rows(self, array: Array) -> Array:
