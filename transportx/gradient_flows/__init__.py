@@ -4,8 +4,8 @@ A *functional* gives a number to points and weights; variation and Wasserstein g
 follow from that one definition, and functionals add and scale. *Dynamics* say what descends:
 points in W2, with noise, by a kernel, with momentum, or their weights. `flow` carries
 particles, `grid_flow` masses on the cells of a box, `gaussian_flow` the moments of a
-Gaussian; `jko_flow`, `line_flow` and `entropic_jko_step` take JKO steps. Each flow records
-its energy, and ends in a `FlowStatus`.
+Gaussian; `jko_flow`, `line_flow`, `entropic_jko_step` and, by maps that are networks,
+`convex_flow` take JKO steps. Each flow records its energy, and ends in a `FlowStatus`.
 
 Particles follow $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i) = -n\nabla_{x_i}F$.
 
@@ -25,6 +25,10 @@ from transportx.gradient_flows._cells import Box as Box
 from transportx.gradient_flows._cells import Entropy as Entropy
 from transportx.gradient_flows._cells import PorousMedium as PorousMedium
 from transportx.gradient_flows._congestion import DensityCap as DensityCap
+from transportx.gradient_flows._convex_flow import ConvexFlow as ConvexFlow
+from transportx.gradient_flows._convex_flow import Pushed as Pushed
+from transportx.gradient_flows._convex_flow import convex_flow as convex_flow
+from transportx.gradient_flows._convex_potential import ConvexPotential as ConvexPotential
 from transportx.gradient_flows._diagnostics import EnergyAlong as EnergyAlong
 from transportx.gradient_flows._diagnostics import GradientShare as GradientShare
 from transportx.gradient_flows._diagnostics import UpdateSpectrum as UpdateSpectrum
