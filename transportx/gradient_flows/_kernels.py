@@ -14,6 +14,8 @@ from transportx.geometry import AbstractCost, SquaredEuclidean
 
 Point = Float[Array, " d"]
 Scalar = Float[Array, ""]
+# Where differences, one coordinate after the other, take less time than a product.
+_FEW_COORDINATES = 8
 Kernel = AbstractCost | Callable[[Array, Array], Array]
 
 
@@ -31,11 +33,36 @@ class AbstractRadialKernel(AbstractCost):
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         """Phi of every entry, differentiable also where it is zero."""
 
+    def profile_and_slope(self, squares: Float[Array, "..."]) -> tuple[Array, Array]:
+        """Phi and its derivative, entry by entry."""
+        return jax.jvp(self.profile, (squares,), (jnp.ones_like(squares),))
+
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.profile(jnp.sum((x - y) ** 2))
 
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.profile(self.squares.matrix(x, y))
+
+
+class _Expanded(AbstractCost):
+    """Squared distances, those of more than a few coordinates by one product.
+
+    Rounding may leave them below zero, where a smooth profile takes no harm.
+    """
+
+    translation_invariant: ClassVar[bool] = True
+
+    def __call__(self, x: Point, y: Point) -> Scalar:
+        return SquaredEuclidean()(x, y)
+
+    def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        if x.shape[1] <= _FEW_COORDINATES:
+            return SquaredEuclidean().matrix(x, y)
+        return _norms(x, y) - jnp.matmul(2 * x, y.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _norms(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    return jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None, :]
 
 
 class Gaussian(AbstractRadialKernel):
@@ -46,7 +73,7 @@ class Gaussian(AbstractRadialKernel):
     """
 
     bandwidth: ScalarLike
-    squares: ClassVar[AbstractCost] = SquaredEuclidean()
+    squares: ClassVar[AbstractCost] = _Expanded()
 
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
@@ -86,10 +113,9 @@ class _Resolved(AbstractCost):
         return SquaredEuclidean()(x, y)
 
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        squares = SquaredEuclidean().matrix(x, y)
-        norms = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None, :]
-        hidden = squares <= 4 * jnp.finfo(x.dtype).eps * jax.lax.stop_gradient(norms)
-        return jnp.where(hidden, 0, squares)
+        squares = _Expanded().matrix(x, y)
+        rounding = 4 * jnp.finfo(x.dtype).eps * jax.lax.stop_gradient(_norms(x, y))
+        return jnp.where(squares <= rounding, 0, squares)
 
 
 class NegativeDistance(AbstractRadialKernel):
@@ -101,3 +127,8 @@ class NegativeDistance(AbstractRadialKernel):
         # NaN stays NaN.
         apart = squares != 0
         return -jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
+
+    def profile_and_slope(self, squares: Float[Array, "..."]) -> tuple[Array, Array]:
+        apart = squares != 0
+        inverse = jnp.where(apart, jax.lax.rsqrt(jnp.where(apart, squares, 1)), 0)
+        return -squares * inverse, -inverse / 2

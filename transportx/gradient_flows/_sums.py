@@ -63,7 +63,7 @@ def _tile(kernel, v, columns, squares, x):
         both = _times(jnp.concatenate([v, columns], axis=1), kernel.profile(squares))
         products, sums = both[:, : v.shape[1]], kernel.rate.astype(x.dtype) * both[:, v.shape[1] :]
     else:
-        values, slopes = jax.jvp(kernel.profile, (squares,), (jnp.ones_like(squares),))
+        values, slopes = kernel.profile_and_slope(squares)
         products, sums = _times(v, values), _times(columns, slopes)
     return products, 2 * (x * sums[:, :1] - sums[:, 1:])
 
