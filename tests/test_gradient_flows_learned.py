@@ -217,7 +217,8 @@ def test_displacements_are_fitted_by_the_weighted_regression_of_velocities():
     # Squared distances pull towards the mean.
     pull = 2 * (x - np.einsum("kn,knd->kd", weights, x)[:, None, :])
     velocities = 0.3 * rng.normal(size=x.shape) - x @ STIFF - 0.4 * pull
-    moved = gf.Displacements(*map(jnp.asarray, (x, velocities, weights)), jnp.ones(2, bool))
+    given = (jnp.asarray(a) for a in (x, velocities, weights))
+    moved = gf.Displacements(*given, converged=jnp.ones(2, bool))
     fit = quick(lambda m: gf.fit_displacements(m, QUADRATICS, terms=ATTRACTORS, ridge=1e-12))
     made = fit(moved)
     slopes = np.asarray(jax.vmap(jax.vmap(jax.jacfwd(QUADRATICS)))(jnp.asarray(x)))
