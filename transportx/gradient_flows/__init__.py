@@ -13,7 +13,8 @@ Particles follow $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i) = -n\nabl
 paired states, as of the layers of a network, whether a gradient flow moved them.
 
 `fit_weak_form` and `fit_first_order` learn a free energy from unpaired populations at several
-times, as a combination of known parts; `fit_network` a potential of any form.
+times, as a combination of known parts. `fit_displacements` fits such a combination without
+entropy to the velocities of `transport_displacements`; `fit_network` a potential of any form.
 
 A new functional is an `AbstractFunctional` with one method, `value`; new dynamics are an
 `AbstractDynamics`, or, of points alone, an `AbstractVelocity` with one, `velocities`.
@@ -44,6 +45,11 @@ from transportx.gradient_flows._discrepancies import SinkhornDivergence as Sinkh
 from transportx.gradient_flows._discrepancies import SlicedWasserstein as SlicedWasserstein
 from transportx.gradient_flows._discrepancies import energy_distance as energy_distance
 from transportx.gradient_flows._discrepancies import random_directions as random_directions
+from transportx.gradient_flows._displacements import Displacements as Displacements
+from transportx.gradient_flows._displacements import fit_displacements as fit_displacements
+from transportx.gradient_flows._displacements import (
+    transport_displacements as transport_displacements,
+)
 from transportx.gradient_flows._dynamics import AbstractDynamics as AbstractDynamics
 from transportx.gradient_flows._dynamics import AbstractVelocity as AbstractVelocity
 from transportx.gradient_flows._dynamics import Kinetic as Kinetic
@@ -56,11 +62,7 @@ from transportx.gradient_flows._energies import SmoothedEntropy as SmoothedEntro
 from transportx.gradient_flows._energies import kl_divergence as kl_divergence
 from transportx.gradient_flows._energies import potential_from_score as potential_from_score
 from transportx.gradient_flows._entropic import entropic_jko_step as entropic_jko_step
-from transportx.gradient_flows._first_order import Displacements as Displacements
 from transportx.gradient_flows._first_order import fit_first_order as fit_first_order
-from transportx.gradient_flows._first_order import (
-    transport_displacements as transport_displacements,
-)
 from transportx.gradient_flows._fisher import HalfFisher as HalfFisher
 from transportx.gradient_flows._flow import ParticleFlow as ParticleFlow
 from transportx.gradient_flows._flow import flow as flow

@@ -30,14 +30,17 @@ class Unknowns(eqx.Module):
     entropy: bool = eqx.field(static=True)
     tests: Callable[[Array], Array] = eqx.field(converter=as_pytree)
 
+    def forces(self, x: Cloud, w: Weights) -> Float[Array, "n u d"]:
+        r"""$\nabla F_u$ at the points, of all but the entropy."""
+        slopes = [jax.vmap(jax.jacfwd(self.features))(x)]
+        slopes += [term.gradient(x, w)[:, None, :] for term in self.terms]
+        return jnp.concatenate(slopes, axis=1)
+
     def rates(
         self, slopes: Float[Array, "n a d"], laplacians: Float[Array, "n a"], x: Cloud, w: Weights
     ) -> Float[Array, "a u"]:
         r"""$-E\,\nabla\psi_a\cdot\nabla F_u$, and $E\,\Delta\psi_a$ for the temperature."""
-        forces = [jax.vmap(jax.jacfwd(self.features))(x)]
-        forces += [term.gradient(x, w)[:, None, :] for term in self.terms]
-        pushed = jnp.concatenate(forces, axis=1)
-        rates = -jnp.einsum("n,nad,nud->au", w, slopes, pushed, precision="highest")
+        rates = -jnp.einsum("n,nad,nud->au", w, slopes, self.forces(x, w), precision="highest")
         if self.entropy:
             rates = jnp.concatenate([rates, (w @ laplacians)[:, None]], axis=1)
         return rates

@@ -1,14 +1,13 @@
 """Free energies from populations: the first-order condition of JKO steps."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, ot
-from transportx.geometry import PointCloud
+from transportx.gradient_flows._displacements import transport_displacements
 from transportx.gradient_flows._equations import Unknowns, pooled_noise
 from transportx.gradient_flows._functional import AbstractFunctional
 from transportx.gradient_flows._learned import EnergyFit, as_fit
@@ -16,67 +15,6 @@ from transportx.gradient_flows._least_squares import least_squares
 from transportx.gradient_flows._snapshots import Populations, as_snapshots
 
 Features = Callable[[Array], Array]
-
-
-class Displacements(NamedTuple):
-    """How optimal transport moves each population to the next, for all k - 1 steps.
-
-    Attributes:
-        x: Where the velocities are taken.
-        velocities: Displacement over the time between the populations.
-        weights: Of total one in each step; zero where a smaller population is filled up.
-        converged: Whether every transport of a step met its tolerance.
-    """
-
-    x: Float[Array, "k n d"]
-    velocities: Float[Array, "k n d"]
-    weights: Float[Array, "k n"]
-    converged: Bool[Array, " k"]
-
-
-def transport_displacements(
-    snapshots: Populations,
-    times: Float[Array, " k"],
-    *,
-    epsilon: ScalarLike,
-    at: ScalarLike = 0.5,
-    solver: ot.AbstractSolver = ot.Newton(),
-) -> Displacements:
-    r"""Velocities between successive populations, by entropic transport.
-
-    Each point y of the later population came from $S(y)$, the barycentric map of the plan to the
-    earlier one, less the bias $S'(y) - y$ of the plan to itself.
-
-    Args:
-        snapshots: Populations of any sizes, two or more.
-        times: Rising.
-        epsilon: Of the plans, in squared units of the points; a hundredth of their variance.
-        at: Where on its way a velocity belongs: 1 is the later population, where the
-            first-order condition of a JKO step $(y - S(y))/\tau = -\nabla\,\delta F(y)$ holds,
-            with an error of first order in the time step; 1/2, midway, has second.
-        solver: Of the plans.
-
-    Raises:
-        ValueError: Populations, times or a number do not fit.
-
-    Differentiation:
-        As `ot.solve`.
-    """
-    _checks.positive("epsilon", epsilon)
-    given = as_snapshots(snapshots, times)
-    at = jnp.asarray(at, given.x.dtype)
-
-    def step(pair):
-        earlier, a, later, b, tau = pair
-        back = ot.solve(PointCloud(later, earlier), b, a, epsilon=epsilon, solver=solver)
-        own = ot.solve_symmetric(PointCloud(later, later), b, epsilon=epsilon, solver=solver)
-        moved = own.barycentric_map() - back.barycentric_map()
-        return later - (1 - at) * moved, moved / tau, back.converged & own.converged
-
-    x, weights = given.x, given.weights
-    pairs = x[:-1], weights[:-1], x[1:], weights[1:], jnp.diff(given.times)
-    middles, velocities, converged = jax.lax.map(step, pairs)
-    return Displacements(middles, velocities, weights[1:], converged)
 
 
 def fit_first_order(

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._first_order import Displacements
+from transportx.gradient_flows._displacements import Displacements
 from transportx.gradient_flows._learned import FitStatus, LearnedEnergy
 
 Scalar = Float[Array, ""]
