@@ -40,7 +40,7 @@ def compile_step(config: Config, target: Target) -> Compiled:
     if config.training.batch % target.mesh.size:
         cure = f"give a multiple of the {target.mesh.size} devices"
         raise UserError(f"training.batch is {config.training.batch}; {cure}")
-    made = problem.share(problem.make(config), target.mesh)
+    made = problem.make(config, target.mesh)
     arrays, static = eqx.partition((made.state, made.draw_batch), eqx.is_array)
 
     def step(arrays, key):

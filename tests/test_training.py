@@ -7,8 +7,10 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
+from experiments import programs
 from tests import tables
 
 
@@ -184,18 +186,45 @@ def test_gradients_of_microbatches_are_those_of_the_batch():
         three(start, batch, key=jr.key(2))
 
 
-def test_microbatches_are_interleaved_and_draw_for_themselves():
+def weighted(field, batch, *, key):
     """A loss that pulls at the weight by the examples seen and the randomness drawn."""
+    return field * (batch @ jnp.array([1.0, 10.0, 100.0]) + 1000 * jr.uniform(key))
 
-    def weighted(field, batch, *, key):
-        return field * (batch[0] + 10 * batch[1] + 100 * jr.uniform(key))
 
+def test_microbatches_are_consecutive_and_draw_for_themselves():
     sgd = lenient(optax.sgd(1.0))
     step = tx.training.make_step(weighted, sgd, num_microbatches=2)
-    state, _ = step(tx.training.init(jnp.array(0.0), sgd), jnp.arange(4.0), key=KEY)
+    state, _ = step(tx.training.init(jnp.array(0.0), sgd), jnp.arange(6.0), key=KEY)
     draws = [jr.uniform(jr.fold_in(KEY, part)) for part in range(2)]
-    expected = (0 + 10 * 2 + 100 * draws[0] + 1 + 10 * 3 + 100 * draws[1]) / 2
+    expected = (0 + 10 * 1 + 100 * 2 + 3 + 10 * 4 + 100 * 5 + 1000 * sum(draws)) / 2
     assert jnp.allclose(state.field, -expected, rtol=1e-12)
+
+
+def test_parts_on_devices_are_those_of_one_device_and_averaged_once():
+    """The same blocks with the same keys, whichever device differentiates them."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    state, batch = tx.training.init(new_field(), OPTIMIZER), draw_batch(key=jr.key(0))
+
+    def compiled(**options):
+        step = tx.training.make_step(loss, OPTIMIZER, **options)
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def take(arrays, batch):
+            after, value = step(eqx.combine(arrays, static), batch, key=KEY)
+            return eqx.filter(after, eqx.is_array), value
+
+        return jax.jit(take).lower(arrays, batch).compile(), arrays
+
+    program, arrays = compiled(num_microbatches=2, mesh=mesh)
+    alone, _ = compiled(num_microbatches=16)
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    whole = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))
+    found, expected = program(whole, jax.device_put(batch, rows)), alone(arrays, batch)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert jnp.allclose(jax.device_get(one), other, rtol=1e-10, atol=1e-12)
+    # A gradient and a loss, once, not as often as there are parts.
+    sizes = [leaf.size for leaf in jax.tree.leaves(eqx.filter(state.field, eqx.is_inexact_array))]
+    assert programs.work(program).sent == {"all-reduce": 8 * (sum(sizes) + 1)}
 
 
 def test_only_floating_point_arrays_are_trained():
@@ -318,6 +347,14 @@ def test_training_reaches_the_exact_field():
         (
             lambda: tx.training.make_step(loss, OPTIMIZER, num_microbatches=0),
             "`num_microbatches` is 0; give an integer of at least 1",
+        ),
+        (
+            lambda: tx.training.make_step(loss, OPTIMIZER, mesh=jax.make_mesh((1, 1), ("a", "b"))),
+            "`mesh` has axes .'a', 'b'.; give a mesh of one axis",
+        ),
+        (
+            lambda: tx.training.make_step(loss, OPTIMIZER, mesh=jax.make_mesh((8,), ("data",))),
+            "`mesh` has axis 'data' of type Explicit or Manual; make the mesh with axis_types=",
         ),
     ],
 )
