@@ -90,9 +90,14 @@ class Target(NamedTuple):
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
         )
 
-    def compile(self, function: Callable[..., Any], *arguments: Any) -> Compiled:
-        """The program for abstract arguments, by the device's own compiler."""
-        traced = jax.jit(function).trace(*arguments)
+    def compile(
+        self, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
+    ) -> Compiled:
+        """The program for abstract arguments, by the device's own compiler.
+
+        It may reuse the memory of the arguments at the places `donate`.
+        """
+        traced = jax.jit(function, donate_argnums=donate).trace(*arguments)
         with _quiet():
             return traced.lower(lowering_platforms=(self.platform,)).compile()
 

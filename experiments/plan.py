@@ -43,13 +43,14 @@ def compile_step(config: Config, target: Target) -> Compiled:
     made = problem.make(config, target.mesh)
     arrays, static = eqx.partition((made.state, made.draw_batch), eqx.is_array)
 
-    def step(arrays, key):
-        state, draw_batch = eqx.combine(arrays, static)
+    def step(state, draw_batch, key):
+        state, draw_batch = eqx.combine((state, draw_batch), static)
         batch_key, loss_key = jr.split(key)
         state, loss = made.step(state, draw_batch(key=batch_key), key=loss_key)
         return eqx.filter(state, eqx.is_array), loss
 
-    return target.compile(step, *target.abstract((arrays, jax.eval_shape(lambda: made.key))))
+    arguments = target.abstract((*arrays, jax.eval_shape(lambda: made.key)))
+    return target.compile(step, *arguments, donate=(0,))
 
 
 def memory_at_peak(program: Compiled) -> int:

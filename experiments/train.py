@@ -98,6 +98,7 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
             on_chunk=watch,
             chunk_size=config.training.chunk,
             draw_ahead=config.training.draw_ahead,
+            donate=True,
         )
     checkpoints.close()
     return devices.held_here(state), watch.seconds

@@ -1,5 +1,7 @@
 """Training: the compiled loop against a loop by hand, resuming, averages, failures, learning."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -150,6 +152,38 @@ def test_batches_drawn_ahead_are_those_of_their_steps(trained):
 
 def test_another_key_is_another_run(trained):
     assert not np.allclose(fit(start(), 10, key=jr.key(0))[1], trained[1][:10])
+
+
+def test_memory_given_to_the_run_is_reused_and_changes_no_bit(trained):
+    def gone(state):
+        return {leaf.is_deleted() for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))}
+
+    seen, given = [], start()
+    state, losses = fit(given, 20, donate=True, on_chunk=lambda state, _: seen.append(state))
+    expected, _ = trained[2][1]
+    assert same_bits(state, expected)
+    assert np.array_equal(losses, trained[1][:20])
+    assert gone(given) == gone(seen[0]) == {True}
+    assert gone(seen[1]) == {False}
+
+
+def test_memory_that_is_not_the_states_alone_is_not_given_away():
+    """Two parts of a state share it, on one of eight devices with the batches too."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    weight, count = jnp.arange(3.0), jnp.zeros((), jnp.int32)
+    state = tx.training.TrainState(weight, weight, jnp.array(1.0), count)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+
+    def step(state, batch, *, key):
+        return dataclasses.replace(
+            state, field=state.field + batch, num_steps=state.num_steps + 1
+        ), jnp.sum(batch)
+
+    draw = eqx.Partial(lambda weight, key: weight, weight)
+    options = {"key": KEY, "chunk_size": 1, "donate": True}
+    state, _ = tx.training.fit(state, step, draw, num_steps=3, **options)
+    assert np.array_equal(state.field, 4 * np.arange(3))
+    assert np.array_equal(state.average, weight)
 
 
 def test_no_steps_leave_the_state_as_it_was():

@@ -35,7 +35,8 @@ class TrainState(eqx.Module):
 def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step. Trains every floating-point array in `field`."""
     parameters = eqx.filter(field, eqx.is_inexact_array)
-    return TrainState(field, field, optimizer.init(parameters), jnp.zeros((), jnp.int32))
+    average = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, field)
+    return TrainState(field, average, optimizer.init(parameters), jnp.zeros((), jnp.int32))
 
 
 def make_step(
