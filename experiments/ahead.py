@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.stages import Compiled
+from jax.stages import Compiled, Lowered
 
 from experiments.command import UserError
 
@@ -34,8 +34,9 @@ _GIBIBYTE = 2**30
 class Chip(NamedTuple):
     """One device of a kind: memory in bytes, peak FLOP/s in bfloat16, bytes/s of its memory.
 
-    `links` is bytes/s between devices of a slice or a node. From the makers' data sheets
-    (cloud.google.com/tpu/docs, nvidia.com).
+    `links` is bytes/s that reach it from others of its slice or node, over all its links:
+    one way, which is half of what makers call bidirectional (v5e 400 GB/s, v5p 1200, NVLink
+    900). From their data sheets (cloud.google.com/tpu/docs, nvidia.com).
     """
 
     memory: float
@@ -49,7 +50,7 @@ CHIPS = {
     "v5e": Chip(16 * _GIBIBYTE, 197e12, 0.82e12, 200e9),
     "v5p": Chip(95 * _GIBIBYTE, 459e12, 2.765e12, 600e9),
     "v6e": Chip(32 * _GIBIBYTE, 918e12, 1.64e12, 400e9),
-    "h100": Chip(80e9, 989e12, 3.35e12, 900e9),
+    "h100": Chip(80e9, 989e12, 3.35e12, 450e9),
 }
 
 # NVIDIA H100 80GB HBM3, as the CUDA compiler wants it described.
@@ -90,11 +91,29 @@ class Target(NamedTuple):
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
         )
 
-    def compile(self, function: Callable[..., Any], *arguments: Any) -> Compiled:
-        """The program for abstract arguments, by the device's own compiler."""
-        traced = jax.jit(function).trace(*arguments)
-        with _quiet():
-            return traced.lower(lowering_platforms=(self.platform,)).compile()
+    def lower(
+        self, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
+    ) -> Lowered:
+        """The program for abstract arguments, before the device's own compiler sees it.
+
+        It may reuse the memory of the arguments at the places `donate`.
+        """
+        # The newest JAX asks for what GPU it lowers, where there is none.
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            traced = jax.jit(function, donate_argnums=donate).trace(*arguments)
+            return traced.lower(lowering_platforms=(self.platform,))
+
+    def compile(
+        self, function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
+    ) -> Compiled:
+        """The program for abstract arguments, by the device's own compiler; as `lower`."""
+        return compile_quietly(self.lower(function, *arguments, donate=donate))
+
+
+def compile_quietly(lowered: Lowered) -> Compiled:
+    """The program, by the compiler of the devices that it was lowered for."""
+    with _quiet():
+        return lowered.compile()
 
 
 def missing(platform: str) -> str | None:

@@ -12,8 +12,6 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-
 from experiments.ahead import Target
 
 _LAUNCH = re.compile(r"\] (\w+) grid: .* threads: \[(\d+), .*shared_memory: (\d+) bytes")
@@ -37,7 +35,7 @@ def missing() -> str | None:
 
 def taken(target: Target, function: Callable[..., Any], *arguments: Any) -> dict[str, Taken]:
     """What each kernel of the compiled function takes, by name; Triton's and XLA's own."""
-    lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=(target.platform,))
+    lowered = target.lower(function, *arguments)
     with tempfile.TemporaryDirectory() as folder:
         lowered.compile(compiler_options={"xla_dump_to": folder})
         launches = _launches(pathlib.Path(folder))

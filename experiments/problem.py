@@ -103,12 +103,15 @@ class Problem(NamedTuple):
     key: PRNGKeyArray
 
 
-def make(config: Config) -> Problem:
-    """State, step, batches and key of a run."""
+def make(config: Config, mesh: Mesh | None = None) -> Problem:
+    """State, step, batches and key of a run.
+
+    With a mesh its devices share every batch, and the state is to lie whole on each: data
+    parallelism, gradients averaged once a step. Entropic couplings share their costs too;
+    exact ones run whole on every device.
+    """
     path = config.path.make()
-    coupling = config.coupling.make()
     optimizer = make_optimizer(config)
-    key = jr.key(config.seed)
 
     def loss(field, batch: Batch, *, key):
         return tx.losses.flow_matching(field, path, batch.x0, batch.x1, batch.labels, key=key)
@@ -118,28 +121,30 @@ def make(config: Config) -> Problem:
         optimizer,
         average_decay=config.training.average_decay,
         num_microbatches=config.training.microbatches,
+        mesh=mesh,
     )
+    draw_batch = _make_batches(config, _make_coupling(config, mesh))
+    if mesh is not None:
+        step, draw_batch = _keeping_whole(step, mesh), SharedBatches(draw_batch, mesh)
     state = tx.training.init(make_field(config), optimizer)
-    return Problem(state, step, _make_batches(config, coupling), jr.fold_in(key, _TRAIN))
+    return Problem(state, step, draw_batch, jr.fold_in(jr.key(config.seed), _TRAIN))
 
 
-def share(made: Problem, mesh: Mesh) -> Problem:
-    """The same run with every batch shared by devices and the state whole on each.
-
-    XLA splits each step by examples, and sums gradients over the devices: data parallelism.
-    Entropic couplings share their costs too; exact ones run whole on every device.
-    """
-    assert not isinstance(made.draw_batch, SharedBatches)
-    draw_batch = made.draw_batch
-    if isinstance(draw_batch.coupling, tx.couplings.Entropic):
-        coupling = dataclasses.replace(draw_batch.coupling, mesh=mesh)
-        draw_batch = dataclasses.replace(draw_batch, coupling=coupling)
+def _keeping_whole(step: tx.training.Step, mesh: Mesh) -> tx.training.Step:
+    """The step, with its state whole on every device."""
     whole = NamedSharding(mesh, PartitionSpec())
 
-    def step(state, batch: Batch, *, key):
-        return eqx.filter_shard(made.step(state, batch, key=key), whole)
+    def step_whole(state, batch: Batch, *, key):
+        return eqx.filter_shard(step(state, batch, key=key), whole)
 
-    return made._replace(step=step, draw_batch=SharedBatches(draw_batch, mesh))
+    return step_whole
+
+
+def _make_coupling(config: Config, mesh: Mesh | None) -> tx.couplings.AbstractCoupling:
+    coupling = config.coupling.make()
+    if mesh is not None and isinstance(coupling, tx.couplings.Entropic):
+        return dataclasses.replace(coupling, mesh=mesh)
+    return coupling
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:

@@ -75,16 +75,17 @@ def _start(config: Config, folder: RunFolder, resume: bool) -> None:
 
 
 def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, float]:
-    made = problem.make(config)
+    shared = config.training.devices > 1 or jax.process_count() > 1
+    mesh = devices.mesh(config.training.devices) if shared else None
+    made = problem.make(config, mesh)
     checkpoints = Checkpoints(folder.checkpoints)
     state, meta = made.state, {"seconds": 0.0}
     latest = checkpoints.latest() if devices.is_first() else None
     latest = devices.agree(-1 if latest is None else latest)
     if latest >= 0:
         state, meta = checkpoints.restore(latest, state)
-    if config.training.devices > 1 or jax.process_count() > 1:
-        mesh = devices.mesh(config.training.devices)
-        made, state = problem.share(made, mesh), eqx.filter_shard(state, devices.whole_on(mesh))
+    if mesh is not None:
+        state = eqx.filter_shard(state, devices.whole_on(mesh))
     taken, total = int(state.num_steps), config.training.steps
     watch = _Watch(config, folder, checkpoints, taken, meta["seconds"])
     with watch.bar:
@@ -97,6 +98,7 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
             on_chunk=watch,
             chunk_size=config.training.chunk,
             draw_ahead=config.training.draw_ahead,
+            donate=True,
         )
     checkpoints.close()
     return devices.held_here(state), watch.seconds

@@ -4,6 +4,7 @@ Run with `pytest -m aot`; skipped, with the reason, where a compiler is not inst
 """
 
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,24 @@ def test_a_plan_says_what_a_known_program_needs(v5e):
     assert figures["bound by"] in ("arithmetic", "memory")
     least = max(steps * 2 * n**3 / 197e12, figures["memory traffic MiB"] * 2**20 / 0.82e12)
     assert figures["least milliseconds a step"] == pytest.approx(1e3 * least, rel=0.01)
+
+
+def test_a_plans_memory_is_what_the_compiler_counts(v5e):
+    """Told of too small a device, it says what it counts, and how much of that is gaps."""
+    lowered = plan.lower_step(configs.load(pathlib.Path("configs/digits.toml")), v5e)
+    planned = plan.memory_at_peak(ahead.compile_quietly(lowered)) / 2**20
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED") as refusal:
+        lowered.compile(compiler_options={"xla_tpu_max_hbm_size_mib": "12"})
+    used, gaps = (
+        float(found[1])
+        for found in (
+            re.search(r"Used ([\d.]+)M of 12.00M hbm", str(refusal.value)),
+            re.search(r"fragmentation \(([\d.]+)M\)", str(refusal.value)),
+        )
+        if found
+    )
+    # Which code it keeps beside the arrays depends a little on their room.
+    assert planned == pytest.approx(used + gaps, abs=0.5)
 
 
 def test_what_does_not_fit_ends_in_one_line(v5e, monkeypatch, capsys):

@@ -32,9 +32,10 @@ def smoke(*overrides):
     return configs.load(POINTS, overrides=list(overrides), smoke=True)
 
 
-def test_a_shared_batch_trains_as_one_device_does():
-    made, mesh = problem.make(smoke("coupling.kind=independent")), devices.mesh(8)
-    shared = problem.share(made, mesh)
+def test_a_shared_batch_trains_as_the_same_parts_on_one_device():
+    mesh, independent = devices.mesh(8), "coupling.kind=independent"
+    made = problem.make(smoke(independent, "training.microbatches=16"))
+    shared = problem.make(smoke(independent, "training.microbatches=2"), mesh)
     whole = eqx.filter_shard(made.state, devices.whole_on(mesh))
 
     def fit(made, state):
@@ -52,7 +53,7 @@ def test_a_shared_batch_trains_as_one_device_does():
 
 def test_each_device_gets_its_share_of_the_examples():
     mesh = devices.mesh(8)
-    draw = problem.share(problem.make(smoke()), mesh).draw_batch
+    draw = problem.make(smoke(), mesh).draw_batch
     batch = jax.jit(lambda key: draw(key=key))(jax.random.key(0))
     assert batch.x0.sharding.spec == PartitionSpec("data")
     assert batch.x0.sharding.shard_shape(batch.x0.shape)[0] == batch.x0.shape[0] // 8

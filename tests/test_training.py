@@ -1,5 +1,7 @@
 """Training: the compiled loop against a loop by hand, resuming, averages, failures, learning."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,8 +9,10 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
+from experiments import programs
 from tests import tables
 
 
@@ -150,6 +154,38 @@ def test_another_key_is_another_run(trained):
     assert not np.allclose(fit(start(), 10, key=jr.key(0))[1], trained[1][:10])
 
 
+def test_memory_given_to_the_run_is_reused_and_changes_no_bit(trained):
+    def gone(state):
+        return {leaf.is_deleted() for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_array))}
+
+    seen, given = [], start()
+    state, losses = fit(given, 20, donate=True, on_chunk=lambda state, _: seen.append(state))
+    expected, _ = trained[2][1]
+    assert same_bits(state, expected)
+    assert np.array_equal(losses, trained[1][:20])
+    assert gone(given) == gone(seen[0]) == {True}
+    assert gone(seen[1]) == {False}
+
+
+def test_memory_that_is_not_the_states_alone_is_not_given_away():
+    """Two parts of a state share it, on one of eight devices with the batches too."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    weight, count = jnp.arange(3.0), jnp.zeros((), jnp.int32)
+    state = tx.training.TrainState(weight, weight, jnp.array(1.0), count)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+
+    def step(state, batch, *, key):
+        return dataclasses.replace(
+            state, field=state.field + batch, num_steps=state.num_steps + 1
+        ), jnp.sum(batch)
+
+    draw = eqx.Partial(lambda weight, key: weight, weight)
+    options = {"key": KEY, "chunk_size": 1, "donate": True}
+    state, _ = tx.training.fit(state, step, draw, num_steps=3, **options)
+    assert np.array_equal(state.field, 4 * np.arange(3))
+    assert np.array_equal(state.average, weight)
+
+
 def test_no_steps_leave_the_state_as_it_was():
     seen = []
     state, losses = fit(start(), 0, on_chunk=lambda *chunk: seen.append(chunk))
@@ -184,18 +220,45 @@ def test_gradients_of_microbatches_are_those_of_the_batch():
         three(start, batch, key=jr.key(2))
 
 
-def test_microbatches_are_interleaved_and_draw_for_themselves():
+def weighted(field, batch, *, key):
     """A loss that pulls at the weight by the examples seen and the randomness drawn."""
+    return field * (batch @ jnp.array([1.0, 10.0, 100.0]) + 1000 * jr.uniform(key))
 
-    def weighted(field, batch, *, key):
-        return field * (batch[0] + 10 * batch[1] + 100 * jr.uniform(key))
 
+def test_microbatches_are_consecutive_and_draw_for_themselves():
     sgd = lenient(optax.sgd(1.0))
     step = tx.training.make_step(weighted, sgd, num_microbatches=2)
-    state, _ = step(tx.training.init(jnp.array(0.0), sgd), jnp.arange(4.0), key=KEY)
+    state, _ = step(tx.training.init(jnp.array(0.0), sgd), jnp.arange(6.0), key=KEY)
     draws = [jr.uniform(jr.fold_in(KEY, part)) for part in range(2)]
-    expected = (0 + 10 * 2 + 100 * draws[0] + 1 + 10 * 3 + 100 * draws[1]) / 2
+    expected = (0 + 10 * 1 + 100 * 2 + 3 + 10 * 4 + 100 * 5 + 1000 * sum(draws)) / 2
     assert jnp.allclose(state.field, -expected, rtol=1e-12)
+
+
+def test_parts_on_devices_are_those_of_one_device_and_averaged_once():
+    """The same blocks with the same keys, whichever device differentiates them."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    state, batch = tx.training.init(new_field(), OPTIMIZER), draw_batch(key=jr.key(0))
+
+    def compiled(**options):
+        step = tx.training.make_step(loss, OPTIMIZER, **options)
+        arrays, static = eqx.partition(state, eqx.is_array)
+
+        def take(arrays, batch):
+            after, value = step(eqx.combine(arrays, static), batch, key=KEY)
+            return eqx.filter(after, eqx.is_array), value
+
+        return jax.jit(take).lower(arrays, batch).compile(), arrays
+
+    program, arrays = compiled(num_microbatches=2, mesh=mesh)
+    alone, _ = compiled(num_microbatches=16)
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    whole = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))
+    found, expected = program(whole, jax.device_put(batch, rows)), alone(arrays, batch)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert jnp.allclose(jax.device_get(one), other, rtol=1e-10, atol=1e-12)
+    # A gradient and a loss, once, not as often as there are parts.
+    sizes = [leaf.size for leaf in jax.tree.leaves(eqx.filter(state.field, eqx.is_inexact_array))]
+    assert programs.work(program).sent == {"all-reduce": 8 * (sum(sizes) + 1)}
 
 
 def test_only_floating_point_arrays_are_trained():
@@ -318,6 +381,14 @@ def test_training_reaches_the_exact_field():
         (
             lambda: tx.training.make_step(loss, OPTIMIZER, num_microbatches=0),
             "`num_microbatches` is 0; give an integer of at least 1",
+        ),
+        (
+            lambda: tx.training.make_step(loss, OPTIMIZER, mesh=jax.make_mesh((1, 1), ("a", "b"))),
+            "`mesh` has axes .'a', 'b'.; give a mesh of one axis",
+        ),
+        (
+            lambda: tx.training.make_step(loss, OPTIMIZER, mesh=jax.make_mesh((8,), ("data",))),
+            "`mesh` has axis 'data' of type Explicit or Manual; make the mesh with axis_types=",
         ),
     ],
 )

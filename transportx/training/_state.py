@@ -6,11 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks
+from transportx.training._parts import check_mesh, differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
 
@@ -34,7 +35,8 @@ class TrainState(eqx.Module):
 def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step. Trains every floating-point array in `field`."""
     parameters = eqx.filter(field, eqx.is_inexact_array)
-    return TrainState(field, field, optimizer.init(parameters), jnp.zeros((), jnp.int32))
+    average = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, field)
+    return TrainState(field, average, optimizer.init(parameters), jnp.zeros((), jnp.int32))
 
 
 def make_step(
@@ -43,35 +45,44 @@ def make_step(
     *,
     average_decay: float = 0.999,
     num_microbatches: int = 1,
+    mesh: Mesh | None = None,
 ) -> Step:
     r"""One step of training as a pure function.
 
     Args:
-        loss: `loss(field, batch, key=key) -> scalar`.
+        loss: `loss(field, batch, key=key) -> scalar`; with parts, a mean over examples.
         optimizer: Any optax gradient transformation.
         average_decay: Decay of the moving average of the parameters, in [0, 1). Over the
             first steps the smaller (1 + n) / (10 + n) is used, so that the average forgets
             the initialisation. 0 keeps the average equal to the field.
-        num_microbatches: Parts of a batch whose losses and gradients are computed one after
-            the other and averaged: the memory of one part, and for a loss that is a mean
-            over examples the gradient of the whole, up to rounding. Part j holds examples
-            j, j + num_microbatches, ..., so that a batch lying over devices stays where it
-            is; its randomness comes from `fold_in(key, j)`. Divides the examples, which all
-            arrays of the batch have along their first axis.
+        num_microbatches: Parts of a batch, or of a device's share of it, whose losses and
+            gradients are computed one after the other and averaged: the memory of one part,
+            and for a loss that is a mean over examples the gradient of the whole, up to
+            rounding. Part j holds the j-th block of consecutive examples, which all arrays
+            of the batch have along their first axis; its randomness comes from
+            `fold_in(key, j)` where there are several parts.
+        mesh: Devices along one axis, of type Auto, over which batches lie. Each differentiates
+            the loss of its own block of the batch, in `num_microbatches` parts, and gradients
+            are averaged over the devices once a step. Parts are numbered through: D devices
+            with k parts each take the step of one device with D k parts, up to rounding. The
+            state is whole on every device. Inside `jax.shard_map`: no sharding constraints
+            in the loss.
 
     Returns:
         `step(state, batch, key=key) -> (state, loss)`.
 
     Raises:
-        ValueError: An option is out of range; when called, a batch that microbatches do not
+        ValueError: An option is out of range; when called, a batch that the parts do not
             divide.
     """
     if not 0 <= average_decay < 1:
         _checks.reject("average_decay", f"is {average_decay}", "give a number in [0, 1)")
     _checks.count("num_microbatches", num_microbatches)
+    if mesh is not None:
+        check_mesh(mesh)
     differentiate = eqx.filter_value_and_grad(loss)
-    if num_microbatches > 1:
-        differentiate = _accumulate(differentiate, num_microbatches)
+    if num_microbatches * (1 if mesh is None else mesh.size) > 1:
+        differentiate = differentiate_parts(differentiate, num_microbatches, mesh)
 
     def step(
         state: TrainState, batch: Any, *, key: PRNGKeyArray
@@ -84,37 +95,6 @@ def make_step(
         return TrainState(field, average, optimizer_state, state.num_steps + 1), value
 
     return step
-
-
-def _accumulate(differentiate: Callable[..., Any], num: int) -> Callable[..., Any]:
-    """The mean of values and gradients over `num` interleaved parts of a batch."""
-
-    def differentiate_parts(field, batch, *, key):
-        arrays, rest = eqx.partition(batch, eqx.is_array)
-        parts = jax.tree.map(lambda leaf: _interleave(leaf, num), arrays)
-
-        def add(total, part):
-            number, arrays = part
-            batch = eqx.combine(arrays, rest)
-            found = differentiate(field, batch, key=jr.fold_in(key, number))
-            return jax.tree.map(jnp.add, total, found), None
-
-        parts = jnp.arange(num), parts
-        shapes = eqx.filter_eval_shape(differentiate, field, batch, key=key)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, parts)
-        return jax.tree.map(lambda leaf: leaf / num, total)
-
-    return differentiate_parts
-
-
-def _interleave(leaf: Array, num: int) -> Shaped[Array, "num part ..."]:
-    """Part j holds rows j, j + num, ..."""
-    size = leaf.shape[0]
-    if size % num:
-        cure = "give a divisor of the examples in a batch"
-        _checks.reject("num_microbatches", f"is {num} for a batch of {size}", cure)
-    return jnp.moveaxis(leaf.reshape(size // num, num, *leaf.shape[1:]), 1, 0)
 
 
 def _average(state: TrainState, field: PyTree, decay: float) -> PyTree:

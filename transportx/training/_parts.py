@@ -1,0 +1,83 @@
+"""Values and gradients over parts of a batch: one after the other, and side by side on devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from transportx import _checks
+
+
+def differentiate_parts(
+    differentiate: Callable[..., Any], num: int, mesh: Mesh | None
+) -> Callable[..., Any]:
+    """The mean of what `differentiate` gives of `num` parts, on each device of a mesh."""
+    num_devices = 1 if mesh is None else mesh.size
+
+    def mean_over_parts(field, batch, *, key):
+        weights, static = eqx.partition(field, eqx.is_array)
+        examples, rest = eqx.partition(batch, eqx.is_array)
+        jax.tree.map(lambda leaf: _check_divides(leaf.shape[0], num, num_devices), examples)
+
+        def total_here(weights, examples, key, device):
+            def of_part(number, examples):
+                batch = eqx.combine(examples, rest)
+                field = eqx.combine(weights, static)
+                return differentiate(field, batch, key=jr.fold_in(key, number))
+
+            def add(total, part):
+                return jax.tree.map(jnp.add, total, of_part(*part)), None
+
+            numbers = device * num + jnp.arange(num, dtype=jnp.int32)
+            parts = numbers, jax.tree.map(lambda leaf: _in_blocks(leaf, num), examples)
+            shapes = jax.eval_shape(of_part, *jax.tree.map(lambda leaf: leaf[0], parts))
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            return jax.lax.scan(add, zeros, parts)[0]
+
+        if mesh is None:
+            total = total_here(weights, examples, key, 0)
+        else:
+            total = _over_devices(total_here, mesh)(weights, examples, key)
+        return jax.tree.map(lambda leaf: leaf / (num * num_devices), total)
+
+    return mean_over_parts
+
+
+def _over_devices(total_here: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The sum over devices of what each finds for its own block of the examples."""
+    (axis,) = mesh.axis_names
+
+    def total(weights, examples, key):
+        return jax.lax.psum(total_here(weights, examples, key, jax.lax.axis_index(axis)), axis)
+
+    whole, over = PartitionSpec(), PartitionSpec(axis)
+    # Derivatives are taken inside. Were copies told apart, those of the weights would be
+    # summed over the devices part by part.
+    return jax.shard_map(
+        total, mesh=mesh, in_specs=(whole, over, whole), out_specs=whole, check_vma=False
+    )
+
+
+def check_mesh(mesh: Mesh) -> None:
+    """Refuse a mesh that batches cannot lie over."""
+    if len(mesh.axis_names) != 1:
+        _checks.reject("mesh", f"has axes {mesh.axis_names}", "give a mesh of one axis")
+    if mesh.axis_types[0] is not AxisType.Auto:
+        cure = "make the mesh with axis_types=(jax.sharding.AxisType.Auto,)"
+        _checks.reject("mesh", f"has axis {mesh.axis_names[0]!r} of type Explicit or Manual", cure)
+
+
+def _in_blocks(leaf: jax.Array, num: int) -> jax.Array:
+    """Consecutive rows in blocks of one size, shape (num, rows / num, ...)."""
+    return leaf.reshape(num, leaf.shape[0] // num, *leaf.shape[1:])
+
+
+def _check_divides(size: int, num: int, num_devices: int) -> None:
+    if size % (num * num_devices):
+        where = f"a batch of {size}" + (f" on {num_devices} devices" if num_devices > 1 else "")
+        cure = "give a divisor of the examples on a device, and devices that divide the batch"
+        _checks.reject("num_microbatches", f"is {num} for {where}", cure)
