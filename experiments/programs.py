@@ -30,6 +30,9 @@ _ELEMENTWISE = frozenset(
     "log-plus-one logistic maximum minimum multiply negate power remainder rsqrt sign sine sqrt "
     "subtract tan tanh".split()
 )
+# What takes no more numbers of its operands than it makes.
+_NUMBER_BY_NUMBER = _ELEMENTWISE | {"bitcast", "broadcast", "compare", "convert", "copy", "reshape"}
+_NUMBER_BY_NUMBER |= {"select", "slice", "transpose"}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
@@ -98,6 +101,17 @@ def work_of_text(text: str) -> Work:
         parts = (of_instruction(one, shapes) for one in computations[name].values())
         return functools.reduce(Work.plus, parts, _NOTHING)
 
+    def of_fusion(name: str) -> Work:
+        # Nothing inside is made but what is asked for: of what is sliced, the slice.
+        parts, counted = computations[name], needed(computations[name])
+        found = of_computation(name)
+        spared = sum(
+            _count(one.shape) - counted.get(made, 0)
+            for made, one in parts.items()
+            if one.opcode in _ELEMENTWISE
+        )
+        return found._replace(flops=found.flops - spared)
+
     def of_instruction(one: Instruction, shapes: dict[str, str]) -> Work:
         own = _own_work(one, shapes)
         # What is applied number by number counts with the instruction that applies it.
@@ -109,7 +123,8 @@ def work_of_text(text: str) -> Work:
             ]
             branches = [of_computation(name) for name in names or _CHOICES.findall(one.rest)]
             return max(branches, key=lambda branch: branch.flops)
-        inside = [of_computation(name) for name in CALLED.findall(one.rest)]
+        of = of_fusion if one.opcode == "fusion" else of_computation
+        inside = [of(name) for name in CALLED.findall(one.rest)]
         found = functools.reduce(Work.plus, inside, _NOTHING)
         if one.opcode != "while":
             return found
@@ -148,6 +163,18 @@ def _closing(text: str) -> int:
         if depth == 0:
             return place
     return len(text)
+
+
+def needed(fused: dict[str, Instruction]) -> dict[str, float]:
+    """How many numbers of each array in a fusion its result takes."""
+    counts: dict[str, float] = {}
+    for name, one in reversed(fused.items()):
+        taken = counts.setdefault(name, _count(one.shape) if one.root else 0)
+        for operand in set(one.operands):
+            whole = _count(fused[operand].shape)
+            each = min(whole, taken) if one.opcode in _NUMBER_BY_NUMBER else whole
+            counts[operand] = max(counts.get(operand, 0), each)
+    return counts
 
 
 def number_of_trips(loop: Instruction, computations: Computations) -> int | None:

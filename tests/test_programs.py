@@ -88,3 +88,20 @@ ENTRY %main (x.1: f32[4,8]) -> (s32[], f32[4,8]) {
 }
 """
     assert programs.work_of_text(text) == programs.Work(7 * 2 * 4 * 8 * 8, {}, {}, 0)
+
+
+def test_what_a_fusion_drops_is_not_counted():
+    text = """
+%fused (p: f32[64,64]) -> f32[64,1] {
+  %p = f32[64,64]{1,0} parameter(0)
+  %s = f32[64,64]{1,0} sine(%p)
+  %m = f32[64,64]{1,0} multiply(%s, %p)
+  ROOT %c = f32[64,1]{1,0} slice(%m), slice={[0:64], [0:1]}
+}
+
+ENTRY %main (x: f32[64,64]) -> f32[64,1] {
+  %x = f32[64,64]{1,0} parameter(0)
+  ROOT %f = f32[64,1]{1,0} fusion(%x), kind=kLoop, calls=%fused
+}
+"""
+    assert programs.work_of_text(text).flops == 2 * 64

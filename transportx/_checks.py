@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 
@@ -95,6 +96,17 @@ def same_size(argument: str, array: Array, other: str, reference: Array) -> None
             f"has {array.shape[0]} examples but `{other}` has {reference.shape[0]}",
             "give as many of each",
         )
+
+
+def divided(argument: str, array: Array, mesh: Mesh | None) -> None:
+    """Refuse a mesh of more than one axis, and rows that its devices cannot share."""
+    if mesh is None:
+        return
+    if len(mesh.axis_names) != 1:
+        reject("mesh", f"has axes {mesh.axis_names}", "give devices along one axis")
+    if array.ndim and array.shape[0] % mesh.size:
+        cure = f"add points of weight zero up to a multiple of {mesh.size}, the devices of `mesh`"
+        reject(argument, f"has {array.shape[0]} points", cure)
 
 
 def velocity(field_output: Array, x: Array) -> None:

@@ -10,9 +10,9 @@ from transportx.attention._mixing import (
     AbstractOnMixtures,
     Context,
     Taken,
-    check_causal,
     check_numbers,
 )
+from transportx.attention._scores import check_causal
 from transportx.gaussians import AffineMap, Mixture
 
 Scalar = Float[Array, ""]

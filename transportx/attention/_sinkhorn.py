@@ -1,14 +1,14 @@
 """Doubly stochastic mixing: every token gives as much as it takes."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx.attention._mixing import AbstractAverage, Context, check_numbers, over_tiles
+from transportx.attention._mixing import AbstractAverage, Context, check_numbers
+from transportx.attention._scores import Scores
 from transportx.gaussians import AffineMap, entropic_plan
-from transportx.geometry import Dot, PointCloud
+from transportx.geometry import AbstractCloud, Dot, cloud_between
 from transportx.ot import AbstractSolver, EntropicPlan, Newton, solve
 
 Scalar = Float[Array, ""]
@@ -28,6 +28,7 @@ class Sinkhorn(AbstractAverage):
         solver: Tolerance of the columns, relative to the mass, and step limit. Rows sum to
             one to rounding.
         tile: As in `Softmax`.
+        mesh: As in `Softmax`.
 
     Differentiation:
         Exact, through potentials that differentiate implicitly; no iteration is unrolled.
@@ -40,6 +41,7 @@ class Sinkhorn(AbstractAverage):
     temperature: ScalarLike = 1.0
     solver: AbstractSolver = Newton()
     tile: int | None = eqx.field(static=True, default=None)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
@@ -54,8 +56,7 @@ class Sinkhorn(AbstractAverage):
 
     def plan(self, context: Context) -> EntropicPlan:
         """The plan of the context's queries onto its keys, with its status."""
-        cloud = PointCloud(context.queries, context.keys, Dot(), tile=self.tile)
-        weights = context.weights
+        cloud, weights = self._cloud(context.queries, context), context.weights
         return solve(cloud, weights, weights, epsilon=self.temperature, solver=self.solver)
 
     def on_gaussian(
@@ -72,15 +73,11 @@ class Sinkhorn(AbstractAverage):
         plan = entropic_plan(*source, mean, covariance, epsilon=epsilon)
         return AffineMap(mean, mean, plan.map.matrix @ matrix)
 
-    def over_scores(
-        self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
-    ) -> Array:
+    def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         plan = self.plan(context)
-        g = jnp.where(plan.converged, plan.g, jnp.nan)
-        cloud = PointCloud(queries, context.keys, Dot(), tile=self.tile)
+        gains = jnp.where(plan.converged, plan.g, jnp.nan) / plan.epsilon
+        cloud = self._cloud(queries, context)
+        return Scores(cloud, context.weights, self.temperature, gains)
 
-        def shifted(scores, shares):
-            gains = g / jnp.asarray(self.temperature, g.dtype)
-            return function(scores + gains[None, :], shares)
-
-        return over_tiles(shifted, cloud, context.weights, self.temperature)
+    def _cloud(self, queries, context) -> AbstractCloud:
+        return cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)

@@ -1,10 +1,9 @@
 """Mixings that average: softmax of inner products, and of squared distances."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx.attention._mixing import (
@@ -13,13 +12,11 @@ from transportx.attention._mixing import (
     Context,
     Taken,
     check_numbers,
-    log_total,
-    mean_value,
-    over_tiles,
     softmax_tilts,
 )
+from transportx.attention._scores import Scores, with_totals
 from transportx.gaussians import AffineMap, Mixture, log_density
-from transportx.geometry import Dot, PointCloud, SquaredEuclidean
+from transportx.geometry import Dot, SquaredEuclidean, SumExp, cloud_between
 
 Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
@@ -39,6 +36,8 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
         causal: Whether a token sees itself and those before it alone; NaN where all of
             these weigh nothing. A padding mask is a weight of zero, which needs no flag.
         tile: Rows held at once, as in `geometry.PointCloud`.
+        mesh: Devices that share the scores, tokens lying over the mesh's one axis; their
+            number divides that of the context. Keys, values and weights go around.
 
     References:
         Vaswani et al., Attention is all you need, 2017; Sander, Ablin, Blondel and Peyre,
@@ -48,6 +47,7 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
     temperature: ScalarLike = 1.0
     causal: bool = eqx.field(static=True, default=False)
     tile: int | None = eqx.field(static=True, default=None)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
@@ -69,11 +69,9 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
         value, log = _average(*tilts, mixture.weights)
         return Taken(value, temperature * log)
 
-    def over_scores(
-        self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
-    ) -> Array:
-        cloud = PointCloud(queries, context.keys, Dot(), tile=self.tile)
-        return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)
+    def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
+        cloud = cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)
+        return Scores(cloud, context.weights, self.temperature, causal=self.causal)
 
 
 class L2(AbstractAverage, AbstractOnMixtures):
@@ -88,6 +86,7 @@ class L2(AbstractAverage, AbstractOnMixtures):
         temperature: tau, positive, in units of a squared distance.
         causal: As in `Softmax`.
         tile: As in `Softmax`.
+        mesh: As in `Softmax`.
 
     References:
         Kim, Papamakarios and Mnih, The Lipschitz constant of self-attention, 2021; Cheng,
@@ -97,6 +96,7 @@ class L2(AbstractAverage, AbstractOnMixtures):
     temperature: ScalarLike = 1.0
     causal: bool = eqx.field(static=True, default=False)
     tile: int | None = eqx.field(static=True, default=None)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
@@ -129,16 +129,16 @@ class L2(AbstractAverage, AbstractOnMixtures):
         log = log + q.size / 2 * jnp.log(jnp.pi * temperature)
         return Taken(value, (q @ q + temperature * log) / 2)
 
-    def over_scores(
-        self, function: Callable[..., Array], queries: Float[Array, "n k"], context: Context
-    ) -> Array:
-        cloud = PointCloud(queries, context.keys, SquaredEuclidean(), tile=self.tile)
-        return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)
+    def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
+        cloud = cloud_between(
+            queries, context.keys, SquaredEuclidean(), mesh=self.mesh, tile=self.tile
+        )
+        return Scores(cloud, context.weights, self.temperature, causal=self.causal)
 
 
 def _average(
     scores: Float[Array, " c"], means: Float[Array, "c d"], weights: Float[Array, " c"]
 ) -> tuple[Point, Scalar]:
     """The mean of tilted components, and the log of their mass."""
-    scores, shares = scores[None], weights[None]
-    return mean_value(scores, shares, means)[0], log_total(scores, shares)[0]
+    peak, sums = SumExp.part(with_totals(weights, means), scores)
+    return sums[1:] / sums[0], peak + jnp.log(sums[0])

@@ -1,8 +1,8 @@
 """The mixing that adds up exponentials of inner products."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx.attention._mixing import (
@@ -10,16 +10,14 @@ from transportx.attention._mixing import (
     Context,
     Taken,
     check_numbers,
-    exponentials,
-    over_tiles,
     softmax_tilts,
 )
+from transportx.attention._scores import Scores, exponentials
 from transportx.gaussians import Mixture
-from transportx.geometry import Dot, PointCloud
+from transportx.geometry import Dot, cloud_between
 
 Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class Unnormalised(AbstractOnMixtures):
@@ -35,6 +33,7 @@ class Unnormalised(AbstractOnMixtures):
         temperature: tau, positive; the inverse of the papers' beta.
         causal: As in `Softmax`.
         tile: As in `Softmax`.
+        mesh: As in `Softmax`.
 
     References:
         Geshkovski, Letrouit, Polyanskiy and Rigollet, A mathematical perspective on
@@ -44,21 +43,16 @@ class Unnormalised(AbstractOnMixtures):
     temperature: ScalarLike = 1.0
     causal: bool = eqx.field(static=True, default=False)
     tile: int | None = eqx.field(static=True, default=None)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
 
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
-        def rows(scores, shares):
-            return jnp.matmul(exponentials(scores, shares), context.values, precision=_HIGHEST)
-
-        return self._rows(rows, queries, context)
+        return self.scores(queries, context).sums(context.values)
 
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
-        def rows(scores, shares):
-            return jnp.sum(exponentials(scores, shares), axis=1)
-
-        totals = self._rows(rows, queries, context)
+        totals = self.scores(queries, context).sums(jnp.ones_like(context.weights))
         return jnp.asarray(self.temperature, totals.dtype) * totals
 
     def energy(self, context: Context) -> Scalar:
@@ -69,9 +63,10 @@ class Unnormalised(AbstractOnMixtures):
     ) -> Taken:
         temperature = jnp.asarray(self.temperature, x.dtype)
         scores, means = softmax_tilts(key.T @ (query @ x) / temperature, mixture)
-        masses = exponentials(scores[None], mixture.weights[None])[0]
+        masses = exponentials(scores, mixture.weights)
         return Taken(masses @ means, temperature * jnp.sum(masses))
 
-    def _rows(self, function, queries, context):
-        cloud = PointCloud(queries, context.keys, Dot(), tile=self.tile)
-        return over_tiles(function, cloud, context.weights, self.temperature, causal=self.causal)
+    def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
+        """Scores between queries and the context's keys."""
+        cloud = cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)
+        return Scores(cloud, context.weights, self.temperature, causal=self.causal)

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks
-from transportx.geometry import AbstractCost, PointCloud, ShardedCloud
+from transportx.geometry import AbstractCloud, AbstractCost, cloud_between
 
 Pairs = tuple[Int[Array, " b"], Int[Array, " b"]]
 
@@ -51,13 +51,10 @@ class Independent(AbstractCoupling):
 
 def geometry_between(
     x0: Array, x1: Array, cost: AbstractCost, mesh: Mesh | None = None
-) -> PointCloud | ShardedCloud:
+) -> AbstractCloud:
     """Costs between two batches, which no gradient passes; shared by the devices of a mesh."""
     x0, x1 = jax.lax.stop_gradient((x0, x1))
-    if mesh is None:
-        return PointCloud(flat(x0), flat(x1), cost)
-    (axis,) = mesh.axis_names
-    return ShardedCloud(flat(x0), flat(x1), cost, mesh=mesh, axes=(axis, axis))
+    return cloud_between(flat(x0), flat(x1), cost, mesh=mesh)
 
 
 def flat(batch: Array) -> Float[Array, "b d"]:

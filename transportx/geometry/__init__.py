@@ -2,11 +2,11 @@
 
 A *cost* says what it takes to move one point to another. A *geometry* is all the costs
 between two weighted sets: `CostMatrix` holds them, `PointCloud` computes them, in tiles
-where they would not fit, and those of a `ShardedCloud` lie over many devices. A *kernel* is
-exp((f_i + g_j - C_ij) / epsilon) as a linear operator. Algorithms see only products with
-kernels and `AbstractGeometry.fold_tiles`, a reduction over targets by a *merge*, so dense,
-streamed and sharded problems are the same call. What needs rows of costs whole takes
-`map_tiles`.
+where they would not fit, and those of a `ShardedCloud` lie over many devices;
+`cloud_between` makes either cloud. A *kernel* is exp((f_i + g_j - C_ij) / epsilon) as a
+linear operator. Algorithms see only products with kernels and
+`AbstractGeometry.fold_tiles`, a reduction over targets by a *merge*, so dense, streamed and
+sharded problems are the same call. What needs rows of costs whole takes `map_tiles`.
 
 To add a cost, subclass `AbstractPointwiseCost` and write `__call__`, or pass any callable
 `cost(x, y) -> scalar` to `PointCloud`.
@@ -36,4 +36,5 @@ from transportx.geometry._merges import Sum as Sum
 from transportx.geometry._merges import SumExp as SumExp
 from transportx.geometry._merges import capped_exp as capped_exp
 from transportx.geometry._sharded import ShardedCloud as ShardedCloud
+from transportx.geometry._sharded import cloud_between as cloud_between
 from transportx.geometry._streamed import fused_log_totals as fused_log_totals

@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 def capped_exp(exponent: Array) -> Array:
@@ -42,21 +42,30 @@ class AbstractMerge(eqx.Module):
 
 
 class SumExp(AbstractMerge):
-    """Parts are sums of exponentials, relative to the exp of their largest exponent."""
+    """Parts are sums of exponentials, relative to the exp of their largest exponent.
+
+    Where nothing counts they are zero, relative to any other: weights of zero have derivatives.
+    """
 
     @staticmethod
     def part(
-        weights: Float[Array, "k *c"], exponents: Float[Array, "*b k"]
+        weights: Float[Array, "k *c"],
+        exponents: Float[Array, "*b k"],
+        mask: Bool[Array, "*b k"] | None = None,
     ) -> tuple[Float[Array, "*b"], Float[Array, "*bc"]]:
         """Peaks of the exponents e, and sum_k w_k exp(e_k - peak); weights zero count for nothing.
 
         Not by log w: its derivative, and the product with an overflow, are NaN at zero. Of
-        weights (k, c) those in the first column say which count.
+        weights (k, c) those in the first column say which count, of those in the mask if any.
         """
         first = weights if weights.ndim == 1 else weights[:, 0]
         counts = jnp.broadcast_to(first != 0, exponents.shape)
-        peaks = jax.lax.stop_gradient(jnp.max(jnp.where(counts, exponents, -jnp.inf), axis=-1))
-        ratios = capped_exp(exponents - peaks[..., None])
+        seen = exponents if mask is None else jnp.where(mask, exponents, -jnp.inf)
+        peaks = jnp.max(jnp.where(counts, seen, -jnp.inf), axis=-1)
+        # Without a mask, a compiler that knows the weights knows whether something counts.
+        some = jnp.any(first != 0) if mask is None else peaks != -jnp.inf
+        peaks = jax.lax.stop_gradient(jnp.where(some, peaks, exponents[..., 0]))
+        ratios = capped_exp(seen - peaks[..., None])
         return peaks, jnp.matmul(ratios, weights, precision=jax.lax.Precision.HIGHEST)
 
     def empty(self, part: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]) -> tuple[Array, Array]:
@@ -64,7 +73,7 @@ class SumExp(AbstractMerge):
         return jnp.full(peaks.shape, -jnp.inf, peaks.dtype), jnp.zeros(sums.shape, sums.dtype)
 
     def join(self, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
-        peaks = jnp.maximum(one[0], other[0])
+        peaks = jnp.maximum(*map(_counted_peaks, (one, other)))
         return peaks, _rescaled(one, peaks) + _rescaled(other, peaks)
 
     def share(self, whole: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -113,9 +122,15 @@ class Largest(AbstractMerge):
         return jnp.sum(jnp.where(same, part[0][:, None, :], 0), axis=2), whole[1]
 
 
+def _counted_peaks(part: tuple[Array, Array]) -> Float[Array, " t"]:
+    """Peaks, -inf where nothing counts: such a part must not scale others down."""
+    peaks, sums = part
+    return jnp.where(sums.reshape(peaks.size, -1)[:, 0] == 0, -jnp.inf, peaks)
+
+
 def _rescaled(part: tuple[Array, Array], peaks: Float[Array, " t"]) -> Array:
     """Sums relative to the exp of other peaks."""
     old, sums = part
     # Rows without any weight have peak -inf, and sums of zero whatever their scale.
-    scales = jnp.exp(old - jnp.where(peaks == -jnp.inf, 0, peaks))
+    scales = capped_exp(old - jnp.where(peaks == -jnp.inf, 0, peaks))
     return sums * scales.reshape(-1, *[1] * (sums.ndim - 1))

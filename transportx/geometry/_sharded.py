@@ -156,6 +156,35 @@ class ShardedCloud(AbstractCloud):
         return array[jnp.minimum(jnp.arange(-(-n // blocks) * blocks), n - 1)]
 
 
+def cloud_between(
+    x: Float[Array, "n d"],
+    y: Float[Array, "m e"],
+    cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
+    *,
+    mesh: Mesh | None = None,
+    tile: int | None = None,
+) -> AbstractCloud:
+    """Costs between two clouds: of one device, or shared by those of a mesh.
+
+    Args:
+        x: Source points; a number that the devices do not divide is filled up.
+        y: Target points; the devices divide their number.
+        cost: As in `PointCloud`.
+        mesh: Devices along one axis, of type Auto; None for one device.
+        tile: As in `PointCloud`, or in `ShardedCloud`.
+
+    Raises:
+        ValueError: As these two; or the mesh has more than one axis.
+    """
+    if mesh is None:
+        return PointCloud(x, y, cost, tile=tile)
+    _checks.points("x", x)
+    _checks.divided("y", y, mesh)
+    (axis,) = mesh.axis_names
+    axis_x = None if x.shape[0] % mesh.size else axis
+    return ShardedCloud(x, y, cost, mesh=mesh, axes=(axis_x, axis), tile=tile)
+
+
 def _as_they_are(columns: tuple[()], costs: Array) -> Array:
     return costs
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
@@ -38,6 +39,8 @@ class MMD(AbstractFunctional):
         kernel: Symmetric positive kernel: a module of this room, or any callable
             `k(x, y) -> scalar` with finite derivatives where x = y.
         weights: Of the target; uniform by default.
+        mesh: Devices that share the pairs, points and target lying over the mesh's one axis;
+            their number divides those of both. As in `Interaction`.
 
     References:
         Arbel, Korba, Salim and Gretton, Maximum mean discrepancy gradient flow, 2019.
@@ -46,18 +49,23 @@ class MMD(AbstractFunctional):
     target: Target
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
     weights: TargetWeights | None = None
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         as_weights(self.target, self.weights, "target")
+        _checks.divided("target", self.target, self.mesh)
 
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         _checks.same_dimension("x", x, "target", self.target)
         y, b = self.target, as_weights(self.target, self.weights)
-        within = within_sum(self.kernel, x, weights) + within_sum(self.kernel, y, b)
-        return within - 2 * between_sum(self.kernel, x, weights, y, b)
+        within = within_sum(self.kernel, x, weights, self.mesh)
+        within = within + within_sum(self.kernel, y, b, self.mesh)
+        return within - 2 * between_sum(self.kernel, x, weights, y, b, self.mesh)
 
 
-def energy_distance(target: Target, weights: TargetWeights | None = None) -> MMD:
+def energy_distance(
+    target: Target, weights: TargetWeights | None = None, *, mesh: Mesh | None = None
+) -> MMD:
     r"""Squared energy distance $2 E|X - Y| - E|X - X'| - E|Y - Y'|$ to a target.
 
     The `MMD` of the kernel -|x - y|: no scale to choose, and pulls that do not fade with
@@ -67,7 +75,7 @@ def energy_distance(target: Target, weights: TargetWeights | None = None) -> MMD
         Hertrich, Wald, Altekruger and Hagemann, Generative sliced MMD flows with Riesz
         kernels, 2024.
     """
-    return MMD(target, NegativeDistance(), weights)
+    return MMD(target, NegativeDistance(), weights, mesh)
 
 
 class SinkhornDivergence(AbstractFunctional):
@@ -83,6 +91,7 @@ class SinkhornDivergence(AbstractFunctional):
         weights: Of the target; uniform by default.
         cost: As in `ot.sinkhorn_divergence`.
         solver: Its tolerance bounds the error of the gradient.
+        mesh: As in `ot.sinkhorn_divergence`.
 
     References:
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019.
@@ -93,9 +102,11 @@ class SinkhornDivergence(AbstractFunctional):
     weights: TargetWeights | None = None
     cost: AbstractCost = SquaredEuclidean()
     solver: AbstractSolver = Newton()
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         as_weights(self.target, self.weights, "target")
+        _checks.divided("target", self.target, self.mesh)
         _checks.positive("epsilon", self.epsilon)
 
     def value(self, x: Cloud, weights: Weights) -> Scalar:
@@ -107,6 +118,7 @@ class SinkhornDivergence(AbstractFunctional):
             epsilon=self.epsilon,
             cost=self.cost,
             solver=self.solver,
+            mesh=self.mesh,
         ).value
 
 

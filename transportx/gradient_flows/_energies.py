@@ -5,10 +5,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractCost, PointCloud
+from transportx.geometry import AbstractCost
 from transportx.gradient_flows._functional import (
     AbstractFunctional,
     Cloud,
@@ -17,7 +18,7 @@ from transportx.gradient_flows._functional import (
     as_pytree,
 )
 from transportx.gradient_flows._kernels import Gaussian
-from transportx.gradient_flows._sums import within_sum
+from transportx.gradient_flows._sums import product, within_sum
 
 Point = Float[Array, " d"]
 
@@ -47,12 +48,15 @@ class Interaction(AbstractFunctional):
     Attributes:
         kernel: Symmetric `W(x, y) -> scalar` of two points, or an `AbstractCost`. Its
             derivative where x = y must be finite: write norms as `geometry.Euclidean` does.
+        mesh: Devices that share the pairs, points lying over the mesh's one axis; their number
+            divides that of the points. Points and weights go around, O(n d) numbers a call.
     """
 
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def value(self, x: Cloud, weights: Weights) -> Scalar:
-        return within_sum(self.kernel, x, weights) / 2
+        return within_sum(self.kernel, x, weights, self.mesh) / 2
 
 
 class SmoothedEntropy(AbstractFunctional):
@@ -65,20 +69,22 @@ class SmoothedEntropy(AbstractFunctional):
     Attributes:
         bandwidth: h, in units of the points; two to four times their distance. Below it
             neighbours do not see each other and nothing moves.
+        mesh: As in `Interaction`.
 
     References:
         Carrillo, Craig and Patacchini, A blob method for diffusion, 2019.
     """
 
     bandwidth: ScalarLike
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
 
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         width = jnp.asarray(self.bandwidth, x.dtype)
-        cloud = PointCloud(x, x, Gaussian(width))
-        sums = cloud.map_tiles(lambda k: jnp.matmul(k, weights, precision="highest"))
+        _checks.divided("x", x, self.mesh)
+        sums = product(Gaussian(width), x, x, weights, self.mesh)
         # Of a far point of weight zero the sum may underflow; its logarithm must not be infinite.
         logs = jnp.log(jnp.maximum(sums, jnp.finfo(x.dtype).tiny))
         scale = x.shape[1] / 2 * jnp.log(2 * jnp.pi * width**2)
@@ -86,7 +92,7 @@ class SmoothedEntropy(AbstractFunctional):
 
 
 def kl_divergence(
-    log_density: Callable[[Point], Scalar], *, bandwidth: ScalarLike
+    log_density: Callable[[Point], Scalar], *, bandwidth: ScalarLike, mesh: Mesh | None = None
 ) -> AbstractFunctional:
     r"""$\mathrm{KL}(K_h * \alpha\,\|\,\pi)$ of points up to O(h^2): its flow samples without noise.
 
@@ -97,8 +103,9 @@ def kl_divergence(
         log_density: Of one point, differentiable; a score alone goes through
             `potential_from_score`, negated.
         bandwidth: h of the smoothed entropy.
+        mesh: As in `Interaction`.
     """
-    return Potential(_Negative(log_density)) + SmoothedEntropy(bandwidth)
+    return Potential(_Negative(log_density)) + SmoothedEntropy(bandwidth, mesh)
 
 
 def potential_from_score(score: Callable[[Point], Point]) -> Callable[[Point], Scalar]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
@@ -28,6 +29,7 @@ class Stein(AbstractVelocity):
     Attributes:
         kernel: Of this room, or any callable `k(x, y) -> scalar`.
         temperature: T, not negative; may be traced.
+        mesh: As in `Interaction`.
 
     References:
         Liu and Wang, Stein variational gradient descent, 2016.
@@ -35,17 +37,19 @@ class Stein(AbstractVelocity):
 
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
     temperature: ScalarLike = 1.0
+    mesh: Mesh | None = eqx.field(static=True, default=None)
     lowers_energy: ClassVar[bool] = False
 
     def __check_init__(self):
         _checks.not_negative("temperature", self.temperature)
 
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
+        _checks.divided("x", x, self.mesh)
         temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes
         if isinstance(self.kernel, AbstractRadialKernel):
-            smoothed, attraction = product_and_slopes(self.kernel, x, x, pulls, weights)
+            smoothed, attraction = product_and_slopes(self.kernel, x, x, pulls, weights, self.mesh)
             return -temperature * attraction - smoothed
         # The sum over j of derivatives by x_j is the derivative by a shift of them all.
         shift = jnp.zeros(x.shape[1], x.dtype)
-        shifted = jax.jacfwd(lambda s: product(self.kernel, x, x + s[None, :], weights))
-        return temperature * shifted(shift) - product(self.kernel, x, x, pulls)
+        shifted = jax.jacfwd(lambda s: product(self.kernel, x, x + s[None, :], weights, self.mesh))
+        return temperature * shifted(shift) - product(self.kernel, x, x, pulls, self.mesh)

@@ -3,9 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from transportx.geometry import PointCloud
+from transportx import _checks
+from transportx.geometry import Sum, cloud_between
 from transportx.gradient_flows._kernels import AbstractRadialKernel, Gaussian, Kernel
 
 Scalar = Float[Array, ""]
@@ -17,27 +19,38 @@ _DENSE_ENTRIES = 2**22
 _TILE_ENTRIES = 2**20
 
 
-def within_sum(kernel: Kernel, x: Cloud, a: Weights) -> Scalar:
+def within_sum(kernel: Kernel, x: Cloud, a: Weights, mesh: Mesh | None = None) -> Scalar:
     """sum_ij a_i a_j k(x_i, x_j), of a symmetric kernel."""
+    _checks.divided("x", x, mesh)
     if isinstance(kernel, AbstractRadialKernel):
-        return _radial_within(kernel, x, a)
-    return _double_sum(kernel, x, a, x, a)
+        return _radial_within(kernel, mesh, x, a)
+    return _double_sum(kernel, mesh, x, a, x, a)
 
 
 def between_sum(
-    kernel: Kernel, x: Cloud, a: Weights, y: Float[Array, "m d"], b: Float[Array, " m"]
+    kernel: Kernel,
+    x: Cloud,
+    a: Weights,
+    y: Float[Array, "m d"],
+    b: Float[Array, " m"],
+    mesh: Mesh | None = None,
 ) -> Scalar:
     """sum_ij a_i b_j k(x_i, y_j): O(n m) operations, O(n + m) memory where it streams."""
+    _checks.divided("x", x, mesh)
     if isinstance(kernel, AbstractRadialKernel):
-        return _radial_between(kernel, x, a, y, b)
-    return _double_sum(kernel, x, a, y, b)
+        return _radial_between(kernel, mesh, x, a, y, b)
+    return _double_sum(kernel, mesh, x, a, y, b)
 
 
 def product(
-    kernel: Kernel, x: Cloud, y: Float[Array, "m d"], v: Float[Array, "m *k"]
+    kernel: Kernel,
+    x: Cloud,
+    y: Float[Array, "m d"],
+    v: Float[Array, "m *k"],
+    mesh: Mesh | None = None,
 ) -> Float[Array, "n *k"]:
     """The kernel's matrix times a vector or columns, tile by tile."""
-    return PointCloud(x, y, kernel).map_tiles(eqx.Partial(_times, v))
+    return cloud_between(x, y, kernel, mesh=mesh).fold_tiles(Sum(), _times, v)
 
 
 def product_and_slopes(
@@ -46,25 +59,29 @@ def product_and_slopes(
     y: Float[Array, "m d"],
     v: Float[Array, "m k"],
     b: Float[Array, " m"],
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "n k"], Cloud]:
     """The kernel's matrix times columns, and sum_j b_j grad k(x_i, y_j) by x_i, in one pass."""
     centre = jax.lax.stop_gradient((jnp.mean(x, axis=0) + jnp.mean(y, axis=0)) / 2)
     x, y = x - centre[None, :], y - centre[None, :]
-    columns = jnp.concatenate([b[:, None], b[:, None] * y], axis=1)
+    columns = v, jnp.concatenate([b[:, None], b[:, None] * y], axis=1)
     n, m = x.shape[0], y.shape[0]
     tile = n if n * m <= _DENSE_ENTRIES else max(1, _TILE_ENTRIES // m)
-    cloud = PointCloud(x, y, kernel.squares, tile=tile)
-    return cloud.map_tiles(eqx.Partial(_tile, kernel, v, columns), x)
+    # Of many devices each has fewer pairs than these by default.
+    tile = tile if mesh is None else None
+    cloud = cloud_between(x, y, kernel.squares, mesh=mesh, tile=tile)
+    return cloud.fold_tiles(Sum(), eqx.Partial(_tile, kernel), columns, x)
 
 
-def _tile(kernel, v, columns, squares, x):
+def _tile(kernel, columns, squares, x):
+    v, moments = columns
     if isinstance(kernel, Gaussian):
         # The derivative of an exponential is a multiple of it: one product serves both.
-        both = _times(jnp.concatenate([v, columns], axis=1), kernel.profile(squares))
+        both = _times(jnp.concatenate([v, moments], axis=1), kernel.profile(squares))
         products, sums = both[:, : v.shape[1]], kernel.rate.astype(x.dtype) * both[:, v.shape[1] :]
     else:
         values, slopes = kernel.profile_and_slope(squares)
-        products, sums = _times(v, values), _times(columns, slopes)
+        products, sums = _times(v, values), _times(moments, slopes)
     return products, 2 * (x * sums[:, :1] - sums[:, 1:])
 
 
@@ -72,40 +89,40 @@ def _times(v: Array, matrix: Array) -> Array:
     return jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
 
 
-def _double_sum(kernel, x, a, y, b) -> Scalar:
-    return jnp.sum(a * product(kernel, x, y, b))
+def _double_sum(kernel, mesh, x, a, y, b) -> Scalar:
+    return jnp.sum(a * product(kernel, x, y, b, mesh))
 
 
 @eqx.filter_custom_jvp
-def _radial_within(kernel, x, a):
-    return _double_sum(kernel, x, a, x, a)
+def _radial_within(kernel, mesh, x, a):
+    return _double_sum(kernel, mesh, x, a, x, a)
 
 
 @_radial_within.def_jvp
 def _radial_within_jvp(primals, tangents):
-    kernel, x, a = primals
-    by_kernel, *others = tangents
-    sums, slopes = product_and_slopes(kernel, x, x, a[:, None], a)
+    kernel, mesh, x, a = primals
+    by_kernel, _, *others = tangents
+    sums, slopes = product_and_slopes(kernel, x, x, a[:, None], a, mesh)
     moved = 2 * _along(sums[:, 0], a[:, None] * slopes, *others)
-    moved = moved + _by_parameters(by_kernel, kernel, x, a, x, a)
+    moved = moved + _by_parameters(by_kernel, kernel, mesh, x, a, x, a)
     return a @ sums[:, 0], moved
 
 
 @eqx.filter_custom_jvp
-def _radial_between(kernel, x, a, y, b):
-    return _double_sum(kernel, x, a, y, b)
+def _radial_between(kernel, mesh, x, a, y, b):
+    return _double_sum(kernel, mesh, x, a, y, b)
 
 
 @_radial_between.def_jvp
 def _radial_between_jvp(primals, tangents):
-    kernel, x, a, y, b = primals
-    by_kernel, *others = tangents
-    sums, slopes = product_and_slopes(kernel, x, y, b[:, None], b)
+    kernel, mesh, x, a, y, b = primals
+    by_kernel, _, *others = tangents
+    sums, slopes = product_and_slopes(kernel, x, y, b[:, None], b, mesh)
     moved = _along(sums[:, 0], a[:, None] * slopes, *others[:2])
     if any(other is not None for other in others[2:]):
-        backward, pulls = product_and_slopes(kernel, y, x, a[:, None], a)
+        backward, pulls = product_and_slopes(kernel, y, x, a[:, None], a, mesh)
         moved = moved + _along(backward[:, 0], b[:, None] * pulls, *others[2:])
-    moved = moved + _by_parameters(by_kernel, kernel, x, a, y, b)
+    moved = moved + _by_parameters(by_kernel, kernel, mesh, x, a, y, b)
     return a @ sums[:, 0], moved
 
 
@@ -119,12 +136,12 @@ def _along(by_weights, by_points, points, weights) -> Scalar:
     return moved
 
 
-def _by_parameters(by_kernel, kernel, x, a, y, b) -> Scalar:
+def _by_parameters(by_kernel, kernel, mesh, x, a, y, b) -> Scalar:
     """The derivative along a change of the kernel itself."""
     if not jax.tree.leaves(by_kernel):
         return jnp.zeros((), x.dtype)
 
     def value(kernel):
-        return _double_sum(kernel, x, a, y, b)
+        return _double_sum(kernel, mesh, x, a, y, b)
 
     return eqx.filter_jvp(value, (kernel,), (by_kernel,))[1]

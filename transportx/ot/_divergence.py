@@ -5,9 +5,11 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, ScalarLike
 
-from transportx.geometry import AbstractCost, PointCloud, SquaredEuclidean
+from transportx import _checks
+from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Problem
 from transportx.ot._solve import (
@@ -65,6 +67,7 @@ def sinkhorn_divergence(
     cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
     init: SinkhornDivergence | None = None,
     solver: AbstractSolver = Newton(),
+    mesh: Mesh | None = None,
 ) -> SinkhornDivergence:
     r"""Debiased entropic transport between two weighted clouds.
 
@@ -87,22 +90,25 @@ def sinkhorn_divergence(
         init: The divergence of a similar pair, to start from: that of the step before, in
             a loop that moves points a little at a time.
         solver: For all three plans; the two symmetric ones use its tolerance.
+        mesh: Devices that share the costs, points lying over the mesh's one axis; their
+            number divides those of both clouds.
 
     Returns:
         The plans, with `value`, `gap` and `converged`.
 
     Raises:
-        ValueError: As `solve`.
+        ValueError: As `solve`; or the devices of `mesh` do not divide a cloud.
 
     References:
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019; Sejourne, Feydy, Vialard,
         Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
     """
+    _checks.divided("x", x, mesh)
     options = {"epsilon": epsilon, "rho": rho, "solver": solver}
     init_x, init_y = (None, None) if init is None else (init.plan_x.f, init.plan_y.f)
-    plan_x = solve_symmetric(PointCloud(x, x, cost), a, init=init_x, **options)
-    plan_y = solve_symmetric(PointCloud(y, y, cost), b, init=init_y, **options)
-    problem = make_problem(PointCloud(x, y, cost), a, b, epsilon, rho, rho)
+    plan_x = solve_symmetric(cloud_between(x, x, cost, mesh=mesh), a, init=init_x, **options)
+    plan_y = solve_symmetric(cloud_between(y, y, cost, mesh=mesh), b, init=init_y, **options)
+    problem = make_problem(cloud_between(x, y, cost, mesh=mesh), a, b, epsilon, rho, rho)
     held = jax.lax.stop_gradient(problem)
     far = cold_start(held, solver) if init is None else warm_start(held, init.plan.potentials)
     start = _start(held, far, plan_x.f, plan_y.f, solver.tol)
