@@ -58,7 +58,10 @@ class _Expanded(AbstractCost):
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         if x.shape[1] <= _FEW_COORDINATES:
             return SquaredEuclidean().matrix(x, y)
-        return _norms(x, y) - jnp.matmul(2 * x, y.T, precision=jax.lax.Precision.HIGHEST)
+        norms_x, norms_y = (jnp.sum(z * z, axis=1, keepdims=True) for z in (x, y))
+        left = jnp.concatenate([-2 * x, norms_x, jnp.ones_like(norms_x)], axis=1)
+        right = jnp.concatenate([y, jnp.ones_like(norms_y), norms_y], axis=1)
+        return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def _norms(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
