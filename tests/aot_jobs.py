@@ -205,6 +205,10 @@ _GEOMETRY = {
         ).update_f(y[:, 0]),
         (X, Y, A),
     ),
+    "geometry.cloud_between": Job(
+        lambda x, y: tx.geometry.cloud_between(x, y, tx.geometry.Euclidean(), tile=16).mean_cost(),
+        (X, Y),
+    ),
     "geometry.capped_exp": Job(tx.geometry.capped_exp, (X,)),
 }
 

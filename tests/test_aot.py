@@ -164,6 +164,36 @@ def test_a_million_points_over_256_chips():
     assert sum(work.sent.values()) < 20 * n * (d + 2) * number
 
 
+def _attention(mesh):
+    def field(x, query, key, value):
+        mixing = tx.attention.Softmax(4.0, mesh=mesh)
+        return tx.attention.Attention(query, key, value, mixing)(x, x)
+
+    return field
+
+
+def _particles(mesh):
+    def run(x, *matrices):
+        energy = tx.gradient_flows.Interaction(tx.gradient_flows.Gaussian(1.0), mesh)
+        return tx.gradient_flows.flow(energy, x, t1=1.0, num_steps=4)
+
+    return run
+
+
+@pytest.mark.parametrize("program_over", [_attention, _particles])
+def test_many_tokens_and_particles_lie_over_all_devices(program_over, v5e):
+    n, d = 2**17, 16
+    points = v5e.abstract(aot_jobs.shape(n, d), sharded=True)
+    matrix = v5e.abstract(aot_jobs.shape(1, d, d))
+    program = v5e.compile(program_over(v5e.mesh), points, matrix, matrix, matrix)
+    sent = programs.work(program)
+    assert "all-gather" not in sent.sent
+    # Points, or keys, with what belongs to them: of a device's at most, an array at a time.
+    number = np.dtype(np.float32).itemsize
+    assert sent.largest["collective-permute"] <= n // 8 * (d + 1) * number
+    assert plan.figures(program, v5e)["memory MiB"] < 64
+
+
 def test_unknown_devices_are_refused():
     with pytest.raises(UserError, match="no topology 'v9:2x2'"):
         ahead.target("v9:2x2")

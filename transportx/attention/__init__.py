@@ -6,7 +6,8 @@ matrices Q, K, V and the heads: the field Gamma[alpha](x). `TokenField` puts it 
 in R^d or on the sphere, and `evolve` integrates it in depth; `gaussian_flow` does so for
 infinitely many tokens of a Gaussian law, and `MixtureContext` is the field of as many of a
 Gaussian mixture. `SelfAttention`, `Block` and `Transformer` are layers to train, whose fields
-these are. Nothing here holds all pairs of many tokens.
+these are. Nothing here holds all pairs of many tokens; mixings with a `mesh` share them among
+its devices, over which the tokens lie at every depth.
 
 To add a mixing, subclass `AbstractMixing`, with `__call__`, `potential` and `energy`;
 `AbstractClosedMixing`, with `on_gaussian` too, if its field on a Gaussian is affine;

@@ -28,7 +28,9 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
     Its potential is $\phi(x) = \sum_j w_j \langle Qx, Ky_j\rangle^2 / 2\tau$ and its energy
     $\frac12\int\phi\,d\alpha$, of which it is the Wasserstein gradient with V = Q^T K symmetric.
     Mean and covariance close for every measure, Gaussian or not. O((n + m) k e) operations;
-    where causal, moments are summed as the tokens come, O(n (k e + tile (k + e))).
+    where causal, moments are summed as the tokens come, O(n (k e + tile (k + e))). Of tokens
+    that lie over many devices these send their moments alone, k e numbers a head; not where
+    causal, which takes the tokens in turn.
 
     Attributes:
         temperature: tau, positive.

@@ -37,7 +37,8 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
             these weigh nothing. A padding mask is a weight of zero, which needs no flag.
         tile: Rows held at once, as in `geometry.PointCloud`.
         mesh: Devices that share the scores, tokens lying over the mesh's one axis; their
-            number divides that of the context. Keys, values and weights go around.
+            number divides that of the context. A device sends m (k + e + 1) numbers a head,
+            and twice more for the derivatives.
 
     References:
         Vaswani et al., Attention is all you need, 2017; Sander, Ablin, Blondel and Peyre,

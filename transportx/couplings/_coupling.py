@@ -53,6 +53,8 @@ def geometry_between(
     x0: Array, x1: Array, cost: AbstractCost, mesh: Mesh | None = None
 ) -> AbstractCloud:
     """Costs between two batches, which no gradient passes; shared by the devices of a mesh."""
+    _checks.divided("x0", x0, mesh)
+    _checks.divided("x1", x1, mesh)
     x0, x1 = jax.lax.stop_gradient((x0, x1))
     return cloud_between(flat(x0), flat(x1), cost, mesh=mesh)
 

@@ -49,7 +49,8 @@ class Interaction(AbstractFunctional):
         kernel: Symmetric `W(x, y) -> scalar` of two points, or an `AbstractCost`. Its
             derivative where x = y must be finite: write norms as `geometry.Euclidean` does.
         mesh: Devices that share the pairs, points lying over the mesh's one axis; their number
-            divides that of the points. Points and weights go around, O(n d) numbers a call.
+            divides that of the points. A device sends n (d + 1) numbers for the value, and
+            2 n (d + 1) for the gradient of a radial kernel of this room.
     """
 
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)

@@ -4,7 +4,8 @@
 divergence along the way back. All take a fixed number of steps, or `rtol` and `atol` for
 adaptive steps, one step size an example. `diffuse` and `predictor_corrector` add noise at
 equal marginals; `exponential_flow` needs the fewest evaluations from a Gaussian source.
-`push_forward` takes log-densities along with the particles.
+`push_forward` takes log-densities along with the particles. A batch that lies over the
+devices of a mesh stays there: each carries its own examples, and draws their noise.
 
 A new sampler is a function `sampler(field, x0, args, ...)` of a batch.
 """
