@@ -4,14 +4,10 @@ A *functional* gives a number to points and weights; variation and Wasserstein g
 follow from that one definition, and functionals add and scale. *Dynamics* say what descends:
 points in W2, with noise, by a kernel, with momentum, or their weights. `flow` carries
 particles, `grid_flow` masses on the cells of a box, `gaussian_flow` the moments of a
-<<<<<<< HEAD
 Gaussian; `jko_flow`, `line_flow`, `entropic_jko_step` and, by maps that are networks,
 `convex_flow` take JKO steps. Each flow records its energy, and ends in a `FlowStatus`.
-=======
-Gaussian; `jko_flow`, `line_flow` and `entropic_jko_step` take JKO steps. Each flow records
-its energy, and ends in a `FlowStatus`. Energies and kernels with a `mesh` share their pairs
-among its devices, over which the particles lie all along.
->>>>>>> h-shard
+Energies and kernels with a `mesh` share their pairs among its devices, over which the
+particles lie all along.
 
 Particles follow $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i) = -n\nabla_{x_i}F$.
 
