@@ -119,6 +119,22 @@ def whole_on(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def lay_over(mesh: Mesh, tree: Tree) -> Tree:
+    """Arrays of the host with their rows over the devices; each process hands over its own."""
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def lay(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, own_rows(array), array.shape)
+
+    def own_rows(array: np.ndarray) -> np.ndarray:
+        places = sharding.addressable_devices_indices_map(array.shape).values()
+        blocks = sorted(place[0].indices(len(array)) for place in places if place)
+        return np.concatenate([array[slice(*block)] for block in blocks])
+
+    arrays, static = eqx.partition(tree, lambda leaf: isinstance(leaf, np.ndarray))
+    return eqx.combine(jax.tree.map(lay, arrays), static)
+
+
 def held_here(tree: Tree) -> Tree:
     """Arrays that are whole on every device, as arrays of this process alone."""
     arrays, static = eqx.partition(tree, eqx.is_array)

@@ -1,6 +1,7 @@
 """Training on several devices and in several processes, and its end by SIGTERM."""
 
 import argparse
+import dataclasses
 import signal
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from jax.sharding import PartitionSpec
 
 import transportx as tx
 from experiments import config as configs
-from experiments import devices, problem, report, runs, train
+from experiments import devices, problem, programs, report, runs, train
 from experiments.checkpoints import Checkpoints
 from experiments.command import UserError
 from experiments.faults import outcome
 from tests.test_experiments import command
 
-POINTS = Path("configs/moons_to_8gaussians.toml")
+POINTS, DIGITS = Path("configs/moons_to_8gaussians.toml"), Path("configs/digits.toml")
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,45 @@ def test_each_device_gets_its_share_of_the_examples():
     batch = jax.jit(lambda key: draw(key=key))(jax.random.key(0))
     assert batch.x0.sharding.spec == PartitionSpec("data")
     assert batch.x0.sharding.shard_shape(batch.x0.shape)[0] == batch.x0.shape[0] // 8
+
+
+def test_images_lie_over_the_devices_and_each_draws_from_its_own():
+    """Eight times five images, numbered by their label and their one pixel."""
+    mesh = devices.mesh(8)
+    number = np.arange(40, dtype=np.int32)
+    pixels = number.astype(np.float32).reshape(-1, 1, 1, 1)
+    independent = tx.couplings.Independent()
+    batches = problem.ImageBatches(pixels, number, independent, 40, 64, 0.0, mesh)
+    batches = devices.lay_over(mesh, batches)
+    assert isinstance(batches.images, jax.Array)
+    for shard in batches.images.addressable_shards:
+        np.testing.assert_array_equal(shard.data, pixels[shard.index])
+        assert len(shard.data) == 5
+
+    def draw(pixels, number, key):
+        return dataclasses.replace(batches, images=pixels, labels=number).draw_targets(key=key)
+
+    arguments = batches.images, batches.labels, jax.random.key(0)
+    program = jax.jit(draw).lower(*arguments).compile()
+    assert programs.work(program).sent == {}
+    images, labels = program(*arguments)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    # Which device drew an example, and which holds the image.
+    np.testing.assert_array_equal(labels // 5, np.arange(64) // 8)
+    drawn = labels.reshape(8, 8) % 5
+    assert len({tuple(row) for row in drawn.tolist()}) > 1
+
+
+def test_training_images_are_cut_to_what_the_devices_divide():
+    config = configs.load(DIGITS, smoke=True)
+    whole = problem.make(config).draw_batch
+    shared = problem.make(config, devices.mesh(8)).draw_batch
+    assert isinstance(shared, problem.SharedBatches)
+    shared = shared.draw_batch
+    assert isinstance(whole, problem.ImageBatches)
+    assert isinstance(shared, problem.ImageBatches)
+    assert (len(whole.labels), len(shared.labels)) == (899, 896)
+    np.testing.assert_array_equal(shared.images, whole.images[:896])
 
 
 @pytest.mark.parametrize(
@@ -138,3 +178,12 @@ def test_ten_ends_of_one_or_two_processes_lose_nothing(processes, ending):
     process = command(*arguments, *options, module="experiments.faults")
     assert process.returncode == 0, process.stdout + process.stderr
     assert process.stdout.count(f"SIG{ending} ") == 10
+
+
+@pytest.mark.slow
+def test_two_processes_with_their_own_images_lose_nothing():
+    process = command(
+        DIGITS, "--smoke", "--kills", 2, "--processes", 2, module="experiments.faults"
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "losses and final state equal, bit for bit" in process.stdout
