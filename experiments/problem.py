@@ -235,21 +235,43 @@ def sample(
     steps: int,
     guidance: float,
     times: Float[Array, " k"] | None = None,
+    mesh: Mesh | None = None,
 ) -> Array:
-    """Carry sources to samples, in slices of one size so that memory stays bounded."""
+    """Carry sources to samples, in slices of one size so that memory stays bounded.
+
+    With a mesh its devices share every slice, which then is as many times larger.
+    """
     velocity = field
     if isinstance(config.data, ImagesData) and guidance != 1:
         velocity = tx.fields.Guided(field, guidance, images.NUM_LABELS[config.data.name])
-    slices = [slice(low, low + _SLICE) for low in range(0, x0.shape[0], _SLICE)]
+    if mesh is not None:
+        velocity = eqx.filter_shard(velocity, NamedSharding(mesh, PartitionSpec()))
+    size = _SLICE * (1 if mesh is None else mesh.size)
+    slices = [slice(low, low + size) for low in range(0, x0.shape[0], size)]
     parts = [
-        _flow(velocity, x0[part], None if labels is None else labels[part], steps, times)
+        _flow_shared(
+            velocity, (x0[part], None if labels is None else labels[part]), steps, times, mesh
+        )
         for part in slices
     ]
     return jnp.concatenate(parts, axis=0 if times is None else 1)
 
 
-# Examples sampled at once: 1,000 images of 28 x 28 keep a transformer under 1 GB.
+# Examples sampled at once by a device: 1,000 images of 28 x 28 keep a transformer under 1 GB.
 _SLICE = 1000
+
+
+def _flow_shared(field, sources: tuple[Array, Array | None], steps: int, times, mesh) -> Array:
+    """What becomes of the sources, by the devices of a mesh and back on the first."""
+    if mesh is None:
+        return _flow(field, *sources, steps, times)
+    num = sources[0].shape[0]
+    # Copies of the first fill up what the devices do not divide.
+    rows = np.arange(-(-num // mesh.size) * mesh.size) % num
+    over = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    sources = jax.device_put(jax.tree.map(lambda leaf: leaf[rows], sources), over)
+    found = np.asarray(_flow(field, *sources, steps, times))
+    return jnp.asarray(found[:num] if times is None else found[:, :num])
 
 
 @eqx.filter_jit

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
@@ -97,6 +98,24 @@ def test_training_images_are_cut_to_what_the_devices_divide():
     assert isinstance(shared, problem.ImageBatches)
     assert (len(whole.labels), len(shared.labels)) == (899, 896)
     np.testing.assert_array_equal(shared.images, whole.images[:896])
+
+
+@pytest.mark.parametrize("times", [None, (0.0, 0.5, 1.0)])
+def test_devices_share_samples_and_change_none(times):
+    """Thirteen of two labels: eight devices do not divide them."""
+    config = configs.load(DIGITS, overrides=["sampling.steps=2"], smoke=True)
+    field = jax.tree.map(
+        lambda leaf: leaf + 0.1 if eqx.is_inexact_array(leaf) else leaf, problem.make_field(config)
+    )
+    x0 = problem.draw_sources(config, 13, key=jax.random.key(0))
+    labels = np.arange(13) % 2
+    options = {"steps": 2, "guidance": 1.5, "times": None if times is None else jnp.array(times)}
+    alone = problem.sample(config, field, x0, jnp.asarray(labels), **options)
+    assert not np.allclose(alone if times is None else alone[-1], x0, atol=0.1)
+    mesh = devices.mesh_here(8)
+    together = problem.sample(config, field, x0, jnp.asarray(labels), **options, mesh=mesh)
+    assert len(together.sharding.device_set) == 1
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
