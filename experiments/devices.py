@@ -9,7 +9,8 @@ process 0 alone writes to it, the others read checkpoints there.
 import argparse
 import socket
 import time
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -101,22 +102,48 @@ def agree(number: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
-def mesh(num: int) -> Mesh:
+def mesh(num: int, *, name: str = "training.devices") -> Mesh:
     """The first devices, in one row; with several processes it must be all devices.
 
     Raises:
-        UserError: There are not as many.
+        UserError: There are not as many; `name` is what to set.
     """
     found = jax.device_count()
-    if num > found or (jax.process_count() > 1 and num != found):
-        cure = f"there are {found} here; set training.devices to that number"
-        raise UserError(f"training.devices is {num}; {cure}")
-    return Mesh(np.array(jax.devices()[:num]), (AXIS,), axis_types=(AxisType.Auto,))
+    if not 1 <= num <= found or (jax.process_count() > 1 and num != found):
+        cure = f"there are {found} here; set {name} to that number"
+        raise UserError(f"{name} is {num}; {cure}")
+    return _in_a_row(jax.devices()[:num])
+
+
+def mesh_here(num: int) -> Mesh | None:
+    """The devices of a run that are this process's own; None where that is one."""
+    own = jax.local_devices()[:num]
+    return _in_a_row(own) if len(own) > 1 else None
+
+
+def _in_a_row(chosen: Sequence[Any]) -> Mesh:
+    return Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def whole_on(mesh: Mesh) -> NamedSharding:
     """Every device holds all of the array."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def lay_over(mesh: Mesh, tree: Tree) -> Tree:
+    """Arrays of the host with their rows over the devices; each process hands over its own."""
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def lay(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, own_rows(array), array.shape)
+
+    def own_rows(array: np.ndarray) -> np.ndarray:
+        places = sharding.addressable_devices_indices_map(array.shape).values()
+        blocks = sorted(place[0].indices(len(array)) for place in places if place)
+        return np.concatenate([array[slice(*block)] for block in blocks])
+
+    arrays, static = eqx.partition(tree, lambda leaf: isinstance(leaf, np.ndarray))
+    return eqx.combine(jax.tree.map(lay, arrays), static)
 
 
 def held_here(tree: Tree) -> Tree:

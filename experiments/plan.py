@@ -24,6 +24,7 @@ from experiments import ahead  # isort: skip
 import equinox as eqx
 import jax
 import jax.random as jr
+import numpy as np
 from jax.stages import Compiled, Lowered
 
 from experiments import config as configs
@@ -36,12 +37,12 @@ _MEBIBYTE = 2**20
 
 
 def lower_step(config: Config, target: Target) -> Lowered:
-    """One training step for the target, the state whole on each device, the batch shared."""
+    """One training step for the target: the state whole on each device, data and batch shared."""
     if config.training.batch % target.mesh.size:
         cure = f"give a multiple of the {target.mesh.size} devices"
         raise UserError(f"training.batch is {config.training.batch}; {cure}")
     made = problem.make(config, target.mesh)
-    arrays, static = eqx.partition((made.state, made.draw_batch), eqx.is_array)
+    held, static = eqx.partition((made.state, made.draw_batch), _is_array)
 
     def step(state, draw_batch, key):
         state, draw_batch = eqx.combine((state, draw_batch), static)
@@ -49,8 +50,14 @@ def lower_step(config: Config, target: Target) -> Lowered:
         state, loss = made.step(state, draw_batch(key=batch_key), key=loss_key)
         return eqx.filter(state, eqx.is_array), loss
 
-    arguments = target.abstract((*arrays, jax.eval_shape(lambda: made.key)))
-    return target.lower(step, *arguments, donate=(0,))
+    state, key = target.abstract((held[0], jax.eval_shape(lambda: made.key)))
+    data = target.abstract(held[1], sharded=True)
+    return target.lower(step, state, data, key, donate=(0,))
+
+
+def _is_array(leaf: Any) -> bool:
+    """On a device or, as the images to be laid over devices, on the host."""
+    return isinstance(leaf, jax.Array | np.ndarray)
 
 
 def compile_step(config: Config, target: Target) -> Compiled:

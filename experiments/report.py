@@ -1,8 +1,11 @@
 """What a trained field is worth: figures against held-out data, with their floors, and pictures.
 
 A floor is the same figure between two real samples: no model can be expected below it.
+Samples are drawn on all devices of the run that this process has.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import transportx as tx
-from experiments import images, pictures, points, problem
+from experiments import devices, images, pictures, points, problem
 from experiments.choices import ImagesData, PointsData
 from experiments.config import Config
 from experiments.runs import RunFolder
@@ -41,9 +44,8 @@ def _write_points(config, data: PointsData, field, folder, key) -> dict[str, Any
     x0 = points.LAWS[data.source](num, key=keys[0])
     target, second = (points.LAWS[data.target](num, key=k) for k in keys[1:3])
     times = jnp.linspace(0, 1, config.sampling.steps + 1)
-    paths = problem.sample(
-        config, field, x0, None, steps=config.sampling.steps, guidance=1.0, times=times
-    )
+    sample = _sampler(config)
+    paths = sample(field, x0, None, steps=config.sampling.steps, guidance=1.0, times=times)
     samples = paths[-1]
     pictures.clouds(folder.path / "samples.png", x0, samples, target)
     pictures.trajectories(folder.path / "trajectories.png", np.asarray(paths[:, :_TRAJECTORIES]))
@@ -69,14 +71,15 @@ def _write_images(config, data: ImagesData, field, folder, key) -> dict[str, Any
     source_key, slice_key, picture_key = jr.split(key, 3)
     x0 = problem.draw_sources(config, num, key=source_key)
     labels = jnp.asarray(held_out.labels[:num])
-    plain = problem.sample(config, field, x0, labels, steps=steps, guidance=1.0)
-    guided = problem.sample(config, field, x0, labels, steps=steps, guidance=guidance)
+    sample = _sampler(config)
+    plain = sample(field, x0, labels, steps=steps, guidance=1.0)
+    guided = sample(field, x0, labels, steps=steps, guidance=guidance)
 
     num_rows = images.NUM_LABELS[data.name]
     rows = jnp.repeat(jnp.arange(num_rows), _COLUMNS)
     noise = problem.draw_sources(config, rows.size, key=picture_key)
     times = jnp.array(_FORMATION_TIMES)
-    paths = problem.sample(config, field, noise, rows, steps=steps, guidance=guidance, times=times)
+    paths = sample(field, noise, rows, steps=steps, guidance=guidance, times=times)
     pictures.grid(folder.path / "samples.png", np.asarray(paths[-1]), num_rows)
     pictures.formation(
         folder.path / "formation.png",
@@ -92,6 +95,11 @@ def _write_images(config, data: ImagesData, field, folder, key) -> dict[str, Any
         **_agreement(train, held_out, {"plain": plain, "guided": guided}, labels),
         "guidance": guidance,
     }
+
+
+def _sampler(config: Config) -> Callable[..., Array]:
+    mesh = devices.mesh_here(config.training.devices)
+    return functools.partial(problem.sample, config, mesh=mesh)
 
 
 def _distances(samples, target, second, key) -> dict[str, float]:

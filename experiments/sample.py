@@ -1,9 +1,10 @@
 """Draw from a finished run; the same seed gives the same samples.
 
     python -m experiments.sample RUN_DIR --num 64 --out samples.npz
-        [--seed 0] [--steps N] [--guidance W] [--label K]
+        [--seed 0] [--steps N] [--guidance W] [--label K] [--devices N]
 
 The archive holds `samples` (num, ...), and for images their `labels` (num,).
+Several devices share the samples, which then differ by rounding.
 """
 
 import argparse
@@ -12,9 +13,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.sharding import Mesh
 
 import transportx as tx
-from experiments import images, problem
+from experiments import devices, images, problem
 from experiments.checkpoints import Checkpoints
 from experiments.choices import ImagesData
 from experiments.command import UserError, exit_cleanly, parser_for
@@ -36,18 +38,26 @@ def load_field(folder: RunFolder, config: Config) -> tx.fields.MLP | tx.fields.D
 
 
 def draw(
-    config: Config, field, *, num: int, seed: int, steps: int, guidance: float, label: int | None
+    config: Config,
+    field,
+    *,
+    num: int,
+    seed: int,
+    steps: int,
+    guidance: float,
+    label: int | None,
+    mesh: Mesh | None = None,
 ) -> dict[str, np.ndarray]:
     """Samples, with their labels where the model has labels."""
     source_key, label_key = jr.split(jr.key(seed))
     x0 = problem.draw_sources(config, num, key=source_key)
     if not isinstance(config.data, ImagesData):
-        samples = problem.sample(config, field, x0, None, steps=steps, guidance=1.0)
+        samples = problem.sample(config, field, x0, None, steps=steps, guidance=1.0, mesh=mesh)
         return {"samples": np.asarray(samples)}
     labels = jr.randint(label_key, (num,), 0, images.NUM_LABELS[config.data.name])
     if label is not None:
         labels = jnp.full_like(labels, label)
-    samples = problem.sample(config, field, x0, labels, steps=steps, guidance=guidance)
+    samples = problem.sample(config, field, x0, labels, steps=steps, guidance=guidance, mesh=mesh)
     return {"samples": np.asarray(samples), "labels": np.asarray(labels)}
 
 
@@ -79,6 +89,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="by default as in the run's config")
     parser.add_argument("--guidance", type=float, help="by default as in the run's config")
     parser.add_argument("--label", type=int, help="by default labels are drawn uniformly")
+    parser.add_argument("--devices", type=int, default=1, help="that share the samples")
     args = parser.parse_args()
     folder = RunFolder(args.run)
     config = folder.config()
@@ -91,6 +102,7 @@ def main() -> None:
         steps=config.sampling.steps if args.steps is None else args.steps,
         guidance=config.sampling.guidance if args.guidance is None else args.guidance,
         label=args.label,
+        mesh=devices.mesh(args.devices, name="--devices") if args.devices != 1 else None,
     )
     np.savez(args.out, allow_pickle=False, **archive)
     print(f"{args.num} samples written to {args.out}")

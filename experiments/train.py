@@ -12,8 +12,9 @@ saves a checkpoint after the steps in hand and ends with exit code 143.
 
 `--set training.devices=8` shares every batch among eight devices. Several processes run
 the same command, with `--process` from 0, a shared run folder, and `training.devices` all
-that they have together; on a TPU slice `--coordinator auto` says the rest. Images sit whole on
-every device, and batches are drawn there: no process loads anything between steps.
+that they have together; on a TPU slice `--coordinator auto` says the rest. Images lie over the
+devices, a share on each, from which it draws its share of every batch: no process loads
+anything between steps. As many are left out as the devices do not divide.
 """
 
 import json
@@ -84,15 +85,17 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
     latest = devices.agree(-1 if latest is None else latest)
     if latest >= 0:
         state, meta = checkpoints.restore(latest, state)
+    draw_batch = made.draw_batch
     if mesh is not None:
         state = eqx.filter_shard(state, devices.whole_on(mesh))
+        draw_batch = devices.lay_over(mesh, draw_batch)
     taken, total = int(state.num_steps), config.training.steps
     watch = _Watch(config, folder, checkpoints, taken, meta["seconds"])
     with watch.bar:
         state, _ = tx.training.fit(
             state,
             made.step,
-            made.draw_batch,
+            draw_batch,
             num_steps=total - taken,
             key=made.key,
             on_chunk=watch,

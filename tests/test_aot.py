@@ -63,7 +63,10 @@ def test_training_steps_of_configs_compile(name, target):
     assert figures["fits"]
     assert figures["devices"] == target.mesh.size
     # Gradients are summed over devices, batches coupled on all of them.
-    assert ("all-reduce" in figures["collectives MiB"]) == (target.mesh.size > 1)
+    sent = figures["collectives MiB"]
+    assert ("all-reduce" in sent) == (target.mesh.size > 1)
+    # The batch a few times: nothing is gathered in the loops of a coupling.
+    assert sent.get("all-gather", 0) < 0.7
 
 
 @pytest.fixture

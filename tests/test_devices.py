@@ -1,24 +1,26 @@
 """Training on several devices and in several processes, and its end by SIGTERM."""
 
 import argparse
+import dataclasses
 import signal
 from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
 import transportx as tx
 from experiments import config as configs
-from experiments import devices, problem, report, runs, train
+from experiments import devices, problem, programs, report, runs, train
 from experiments.checkpoints import Checkpoints
 from experiments.command import UserError
 from experiments.faults import outcome
 from tests.test_experiments import command
 
-POINTS = Path("configs/moons_to_8gaussians.toml")
+POINTS, DIGITS = Path("configs/moons_to_8gaussians.toml"), Path("configs/digits.toml")
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,63 @@ def test_each_device_gets_its_share_of_the_examples():
     batch = jax.jit(lambda key: draw(key=key))(jax.random.key(0))
     assert batch.x0.sharding.spec == PartitionSpec("data")
     assert batch.x0.sharding.shard_shape(batch.x0.shape)[0] == batch.x0.shape[0] // 8
+
+
+def test_images_lie_over_the_devices_and_each_draws_from_its_own():
+    """Eight times five images, numbered by their label and their one pixel."""
+    mesh = devices.mesh(8)
+    number = np.arange(40, dtype=np.int32)
+    pixels = number.astype(np.float32).reshape(-1, 1, 1, 1)
+    independent = tx.couplings.Independent()
+    batches = problem.ImageBatches(pixels, number, independent, 40, 64, 0.0, mesh)
+    batches = devices.lay_over(mesh, batches)
+    assert isinstance(batches.images, jax.Array)
+    for shard in batches.images.addressable_shards:
+        np.testing.assert_array_equal(shard.data, pixels[shard.index])
+        assert len(shard.data) == 5
+
+    def draw(pixels, number, key):
+        return dataclasses.replace(batches, images=pixels, labels=number).draw_targets(key=key)
+
+    arguments = batches.images, batches.labels, jax.random.key(0)
+    program = jax.jit(draw).lower(*arguments).compile()
+    assert programs.work(program).sent == {}
+    images, labels = program(*arguments)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+    # Which device drew an example, and which holds the image.
+    np.testing.assert_array_equal(labels // 5, np.arange(64) // 8)
+    drawn = labels.reshape(8, 8) % 5
+    assert len({tuple(row) for row in drawn.tolist()}) > 1
+
+
+def test_training_images_are_cut_to_what_the_devices_divide():
+    config = configs.load(DIGITS, smoke=True)
+    whole = problem.make(config).draw_batch
+    shared = problem.make(config, devices.mesh(8)).draw_batch
+    assert isinstance(shared, problem.SharedBatches)
+    shared = shared.draw_batch
+    assert isinstance(whole, problem.ImageBatches)
+    assert isinstance(shared, problem.ImageBatches)
+    assert (len(whole.labels), len(shared.labels)) == (899, 896)
+    np.testing.assert_array_equal(shared.images, whole.images[:896])
+
+
+@pytest.mark.parametrize("times", [None, (0.0, 0.5, 1.0)])
+def test_devices_share_samples_and_change_none(times):
+    """Thirteen of two labels: eight devices do not divide them."""
+    config = configs.load(DIGITS, overrides=["sampling.steps=2"], smoke=True)
+    field = jax.tree.map(
+        lambda leaf: leaf + 0.1 if eqx.is_inexact_array(leaf) else leaf, problem.make_field(config)
+    )
+    x0 = problem.draw_sources(config, 13, key=jax.random.key(0))
+    labels = np.arange(13) % 2
+    options = {"steps": 2, "guidance": 1.5, "times": None if times is None else jnp.array(times)}
+    alone = problem.sample(config, field, x0, jnp.asarray(labels), **options)
+    assert not np.allclose(alone if times is None else alone[-1], x0, atol=0.1)
+    mesh = devices.mesh_here(8)
+    together = problem.sample(config, field, x0, jnp.asarray(labels), **options, mesh=mesh)
+    assert len(together.sharding.device_set) == 1
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -138,3 +197,12 @@ def test_ten_ends_of_one_or_two_processes_lose_nothing(processes, ending):
     process = command(*arguments, *options, module="experiments.faults")
     assert process.returncode == 0, process.stdout + process.stderr
     assert process.stdout.count(f"SIG{ending} ") == 10
+
+
+@pytest.mark.slow
+def test_two_processes_with_their_own_images_lose_nothing():
+    process = command(
+        DIGITS, "--smoke", "--kills", 2, "--processes", 2, module="experiments.faults"
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "losses and final state equal, bit for bit" in process.stdout
