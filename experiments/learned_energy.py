@@ -27,6 +27,7 @@ from experiments import config as configs
 from experiments import learned_energy_data as data
 from experiments import learned_energy_pictures as pictures
 from experiments import learned_energy_prediction as prediction
+from experiments import learned_energy_questions as questions
 from experiments.command import config_parser_for, exit_cleanly
 from experiments.learned_energy_prediction import Predicted, Prediction
 from experiments.learned_energy_recovery import Recovery, recover_all, true_potential
@@ -72,10 +73,12 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
 
 def _predict(config: Config) -> dict[str, Predicted]:
     chosen = config.prediction
-    made = {"storms": prediction.answer_all(chosen, prediction.storm_splits(chosen, config.seed))}
+    storms = questions.storm_splits(chosen.most, chosen.draws, config.seed)
+    made = {"storms": prediction.answer_all(chosen, storms)}
     file = data.cells_file()
     if file is not None:
-        made["cells"] = prediction.answer_all(chosen, prediction.cell_splits(chosen, file))
+        cells = questions.cell_splits(file, chosen.most, chosen.window, chosen.components)
+        made["cells"] = prediction.answer_all(chosen, cells)
     return made
 
 

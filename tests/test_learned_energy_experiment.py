@@ -11,6 +11,7 @@ from experiments import config as configs
 from experiments import learned_energy
 from experiments import learned_energy_data as data
 from experiments import learned_energy_prediction as prediction
+from experiments import learned_energy_questions as questions
 from experiments.command import UserError
 from experiments.learned_energy import Config
 from experiments.runs import RunFolder
@@ -48,7 +49,7 @@ def test_storms_that_are_asked_about_were_not_learned_from():
         august = {tuple(point) for point in places[8][rows].astype(np.float32)}
         return all(tuple(point) in august for point in cloud)
 
-    first = prediction.storm_splits(load().prediction, 0)[0]
+    first = questions.storm_splits(16, 1, 0)[0]
     asked = first.test[2]
     assert all_of(asked.start, 0)
     assert all_of(asked.before, 1, 2)
@@ -57,7 +58,7 @@ def test_storms_that_are_asked_about_were_not_learned_from():
     assert all_of(one.start, 2)
     assert all_of(other.before, 2)
     assert all_of(other.start, 1)
-    assert {len(q.target) for q in first.test} == {load().prediction.most}
+    assert {len(q.target) for q in first.test} == {16}
 
 
 def test_gains_are_of_pairs():
@@ -71,7 +72,7 @@ def test_gains_are_of_pairs():
 def test_the_linear_map_is_exact_between_affine_images():
     x = np.random.default_rng(0).normal(size=(50, 2))
     matrix, shift = np.array([[1.5, 0.2], [0.2, 0.7]]), np.array([1.0, -2.0])
-    question = prediction.Question("", x, x @ matrix + shift, x, 1.0, x, (x, x))
+    question = questions.Question("", x, x @ matrix + shift, x, 1.0, x, (x, x))
     assert np.allclose(prediction.linear_map(question), x @ matrix + shift, rtol=1e-8)
 
 
