@@ -68,8 +68,8 @@ def compile_step(config: Config, target: Target) -> Compiled:
 def memory_at_peak(program: Compiled) -> int:
     """Bytes of one device: what goes in, what comes out, what is needed between, and the code.
 
-    Of TPUs no less than what their compiler counts against the device, save for fractions of
-    a MiB: its analysis has gaps between arrays twice.
+    Of TPUs no less than what their compiler counts against the device: its analysis has gaps
+    between arrays more than once.
     """
     memory = program.memory_analysis()
     assert memory is not None

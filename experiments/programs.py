@@ -33,6 +33,8 @@ _ELEMENTWISE = frozenset(
 # What takes no more numbers of its operands than it makes.
 _NUMBER_BY_NUMBER = _ELEMENTWISE | {"bitcast", "broadcast", "compare", "convert", "copy", "reshape"}
 _NUMBER_BY_NUMBER |= {"select", "slice", "transpose"}
+# A collective of TPUs that was begun by an earlier instruction, and goes on beside this one's work.
+_GOES_ON = re.compile(r'"async_collective_fusion_config":\{"flag_start":"(?!-1")')
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
@@ -193,6 +195,8 @@ def _own_work(one: Instruction, shapes: dict[str, str]) -> Work | None:
     """The work of an instruction that is not made of computations; None for others."""
     opcode = one.opcode.removesuffix("-start")
     if opcode in COLLECTIVES:
+        if _GOES_ON.search(one.rest):
+            return _NOTHING
         size = _received(one, opcode, shapes)
         return Work(0, {opcode: size}, {opcode: size}, 0)
     if one.opcode in _ELEMENTWISE:

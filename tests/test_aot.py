@@ -96,22 +96,22 @@ def test_a_plan_says_what_a_known_program_needs(v5e):
     assert figures["least milliseconds a step"] == pytest.approx(1e3 * least, rel=0.01)
 
 
-def test_a_plans_memory_is_what_the_compiler_counts(v5e):
-    """Told of too small a device, it says what it counts, and how much of that is gaps."""
+def test_a_plans_memory_is_no_less_than_what_the_compiler_counts(v5e):
+    """Told of too small a device, it says what it counts against one."""
     lowered = plan.lower_step(configs.load(pathlib.Path("configs/digits.toml")), v5e)
-    planned = plan.memory_at_peak(ahead.compile_quietly(lowered)) / 2**20
+    program = ahead.compile_quietly(lowered)
+    memory, planned = program.memory_analysis(), plan.memory_at_peak(program) / 2**20
+    assert memory is not None
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED") as refusal:
-        lowered.compile(compiler_options={"xla_tpu_max_hbm_size_mib": "12"})
-    used, gaps = (
-        float(found[1])
-        for found in (
-            re.search(r"Used ([\d.]+)M of 12.00M hbm", str(refusal.value)),
-            re.search(r"fragmentation \(([\d.]+)M\)", str(refusal.value)),
-        )
-        if found
+        lowered.compile(compiler_options={"xla_tpu_max_hbm_size_mib": "11"})
+    text = str(refusal.value)
+    used, arguments = (
+        float(re.findall(pattern, text)[0])
+        for pattern in (r"Used ([\d.]+)M of 11.00M hbm", r"arguments +([\d.]+)M")
     )
-    # Which code it keeps beside the arrays depends a little on their room.
-    assert planned == pytest.approx(used + gaps, abs=0.5)
+    assert arguments == pytest.approx(memory.argument_size_in_bytes / 2**20, rel=0.01)
+    # The rest is code and temporaries, which the analysis has with their gaps more than once.
+    assert 0.7 * planned < used <= planned
 
 
 def test_what_does_not_fit_ends_in_one_line(v5e, monkeypatch, capsys):

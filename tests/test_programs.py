@@ -105,3 +105,23 @@ ENTRY %main (x: f32[64,64]) -> f32[64,1] {
 }
 """
     assert programs.work_of_text(text).flops == 2 * 64
+
+
+def test_a_collective_that_goes_on_beside_other_work_counts_where_it_begins():
+    # As libtpu writes one: whoever goes on with it names it again.
+    def gather(root, flag):
+        config = f'"async_collective_fusion_config":{{"flag_start":"{flag}"}}'
+        return f"  {root}f32[64,4]{{1,0}} all-gather(%x), channel_id=3, backend_config={{{config}}}"
+
+    lines = (
+        "%beside (x: f32[8,4]) -> f32[64,4] {",
+        "  %x = f32[8,4]{1,0} parameter(0)",
+        gather("ROOT %all-gather.2 = ", 2),
+        "}",
+        "ENTRY %main (x: f32[8,4]) -> f32[64,4] {",
+        "  %x = f32[8,4]{1,0} parameter(0)",
+        gather("%all-gather.1 = ", -1),
+        "  ROOT %fusion = f32[64,4]{1,0} fusion(%x), kind=kLoop, calls=%beside",
+        "}",
+    )
+    assert programs.work_of_text("\n".join(lines)).sent == {"all-gather": 64 * 4 * 4}
