@@ -201,6 +201,17 @@ def test_transpose_holds_the_same_costs(cost, tile):
     np.testing.assert_allclose(geometry.T.T.matrix(), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_targets_that_do_not_count_do_not_scale_down_those_that_do():
+    merge, exponents = tx.geometry.SumExp(), jr.normal(jr.key(3), (2, 3))
+    weights = jnp.array([0.2, 0.0, 0.8])
+    counted = merge.part(weights, exponents)
+    others = merge.part(jnp.zeros(4), 1e4 + jr.normal(jr.key(4), (2, 4)))
+    expected = jax.scipy.special.logsumexp(exponents, b=weights[None, :], axis=1)
+    for pair in ((counted, others), (others, counted)):
+        peaks, sums = merge.join(*pair)
+        assert jnp.allclose(peaks + jnp.log(sums), expected)
+
+
 def test_cost_matrix_gives_back_its_entries():
     costs = jr.normal(jr.key(0), (3, 5))
     geometry = tx.geometry.CostMatrix(costs)

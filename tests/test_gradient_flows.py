@@ -220,6 +220,23 @@ def test_sums_of_radial_kernels_have_the_derivatives_of_their_matrices(name):
     assert jnp.allclose(ours, expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_sums_in_many_dimensions_are_those_of_the_pairs(name):
+    x, y = 0.3 * jr.normal(jr.key(12), (2, 5, 12)) + 7
+
+    def over_pairs(x):
+        def mean(one, other):
+            kernels = jax.vmap(jax.vmap(KERNELS[name], (None, 0)), (0, None))
+            return jnp.mean(kernels(one, other))
+
+        return mean(x, x) + mean(y, y) - 2 * mean(x, y)
+
+    ways = gf.MMD(y, KERNELS[name]), over_pairs
+    (ours, slopes), (value, expected) = quick(lambda x: [jax.value_and_grad(w)(x) for w in ways])(x)
+    assert jnp.allclose(ours, value, rtol=1e-9, atol=1e-12)
+    assert jnp.allclose(slopes, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["energy_distance", "sinkhorn", "sliced", "smoothed_entropy"])
 def test_points_that_meet_have_finite_gradients(name):
     met = jnp.concatenate([TARGET[:3], TARGET[:3]])

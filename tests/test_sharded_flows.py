@@ -248,5 +248,7 @@ def test_what_the_devices_cannot_share_is_refused(mesh, points, without_type_che
     with pytest.raises(ValueError, match=r"`x0` has 15 points"):
         tx.couplings.Entropic(0.1, mesh=mesh)(x[:15], y, key=jr.key(0))
     two = jax.make_mesh((4, 2), ("rows", "columns"), axis_types=(AxisType.Auto,) * 2)
-    with pytest.raises(ValueError, match=r"`mesh` has axes \('rows', 'columns'\); give devices"):
+    with pytest.raises(
+        ValueError, match=r"`mesh` has axes \('rows', 'columns'\); give a mesh of one axis"
+    ):
         gf.energy_distance(y, mesh=two)

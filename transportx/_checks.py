@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 from jaxtyping import Array
 
 
@@ -98,12 +98,25 @@ def same_size(argument: str, array: Array, other: str, reference: Array) -> None
         )
 
 
+def auto_axis(mesh: Mesh, axis: str) -> None:
+    """Refuse an axis over which the compiler may not lay arrays."""
+    if mesh.axis_types[mesh.axis_names.index(axis)] is not AxisType.Auto:
+        cure = "make the mesh with axis_types=(jax.sharding.AxisType.Auto,) * its axes"
+        reject("mesh", f"has axis {axis!r} of type Explicit or Manual", cure)
+
+
+def one_axis(mesh: Mesh) -> None:
+    """Refuse a mesh that is not one row of devices."""
+    if len(mesh.axis_names) != 1:
+        reject("mesh", f"has axes {mesh.axis_names}", "give a mesh of one axis")
+    auto_axis(mesh, mesh.axis_names[0])
+
+
 def divided(argument: str, array: Array, mesh: Mesh | None) -> None:
-    """Refuse a mesh of more than one axis, and rows that its devices cannot share."""
+    """Refuse rows that the devices of one row cannot share."""
     if mesh is None:
         return
-    if len(mesh.axis_names) != 1:
-        reject("mesh", f"has axes {mesh.axis_names}", "give devices along one axis")
+    one_axis(mesh)
     if array.ndim and array.shape[0] % mesh.size:
         cure = f"add points of weight zero up to a multiple of {mesh.size}, the devices of `mesh`"
         reject(argument, f"has {array.shape[0]} points", cure)

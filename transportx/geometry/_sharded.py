@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
@@ -199,9 +199,7 @@ def _check_placed(name: str, points: Array, axis: str | None, mesh: Mesh) -> Non
         return
     if axis not in mesh.axis_names:
         _checks.reject("axes", f"names {axis!r}", f"give axes of the mesh: {mesh.axis_names}")
-    if mesh.axis_types[mesh.axis_names.index(axis)] is not AxisType.Auto:
-        cure = "make the mesh with axis_types=(jax.sharding.AxisType.Auto,) * its axes"
-        _checks.reject("mesh", f"has axis {axis!r} of type Explicit or Manual", cure)
+    _checks.auto_axis(mesh, axis)
     if points.shape[0] % _num_shards(mesh, axis):
         cure = f"add points of weight zero up to a multiple of {_num_shards(mesh, axis)}"
         _checks.reject(name, f"has {points.shape[0]} points", cure)

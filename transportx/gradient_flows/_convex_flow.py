@@ -143,7 +143,7 @@ def convex_flow(
     tol = jnp.asarray(tol, dtype)
     potential = jax.tree.map(lambda leaf: leaf.astype(dtype), potential)
     problem = _Step(functional, weights, tau, temperature)
-    scale = _norm(jax.grad(problem.objective)(potential, x0))
+    scale = optax.tree.norm(jax.grad(problem.objective)(potential, x0))
 
     def step(carry, _):
         potential, x, volume = carry
@@ -225,17 +225,13 @@ def _descend(problem: _Step, start: Any, x: Cloud, bound: Scalar, limit: int) ->
                 slopes, memory, potential, value=value, grad=slopes, value_fn=value_of
             )
         potential = optax.apply_updates(potential, updates)
-        slope = _norm(optax.tree.get(memory, "grad"))
+        slope = optax.tree.norm(optax.tree.get(memory, "grad"))
         return potential, memory, slope, steps + 1
 
-    first = _norm(jax.grad(value_of)(start))
+    first = optax.tree.norm(jax.grad(value_of)(start))
     carry = start, optimizer.init(start), first, jnp.zeros((), jnp.int32)
     potential, _, slope, steps = jax.lax.while_loop(unfinished, step, carry)
     return _Found(potential, slope, steps)
-
-
-def _norm(slopes: Any) -> Scalar:
-    return optax.tree.norm(slopes)
 
 
 def _map_and_volume(potential: ConvexPotential, x: Float[Array, " d"]):

@@ -43,7 +43,7 @@ class ConvexPotential(eqx.Module):
         _checks.count("dim", dim)
         _checks.count("width", width)
         _checks.count("depth", depth, least=0)
-        keys = jr.split(key, 2 * depth + 1)
+        keys = jr.split(key, 2 * depth)
         self.inputs = tuple(jr.normal(k, (width, dim)) / dim**0.5 for k in keys[:depth])
         self.biases = tuple(jr.normal(k, (width,)) for k in keys[depth : 2 * depth])
         rows = [width] * (depth - 1) + [1] if depth else []

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from transportx import _checks
 
@@ -60,15 +60,6 @@ def _over_devices(total_here: Callable[..., Any], mesh: Mesh) -> Callable[..., A
     return jax.shard_map(
         total, mesh=mesh, in_specs=(whole, over, whole), out_specs=whole, check_vma=False
     )
-
-
-def check_mesh(mesh: Mesh) -> None:
-    """Refuse a mesh that batches cannot lie over."""
-    if len(mesh.axis_names) != 1:
-        _checks.reject("mesh", f"has axes {mesh.axis_names}", "give a mesh of one axis")
-    if mesh.axis_types[0] is not AxisType.Auto:
-        cure = "make the mesh with axis_types=(jax.sharding.AxisType.Auto,)"
-        _checks.reject("mesh", f"has axis {mesh.axis_names[0]!r} of type Explicit or Manual", cure)
 
 
 def _in_blocks(leaf: jax.Array, num: int) -> jax.Array:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks
-from transportx.training._parts import check_mesh, differentiate_parts
+from transportx.training._parts import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
 
@@ -79,7 +79,7 @@ def make_step(
         _checks.reject("average_decay", f"is {average_decay}", "give a number in [0, 1)")
     _checks.count("num_microbatches", num_microbatches)
     if mesh is not None:
-        check_mesh(mesh)
+        _checks.one_axis(mesh)
     differentiate = eqx.filter_value_and_grad(loss)
     if num_microbatches * (1 if mesh is None else mesh.size) > 1:
         differentiate = differentiate_parts(differentiate, num_microbatches, mesh)
