@@ -32,9 +32,11 @@ from transportx.geometry._kernels import StreamedKernel as StreamedKernel
 from transportx.geometry._kernels import gibbs_kernel as gibbs_kernel
 from transportx.geometry._merges import AbstractMerge as AbstractMerge
 from transportx.geometry._merges import Largest as Largest
+from transportx.geometry._merges import Maximum as Maximum
 from transportx.geometry._merges import Sum as Sum
 from transportx.geometry._merges import SumExp as SumExp
 from transportx.geometry._merges import capped_exp as capped_exp
+from transportx.geometry._merges import largest_exponent as largest_exponent
 from transportx.geometry._sharded import ShardedCloud as ShardedCloud
 from transportx.geometry._sharded import cloud_between as cloud_between
 from transportx.geometry._streamed import fused_log_totals as fused_log_totals

@@ -1,16 +1,22 @@
 """Merges: how what several blocks of targets give a row becomes what all of them give."""
 
 import abc
+import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PyTree
 
 
 def capped_exp(exponent: Array) -> Array:
     """exp, kept finite and fit for sums: larger exponents belong to entries of weight zero."""
-    return jnp.exp(jnp.minimum(exponent, 0.7 * jnp.log(jnp.finfo(exponent.dtype).max)))
+    return jnp.exp(jnp.minimum(exponent, largest_exponent(exponent.dtype)))
+
+
+def largest_exponent(dtype: DTypeLike) -> float:
+    """Where `capped_exp` cuts: sums of many such numbers are still finite."""
+    return 0.7 * math.log(jnp.finfo(dtype).max)
 
 
 class Sum(eqx.Module):
@@ -39,6 +45,19 @@ class AbstractMerge(eqx.Module):
         Derivatives of the whole, in what it has of floating numbers, are those of the sum of
         all shares, the `whole` that they are given held.
         """
+
+
+class Maximum(AbstractMerge):
+    """Parts are the largest value of each row; -inf where there is none."""
+
+    def empty(self, part: jax.ShapeDtypeStruct) -> Array:
+        return jnp.full(part.shape, -jnp.inf, part.dtype)
+
+    def join(self, one: Array, other: Array) -> Array:
+        return jnp.maximum(one, other)
+
+    def share(self, whole: Array, part: Array) -> Array:
+        return jnp.where(part == whole, part, 0)
 
 
 class SumExp(AbstractMerge):

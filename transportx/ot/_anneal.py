@@ -6,23 +6,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from transportx._status import Status
+from transportx._status import Status, judge
 from transportx.ot._problem import Potentials, Problem
-from transportx.ot._solvers import AbstractSolver, Scaling
+from transportx.ot._solvers import AbstractSolver, Scaling, largest_scaling
 
 Scalar = Float[Array, ""]
 
-# Epsilon falls by at most this factor, evenly; each level is solved to this error.
+# Epsilon falls by at most this factor, evenly; each level is solved to this error, and the
+# potentials of a level solved to this much at least say where those of the next lie.
 _FACTOR = 8.0
 _LEVEL_TOL = 0.03
+_KNOWN_TOL = 0.1
+# Share of the steps left that one level above the problem's own epsilon may take.
+_LEVEL_SHARE = 4
 # Share of the tolerance that scalings aim at, for the audit to find it met.
 _AIM = 0.6
-# A solver that leaves more than this share of the error does not progress. Steps in the log
-# domain, taken in its place, are slow: they are stuck only if they leave this much.
+# Log-scalings larger than this share of what numbers allow are fitted in the log domain.
+_SAFE_SHARE = 0.7
+# A solver that leaves more than this share of the error, and the dual objective where it was,
+# does not progress. Steps in the log domain, taken in its place, are slow: they are stuck only
+# if they leave this much.
 _SLOWEST, _SLOWEST_LOG = 0.7, 0.998
 _LOG_STEPS = 30
 # Audits of steps in the log domain without progress that end a solve.
 _MOST_STALLS = 2
+# The L1 error of potentials one of which is the best for the other is at most this.
+_FAR = 2.0
 
 
 class Solved(NamedTuple):
@@ -43,11 +52,25 @@ class _Level(NamedTuple):
     epsilon: Scalar
 
 
+class _Audit(NamedTuple):
+    """Potentials of the problem's own epsilon, the error of their marginals, their dual value."""
+
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    error: Scalar
+    dual: Scalar
+
+
 class _State(NamedTuple):
+    """Where annealing stands.
+
+    `log_steps` are due before the next audit; `best` is the best audit at the problem's own
+    epsilon, `above` the level before, with an infinite epsilon where it says nothing.
+    """
+
     level: _Level
     above: _Level
-    error: Scalar
-    best: Scalar
+    best: _Audit
     stalls: Int[Array, ""]
     steps: Int[Array, ""]
     log_steps: Int[Array, ""]
@@ -61,8 +84,9 @@ def anneal(
 
     Each round absorbs the potentials into a fresh kernel and audits its marginals; if they
     do not fit at the problem's own epsilon, the solver refines its scalings. So the error
-    returned is that of the arrays returned. Where the solver fails, or scalings would leave
-    the range of numbers, steps in the log domain take its place.
+    returned is that of the arrays returned, which are the best that were audited. Where the
+    solver fails, or scalings would leave the range of numbers, steps in the log domain take
+    its place; after one of them no entry of the plan exceeds its marginals.
     """
     infinite = jnp.full_like(problem.epsilon, jnp.inf)
     epsilon = jnp.maximum(epsilon, problem.epsilon)
@@ -72,8 +96,7 @@ def anneal(
     start = _State(
         level,
         above=level._replace(epsilon=infinite),
-        error=infinite,
-        best=infinite,
+        best=_Audit(*init, infinite, -infinite),
         stalls=jnp.array(0),
         steps=jnp.array(0),
         log_steps=jnp.array(0),
@@ -83,7 +106,8 @@ def anneal(
     end = jax.lax.while_loop(
         lambda state: ~state.finished, lambda state: _round(problem, solver, state, factor), start
     )
-    return Solved(*end.level[:2], end.error, end.steps, _status(end, problem, solver))
+    f, g = _without_weight(problem, end.best.f, end.best.g)
+    return Solved(f, g, end.best.error, end.steps, _status(end, problem, solver))
 
 
 def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scalar) -> _State:
@@ -100,34 +124,52 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     row_sums, column_sums = kernel @ problem.b, kernel.T @ problem.a
     error = local.error(f, g, problem.a * row_sums, problem.b * column_sums)
     steps = state.steps + state.log_steps
-    stuck, stalls = _judge(state, error, final)
-    spent = steps >= solver.max_steps
-    finished = final & ((error <= solver.tol) | spent | (stalls >= _MOST_STALLS))
-    budget = solver.max_steps - steps - 1
+    spent = steps + 1 >= solver.max_steps
+    scaling = Scaling(local, kernel, f, g)
+    fit = jnp.maximum(
+        jnp.max(jnp.abs(scaling.fit_rows(row_sums))),
+        jnp.max(jnp.abs(scaling.fit_columns(column_sums))),
+    )
+    unsafe = ~(fit < _SAFE_SHARE * largest_scaling(f.dtype)) | (final & spent & ~(error <= _FAR))
+    # That costs a pass over all pairs: only before an answer is believed.
+    believed = final & (error <= solver.tol)
+    unsafe |= jax.lax.cond(believed, lambda: local.hides(f, g), lambda: jnp.array(False))
+    unsafe &= state.log_steps < _LOG_STEPS
+    audit = _Audit(f, g, error, local.dual(f, g, problem.a @ row_sums))
+    stuck, stalls = _judge(state, audit, final)
+    better = final & (audit.error < state.best.error) & ~unsafe
+    best = jax.tree.map(lambda one, other: jnp.where(better, one, other), audit, state.best)
+    finished = final & ((best.error <= solver.tol) | spent | (stalls >= _MOST_STALLS))
+    finished &= ~unsafe
+    budget = solver.max_steps - steps - 2
 
     def refine():
-        scaling = Scaling(local, kernel, f, g)
         start = scaling.complete(jnp.zeros_like(f), column_sums)
         tol = jnp.where(final, _AIM * solver.tol, _LEVEL_TOL)
-        iterate, taken = solver.refine(scaling, start, tol=tol, budget=budget)
+        share = jnp.where(final, budget, budget // _LEVEL_SHARE)
+        iterate, taken = solver.refine(scaling, start, tol=tol, budget=share)
         usable = jnp.isfinite(iterate.error)
         phi, psi = (jnp.where(usable, move, 0) for move in (iterate.phi, iterate.psi))
         log_steps = jnp.where(usable, 0, jnp.minimum(_LOG_STEPS, budget - taken))
-        return f + epsilon * phi, g + epsilon * psi, taken + 1, log_steps
+        known = iterate.error <= _KNOWN_TOL
+        return f + epsilon * phi, g + epsilon * psi, taken + 1, log_steps, known
 
     def stay():
-        return f, g, jnp.array(0), jnp.where(spent, 0, jnp.minimum(_LOG_STEPS, budget + 1))
+        more = jnp.where(unsafe, jnp.maximum(4 * state.log_steps, 1), _LOG_STEPS)
+        more = jnp.clip(jnp.minimum(more, _LOG_STEPS), 1, jnp.maximum(budget, 1))
+        return f, g, jnp.array(0), more, jnp.array(False)
 
-    f, g, taken, log_steps = jax.lax.cond(finished | spent | stuck, stay, refine)
+    hold = finished | spent | stuck | unsafe
+    f, g, taken, log_steps, known = jax.lax.cond(hold, stay, refine)
     lower = epsilon / factor
     # Rounding shall not add a level.
     lower = jnp.where(spent | (lower < 1.01 * problem.epsilon), problem.epsilon, lower)
+    lower = jnp.where(unsafe & ~spent, epsilon, lower)
     level = _Level(f, g, epsilon)
     return _State(
-        _extrapolate(state.above, level, lower),
-        above=level,
-        error=error,
-        best=jnp.where(final, jnp.minimum(error, state.best), state.best),
+        _extrapolate(state.above, level, lower, known),
+        above=level._replace(epsilon=jnp.where(known, epsilon, jnp.inf)),
+        best=best,
         stalls=stalls,
         steps=steps + taken,
         log_steps=log_steps,
@@ -135,19 +177,33 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     )
 
 
+def _without_weight(problem: Problem, f: Array, g: Array) -> Potentials:
+    """Potentials of points without weight, which no step moves: those that fit the others."""
+    idle_a, idle_b = problem.a == 0, problem.b == 0
+
+    def fitted():
+        return jnp.where(idle_a, problem.update_f(g), f), jnp.where(idle_b, problem.update_g(f), g)
+
+    return jax.lax.cond(jnp.any(idle_a) | jnp.any(idle_b), fitted, lambda: (f, g))
+
+
 def _judge(
-    state: _State, error: Scalar, final: Bool[Array, ""]
+    state: _State, audit: _Audit, final: Bool[Array, ""]
 ) -> tuple[Bool[Array, ""], Int[Array, ""]]:
     """Whether the steps before this audit got nowhere, and how often log-domain ones did."""
-    logged = state.log_steps > 0
-    stuck = final & ~(error < jnp.where(logged, _SLOWEST_LOG, _SLOWEST) * state.best)
+    logged, best = state.log_steps > 0, state.best
+    falls = audit.error < jnp.where(logged, _SLOWEST_LOG, _SLOWEST) * best.error
+    noise = 20 * jnp.finfo(audit.dual.dtype).eps * jnp.abs(audit.dual)
+    stuck = final & ~(falls | (audit.dual > best.dual + noise))
     return stuck, jnp.where(logged & stuck, state.stalls + 1, 0)
 
 
-def _extrapolate(above: _Level, level: _Level, lower: Scalar) -> _Level:
+def _extrapolate(
+    above: _Level, level: _Level, lower: Scalar, known: Bool[Array, ""]
+) -> _Level:
     """Follow the potentials, smooth in epsilon, from two levels to the next."""
     fall = above.epsilon - level.epsilon
-    known = jnp.isfinite(fall) & (fall > 0) & (lower < level.epsilon)
+    known = known & jnp.isfinite(fall) & (fall > 0) & (lower < level.epsilon)
     share = (level.epsilon - lower) / jnp.where(known, fall, 1)
     f, g = (
         jnp.where(known, new + share * (new - old), new)
@@ -157,14 +213,15 @@ def _extrapolate(above: _Level, level: _Level, lower: Scalar) -> _Level:
 
 
 def _status(end: _State, problem: Problem, solver: AbstractSolver) -> Status:
-    f, g, _ = end.level
-    converged = (end.error <= solver.tol) & (_rounding(problem, f, g) <= solver.tol)
-    status = Status.where(
-        (end.stalls >= _MOST_STALLS) | (end.error <= solver.tol), Status.STALLED, Status.MAX_STEPS
+    f, g, error, _ = end.best
+    met = error <= solver.tol
+    finite = jnp.isfinite(error) & jnp.all(jnp.isfinite(f)) & jnp.all(jnp.isfinite(g))
+    return judge(
+        (~finite, Status.NON_FINITE),
+        (met & (_rounding(problem, f, g) <= solver.tol), Status.CONVERGED),
+        (met | (end.stalls >= _MOST_STALLS), Status.STALLED),
+        otherwise=Status.MAX_STEPS,
     )
-    status = Status.where(converged, Status.CONVERGED, status)
-    finite = jnp.isfinite(end.error) & jnp.all(jnp.isfinite(f)) & jnp.all(jnp.isfinite(g))
-    return Status.where(finite, status, Status.NON_FINITE)
 
 
 def _rounding(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:

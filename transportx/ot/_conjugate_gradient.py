@@ -16,7 +16,7 @@ def conjugate_gradient(
     *,
     tol: Float[Array, ""],
     max_steps: Int[Array, ""] | int,
-) -> tuple[Vector, Int[Array, ""]]:
+) -> tuple[Vector, Vector, Int[Array, ""]]:
     """Solve a symmetric positive semidefinite system from zero, until the residual is small.
 
     Stops when the L1 norm of the residual is at most `tol`, which in transport is a bound on
@@ -24,7 +24,7 @@ def conjugate_gradient(
     rounding shows no more curvature.
 
     Returns:
-        The solution, and how many products were taken.
+        The solution, the residual that it leaves, and how many products were taken.
     """
 
     def unfinished(carry):
@@ -47,5 +47,5 @@ def conjugate_gradient(
     scaled = preconditioner * right
     slope = right @ scaled
     start = jnp.zeros_like(right), right, scaled, slope, jnp.array(0), slope > 0
-    solution, _, _, _, steps, _ = jax.lax.while_loop(unfinished, body, start)
-    return solution, steps
+    solution, residual, _, _, steps, _ = jax.lax.while_loop(unfinished, body, start)
+    return solution, residual, steps

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx.geometry import capped_exp
 from transportx.ot._conjugate_gradient import conjugate_gradient
-from transportx.ot._problem import Potentials, Problem
+from transportx.ot._problem import Potentials, Problem, gain
 
 Scalar = Float[Array, ""]
 
@@ -34,20 +33,8 @@ def _dual_value_jvp(primals, tangents):
 def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
     a, b = problem.a, problem.b
     mass = jnp.sum(a * (problem.kernel(f, g) @ b))
-    gains = jnp.sum(a * _gain(f, problem.loose_a)) + jnp.sum(b * _gain(g, problem.loose_b))
+    gains = jnp.sum(a * gain(f, problem.loose_a)) + jnp.sum(b * gain(g, problem.loose_b))
     return gains - problem.epsilon * (mass - jnp.sum(a) * jnp.sum(b))
-
-
-def _gain(potential: Array, loose: Scalar) -> Array:
-    """What a potential f earns, rho (1 - exp(-f / rho)); f itself where loose = 1 / rho is 0."""
-    x = loose * potential
-    small = jnp.abs(x) < 0.1
-    # Horner's form of sum_k (-x)^k / (k + 1)!, to the last digit of float64.
-    series = jnp.ones_like(x)
-    for k in range(10, 1, -1):
-        series = 1 - jnp.where(small, x, 0) / k * series
-    held = jnp.where(small, 1, x)
-    return potential * jnp.where(small, series, (1 - capped_exp(-held)) / held)
 
 
 @jax.custom_jvp

@@ -7,13 +7,18 @@ from jaxtyping import Array, Bool, Float
 from transportx.geometry import (
     AbstractGeometry,
     AbstractKernel,
+    Maximum,
     SumExp,
     capped_exp,
     fused_log_totals,
     gibbs_kernel,
+    largest_exponent,
 )
 
 Scalar = Float[Array, ""]
+# Log of how often what its row asks for an entry may hold, to be as good as none.
+_MOST_EXCESS = 3.0
+
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
 
 
@@ -93,6 +98,18 @@ class Problem(eqx.Module):
         """The best g for this f."""
         return self.T.update_f(f)
 
+    def hides(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Bool[Array, ""]:
+        """Whether an entry is larger than the kernel can show and than its marginals.
+
+        Such entries, between points of tiny weight, are cut there, so that no sum over the
+        kernel sees them. Entries as large as that which fit their marginals carry no mass.
+        """
+        rows = self.loose_a * f, jnp.log(self.a)
+        columns = self.loose_b * g, jnp.log(self.b), g
+        part = eqx.Partial(_cut_excesses, self.epsilon)
+        excesses = self.geometry.fold_tiles(Maximum(), part, columns, f, *rows)
+        return ~jnp.all(excesses < _MOST_EXCESS)
+
     def centre(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
         """Move a constant between the potentials; the plan stays as it is.
 
@@ -107,6 +124,13 @@ class Problem(eqx.Module):
         even = (jnp.sum(self.b * g) - jnp.sum(self.a * f)) / (jnp.sum(self.a) + jnp.sum(self.b))
         shift = jnp.where(self.balanced, even, (log_a - log_b) / loose)
         return f + shift, g - shift
+
+    def dual(
+        self, f: Float[Array, " n"], g: Float[Array, " m"], mass: Float[Array, ""]
+    ) -> Scalar:
+        """The dual objective of potentials whose plan has this mass, less a constant."""
+        gains = jnp.sum(self.a * gain(f, self.loose_a)) + jnp.sum(self.b * gain(g, self.loose_b))
+        return gains - self.epsilon * mass
 
     def error(
         self,
@@ -126,6 +150,18 @@ def _log_totals_in_tiles(geometry, b, g, epsilon):
     return peaks + jnp.log(sums)
 
 
+def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
+    """Log of the largest cut entry of each row over what its row or its column asks for."""
+    loose_g, log_b, g = columns
+    exponents = (f[:, None] + g[None, :] - costs) * (1 / epsilon)
+    over_row = loose_f[:, None] + log_b[None, :]
+    over_column = loose_g[None, :] + log_a[:, None]
+    excesses = exponents + jnp.maximum(over_row, over_column)
+    held = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
+    cut = held & (exponents >= largest_exponent(exponents.dtype))
+    return jnp.max(jnp.where(cut, excesses, -jnp.inf), axis=1)
+
+
 def _totals(epsilon, columns, costs):
     b, g = columns
     return SumExp.part(b, (g[None, :] - costs) * (1 / epsilon))
@@ -135,3 +171,15 @@ def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> F
     """The log of sum_k w_k exp(e_k) over the last axis; terms of weight zero count for nothing."""
     peaks, sums = SumExp.part(weights, exponents)
     return peaks + jnp.log(sums)
+
+
+def gain(potential: Array, loose: Scalar) -> Array:
+    """What a potential f earns, rho (1 - exp(-f / rho)); f itself where loose = 1 / rho is 0."""
+    x = loose * potential
+    small = jnp.abs(x) < 0.1
+    # Horner's form of sum_k (-x)^k / (k + 1)!, to the last digit of float64.
+    series = jnp.ones_like(x)
+    for k in range(10, 1, -1):
+        series = 1 - jnp.where(small, x, 0) / k * series
+    held = jnp.where(small, 1, x)
+    return potential * jnp.where(small, series, (1 - capped_exp(-held)) / held)

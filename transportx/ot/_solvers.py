@@ -1,6 +1,7 @@
 """Solvers: how scalings of one kernel are improved until its marginals fit."""
 
 import abc
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from transportx import _checks
 from transportx.geometry import AbstractKernel, capped_exp
 from transportx.ot._conjugate_gradient import conjugate_gradient
-from transportx.ot._problem import Potentials, Problem
+from transportx.ot._problem import Potentials, Problem, log_total
 
 Scalar = Float[Array, ""]
 Steps = Int[Array, ""]
@@ -48,12 +49,14 @@ class Scaling(eqx.Module):
     def fit_rows(self, row_sums: Float[Array, " n"]) -> Float[Array, " n"]:
         """Log-scaling of the rows that is exact for these sums: half a Sinkhorn step."""
         problem = self.problem
-        return -problem.damping_a * (problem.loose_a * self.f + jnp.log(row_sums))
+        fit = -problem.damping_a * (problem.loose_a * self.f + log_of_sums(row_sums))
+        return jnp.where(problem.a > 0, fit, 0)
 
     def fit_columns(self, column_sums: Float[Array, " m"]) -> Float[Array, " m"]:
         """Log-scaling of the columns that is exact for these sums."""
         problem = self.problem
-        return -problem.damping_b * (problem.loose_b * self.g + jnp.log(column_sums))
+        fit = -problem.damping_b * (problem.loose_b * self.g + log_of_sums(column_sums))
+        return jnp.where(problem.b > 0, fit, 0)
 
     def evaluate(self, phi: Float[Array, " n"]) -> Iterate:
         """Fit the columns to these rows, and see what that leaves: one pair of products."""
@@ -62,16 +65,48 @@ class Scaling(eqx.Module):
     def complete(self, phi: Float[Array, " n"], column_sums: Float[Array, " m"]) -> Iterate:
         """`evaluate` where the column sums are known."""
         problem = self.problem
+        shift = self._shift(phi, self.fit_columns(column_sums))
+        phi, column_sums = phi + shift, column_sums * jnp.exp(shift)
         psi = self.fit_columns(column_sums)
         row_sums = self.kernel @ (problem.b * capped_exp(psi))
-        # Rows without weight move nothing: theirs is the scaling that fits.
-        phi = jnp.where(problem.a == 0, self.fit_rows(row_sums), phi)
         asked = problem.asked_a(self.f + problem.epsilon * phi)
         residual = asked - problem.a * capped_exp(phi) * row_sums
         error = jnp.sum(jnp.abs(residual)) / jnp.sum(asked)
         usable = jnp.all(jnp.isfinite(phi)) & jnp.all(jnp.isfinite(psi))
         error = jnp.where(usable, error, jnp.nan)
         return Iterate(phi, psi, row_sums, column_sums, residual, error)
+
+    def _shift(self, phi: Float[Array, " n"], psi: Float[Array, " m"]) -> Scalar:
+        """The constant to add to the rows that is best while the columns follow; no product.
+
+        Where penalties are large the objective hardly sees this direction, and plain steps
+        creep along it (Sejourne, Vialard and Peyre, 2022).
+        """
+        problem = self.problem
+        log_a, log_b = (
+            log_total(weights, -loose * (potential + problem.epsilon * moved))
+            for weights, loose, potential, moved in (
+                (problem.a, problem.loose_a, self.f, phi),
+                (problem.b, problem.loose_b, self.g, psi),
+            )
+        )
+        loose = (problem.loose_a + problem.loose_b * problem.damping_b) * problem.epsilon
+        shift = (log_a - log_b) / jnp.where(problem.balanced, 1, loose)
+        most = largest_scaling(phi.dtype) / 4
+        return jnp.where(problem.balanced, 0, jnp.clip(shift, -most, most))
+
+
+def log_of_sums(sums: Float[Array, " k"]) -> Float[Array, " k"]:
+    """Logarithms of sums of a kernel, finite where the kernel underflows.
+
+    Rows so far from everything that a loose marginal gives them up have sums of zero.
+    """
+    return jnp.log(jnp.maximum(sums, jnp.finfo(sums.dtype).tiny))
+
+
+def largest_scaling(dtype) -> float:
+    """Log-scalings up to this size keep all products in the range of numbers."""
+    return 0.5 * math.log(jnp.finfo(dtype).max)
 
 
 class AbstractSolver(eqx.Module):
@@ -151,30 +186,21 @@ class Newton(AbstractSolver):
         self, scaling: Scaling, start: Iterate, *, tol: Scalar, budget: Steps
     ) -> tuple[Iterate, Steps]:
         def unfinished(carry):
-            iterate, steps, improving = carry
-            return (iterate.error > tol) & (steps + 2 <= budget) & improving
+            iterate, steps, _, idle = carry
+            return _open(iterate, tol) & (steps + 2 <= budget) & (idle < _MOST_IDLE)
 
         def body(carry):
-            iterate, steps, _ = carry
-            direction, products = _newton_direction(
-                scaling, iterate, tol=tol, max_steps=jnp.minimum(_MOST_PRODUCTS, budget - steps - 1)
-            )
+            iterate, steps, least, idle = carry
+            most = jnp.minimum(_MOST_PRODUCTS, budget - steps - 1)
+            fitted, answer, products = _newton_direction(scaling, iterate, tol=tol, max_steps=most)
             steps = steps + products
-            new, rising, evaluations = _line_search(scaling, iterate, direction, budget - steps)
-            improving = rising | (new.error < 0.9 * iterate.error)
-            # Far from the optimum an error may rise on the way; near it, that is rounding.
-            improving |= (iterate.error > 1e-2) & (new.error < 2 * iterate.error)
-            new = jax.tree.map(lambda one, other: jnp.where(improving, one, other), new, iterate)
-            return new, steps + evaluations, improving
+            new, evaluations = _line_search(scaling, iterate, fitted, answer, budget - steps)
+            idle = jnp.where(new.error < 0.9 * least, 0, idle + 1)
+            return new, steps + evaluations, jnp.minimum(least, new.error), idle
 
-        # A few plain steps first take away what converges at once.
-        start, steps = _repeat(
-            lambda iterate: scaling.evaluate(scaling.fit_rows(iterate.row_sums)),
-            start,
-            tol=tol,
-            budget=jnp.minimum(budget, _PLAIN_STEPS),
-        )
-        iterate, steps, _ = jax.lax.while_loop(unfinished, body, (start, steps, jnp.array(True)))
+        start, steps = _plain_steps(scaling, start, tol=tol, budget=budget)
+        carry = start, steps, start.error, jnp.array(0)
+        iterate, steps, _, _ = jax.lax.while_loop(unfinished, body, carry)
         return iterate, steps
 
 
@@ -216,83 +242,117 @@ class Symmetric(AbstractSolver):
 _MOST_PRODUCTS = 60
 # Share of the residual that an inner solve may leave.
 _FORCING = 0.1
+# Each row's share of the matrix is raised by this much of the error: where mass can pass
+# only through entries that are nearly zero, a Newton step without that has no bound.
+_DAMPING = 0.3
+# A step moves no log-scaling further than this beyond its own fit.
+_LONGEST = 10.0
+# Plain steps that leave less than this share of the error cost less than Newton's.
+_FAST = 0.6
 _PLAIN_STEPS = 4
-# Newton moves no log-scaling by more than this at once.
-_LONGEST = 5.0
-_LEAST_SHARE = 0.1
+# Newton steps in a row that may leave the error where it is, climbing all the same.
+_MOST_IDLE = 8
+_SHRINK, _LEAST_LENGTH = 0.4, 0.05
+
+
+def _open(iterate: Iterate, tol: Scalar) -> Bool[Array, ""]:
+    """Whether the error is above `tol`, with scalings that still are in a safe range."""
+    drift = jnp.maximum(jnp.max(jnp.abs(iterate.phi)), jnp.max(jnp.abs(iterate.psi)))
+    return (iterate.error > tol) & (drift < largest_scaling(iterate.phi.dtype))
 
 
 def _repeat(step, start: Iterate, *, tol: Scalar, budget: Steps) -> tuple[Iterate, Steps]:
     """Take steps until the error is small, the budget spent, or scalings leave a safe range."""
-    longest = 0.5 * jnp.log(jnp.finfo(start.phi.dtype).max)
 
     def unfinished(carry):
         iterate, steps = carry
-        drift = jnp.maximum(jnp.max(jnp.abs(iterate.phi)), jnp.max(jnp.abs(iterate.psi)))
-        return (iterate.error > tol) & (steps < budget) & (drift < longest)
+        return _open(iterate, tol) & (steps < budget)
 
     return jax.lax.while_loop(
         unfinished, lambda carry: (step(carry[0]), carry[1] + 1), (start, jnp.array(0))
     )
 
 
-def _newton_direction(scaling, iterate, *, tol, max_steps):
-    """Solve the linearised semi-dual roughly: a direction, and the products it took."""
+def _plain_steps(
+    scaling: Scaling, start: Iterate, *, tol: Scalar, budget: Steps
+) -> tuple[Iterate, Steps]:
+    """Sinkhorn steps: a few, and then for as long as they go fast."""
+
+    def unfinished(carry):
+        iterate, steps, rate = carry
+        worth = (rate < _FAST) | (steps < _PLAIN_STEPS)
+        return _open(iterate, tol) & (steps < budget) & worth
+
+    def body(carry):
+        iterate, steps, _ = carry
+        new = scaling.evaluate(scaling.fit_rows(iterate.row_sums))
+        return new, steps + 1, new.error / iterate.error
+
+    carry = start, jnp.array(0), jnp.zeros_like(start.error)
+    iterate, steps, _ = jax.lax.while_loop(unfinished, body, carry)
+    return iterate, steps
+
+
+def _newton_direction(scaling: Scaling, iterate: Iterate, *, tol: Scalar, max_steps: Steps):
+    """Solve the linearised semi-dual roughly.
+
+    A Newton step d solves (1 + damping) D d - P D_c^-1 P^T d = r, so that D d is r plus what
+    the columns answer. Of what a row asks for itself, r / D, the logarithm is exact, and right
+    however far the row is off: rows of tiny weight, which conjugate gradients hardly see, may
+    be far. The answer of the columns is the same smooth mean for all rows, tiny or not.
+
+    Returns:
+        Each row's own fit; the answer of the columns, to be added to it; the products taken.
+    """
     problem = scaling.problem
     u = problem.a * capped_exp(iterate.phi)
     v = problem.b * capped_exp(iterate.psi)
     asked = u * iterate.row_sums + iterate.residual
     diagonal = u * iterate.row_sums + problem.epsilon * problem.loose_a * asked
+    diagonal = (1 + _DAMPING * iterate.error) * diagonal
     middle = problem.damping_b * v / jnp.where(iterate.column_sums > 0, iterate.column_sums, 1)
     transposed = scaling.kernel.T
 
     def matvec(d):
         return diagonal * d - u * (scaling.kernel @ (middle * (transposed @ (u * d))))
 
-    preconditioner = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
+    # The reciprocals of smaller numbers overflow.
+    smallest = jnp.finfo(diagonal.dtype).tiny / jnp.finfo(diagonal.dtype).eps
+    preconditioner = jnp.where(diagonal > smallest, 1 / jnp.maximum(diagonal, smallest), 0)
     size = jnp.sum(jnp.abs(iterate.residual))
     target = jnp.maximum(_FORCING * size, 0.3 * tol * jnp.sum(asked))
-    return conjugate_gradient(
+    direction, left, products = conjugate_gradient(
         matvec, iterate.residual, preconditioner, tol=target, max_steps=max_steps
     )
+    answer = direction + preconditioner * (left - iterate.residual)
+    fitted = scaling.fit_rows(iterate.row_sums) - iterate.phi
+    return fitted, jnp.clip(answer, -_LONGEST, _LONGEST), products
 
 
-def _line_search(scaling, iterate, direction, budget) -> tuple[Iterate, Bool[Array, ""], Steps]:
-    """Go along the direction as far as the semi-dual does not clearly fall again.
+def _line_search(scaling, iterate, fitted, answer, budget) -> tuple[Iterate, Steps]:
+    """Add as much of the answer to the rows' own fit as does not overshoot.
 
-    Returns:
-        Where that leads; whether the semi-dual, being concave, has clearly risen, as it still
-        does there; and the evaluations that it took.
+    The semi-dual is concave: it has risen where its slope is still positive. With nothing of
+    the answer this is a Sinkhorn step, which always rises.
     """
-    direction = _limited(direction, iterate.residual)
-    slope = direction @ iterate.residual
 
     def at(length):
-        return scaling.evaluate(iterate.phi + length * direction)
-
-    def acceptable(new) -> Bool[Array, ""]:
-        return (new.error < iterate.error) | (direction @ new.residual > -0.5 * slope)
+        return scaling.evaluate(iterate.phi + fitted + length * answer)
 
     def unfinished(carry):
         new, length, evaluations = carry
-        return ~acceptable(new) & (length > 1e-3) & (evaluations < budget)
+        move = new.phi - iterate.phi
+        slope = move @ iterate.residual
+        rises = (slope > 0) & (move @ new.residual > -0.5 * slope)
+        acceptable = rises | (new.error < iterate.error) | (length == 0)
+        return ~acceptable & (evaluations < budget)
 
     def body(carry):
         _, length, evaluations = carry
-        return at(0.4 * length), 0.4 * length, evaluations + 1
+        shorter = _SHRINK * length
+        shorter = jnp.where(shorter < _LEAST_LENGTH, 0, shorter)
+        return at(shorter), shorter, evaluations + 1
 
-    first = jnp.ones_like(slope)
+    first = jnp.ones_like(iterate.error)
     new, _, evaluations = jax.lax.while_loop(unfinished, body, (at(first), first, jnp.array(1)))
-    return new, direction @ new.residual > 0.25 * slope, evaluations
-
-
-def _limited(direction, residual):
-    """Shorten a direction that leads too far; or, where that leaves next to nothing, clip it.
-
-    Points of tiny weight may ask for far more than all others, and shall not hold them back.
-    """
-    longest = jnp.max(jnp.abs(direction))
-    share = jnp.where(longest > _LONGEST, _LONGEST / longest, 1)
-    clipped = jnp.clip(direction, -_LONGEST, _LONGEST)
-    ascends = clipped @ residual > 0.1 * (direction @ residual)
-    return jnp.where((share < _LEAST_SHARE) & ascends, clipped, share * direction)
+    return new, evaluations
