@@ -15,7 +15,7 @@ Scalar = Float[Array, ""]
 # Epsilon falls by at most this factor, evenly; each level is solved to this error, and the
 # potentials of a level solved to this much at least say where those of the next lie.
 _FACTOR = 8.0
-_LEVEL_TOL = 0.03
+_LEVEL_TOL = 0.01
 _KNOWN_TOL = 0.1
 # Share of the steps left that one level above the problem's own epsilon may take.
 _LEVEL_SHARE = 4

@@ -239,7 +239,7 @@ class Symmetric(AbstractSolver):
 
 
 # Products of one inner solve at most: more show that another linearisation is due.
-_MOST_PRODUCTS = 60
+_MOST_PRODUCTS = 250
 # Share of the residual that an inner solve may leave.
 _FORCING = 0.1
 # Each row's share of the matrix is raised by this much of the error: where mass can pass
