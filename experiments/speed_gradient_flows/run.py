@@ -30,7 +30,6 @@ from experiments.harness.command import UserError, parser_for
 from experiments.harness.memory import peak_mebibytes
 from experiments.harness.runs import environment
 from experiments.speed_gradient_flows import cells, loops
-from transportx.gradient_flows import FlowStatus
 
 _MEBIBYTE = 2**20
 # Of the distance travelled; fixed steps of kernels leave much less.
@@ -52,7 +51,7 @@ def large(name: str, num: int, dim: int, steps: int) -> dict[str, Any]:
         "planned_mebibytes": flow.temporary_bytes / _MEBIBYTE,
         "peak_mebibytes": peak_mebibytes(),
         "energy": [float(value) for value in made.energy],
-        "status": FlowStatus[made.status],
+        "status": tx.Status[made.status],
     }
 
 
