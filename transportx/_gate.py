@@ -9,7 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,24 +38,25 @@ def gate(thing: Checked) -> Checked:
     arguments, and hands numpy arrays on as jax arrays. It looks at types, dtypes and shapes
     alone, so it works on tracers and costs microseconds per call.
     """
-    if inspect.isclass(thing):
-        thing.__init__ = gate(thing.__init__)
+    function: Any = thing
+    if inspect.isclass(function):
+        function.__init__ = gate(function.__init__)
         return thing
-    signature = inspect.signature(thing)
+    signature = inspect.signature(function)
 
-    @functools.wraps(thing)
+    @functools.wraps(function)
     def gated(*args, **kwargs):
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
-            return thing(*args, **kwargs)  # Python's own words for missing and unknown names
+            return function(*args, **kwargs)  # Python's own words for missing and unknown names
         given, sizes = bound.arguments, {}
-        for name, hint in _hints(thing).items():
+        for name, hint in _hints(function).items():
             if name in given:
                 given[name] = conform(name, given[name], hint, sizes)
-        return thing(*bound.args, **bound.kwargs)
+        return function(*bound.args, **bound.kwargs)
 
-    return gated
+    return cast(Checked, gated)
 
 
 def conform(argument: str, value: Any, hint: Any, sizes: dict[str, tuple[int, str]]) -> Any:
@@ -103,8 +104,9 @@ def _conform(argument, value, hint, sizes):
             return _single(argument, value, option, sizes)
         except _Refusal as refusal:
             refusals.append(refusal.args)
-    cures = list(dict.fromkeys(cure for _, cure in refusals))
-    raise _Refusal(refusals[0][0], " or ".join(cures))
+    first, *others = dict.fromkeys(cure for _, cure in refusals)
+    cure = " or ".join([first, *(other.removeprefix("give ") for other in others)])
+    raise _Refusal(refusals[0][0], cure)
 
 
 def _single(argument, value, hint, sizes):
@@ -124,7 +126,7 @@ def _single(argument, value, hint, sizes):
         return _instance(value, value in inner, "one of " + ", ".join(map(repr, inner)))
     if isinstance(hint, type) and issubclass(hint, PyTree):
         _instance(value, not any(map(_wordy, jax.tree.leaves(value))), "a pytree of arrays")
-    elif inspect.isclass(hint) and hint is not object:
+    elif inspect.isclass(hint) and hint not in (Any, object):
         return _instance(value, isinstance(value, hint), _examples(hint))
     return value
 
@@ -172,10 +174,8 @@ def _fit_axes(argument, value, axes, wanted, sizes):
     if spread is None and value.ndim != len(axes):
         batch = value.ndim > len(axes) and 1 not in value.shape
         raise _Refusal(has, f"give {wanted}" + batch * ", and batch with jax.vmap")
-    if spread is not None and value.ndim < len(axes) - 1:
-        raise _Refusal(has, f"give {wanted}")
-    if value.size == 0:
-        raise _Refusal(has, f"give at least one entry along each axis, {wanted}")
+    if value.size == 0 or (spread is not None and value.ndim < len(axes) - 1):
+        raise _Refusal(has, f"give at least one example, {wanted}")
     tail = 0 if spread is None else len(axes) - spread - 1
     named = list(zip(axes[:spread], value.shape, strict=False))
     named += list(zip(axes[len(axes) - tail :], value.shape[value.ndim - tail :], strict=True))
@@ -194,9 +194,8 @@ def _agree(axis, size, argument, has, wanted, sizes):
         return
     known, owner = sizes.setdefault(axis, (size, argument))
     if size != known:
-        where = "itself" if owner == argument else f"`{owner}`"
-        cure = f"give {wanted} with {axis.lstrip('*')} = {known}, as in {where}"
-        raise _Refusal(has, cure)
+        where = f", as in `{owner}`" if owner != argument else ""
+        raise _Refusal(has, f"give {wanted} with {axis.lstrip('*')} = {known}{where}")
 
 
 def _key(value):
@@ -212,13 +211,13 @@ def _real(value):
     if isinstance(value, np.generic) or (type(value) is np.ndarray and value.ndim == 0):
         value = value.item()
     if not isinstance(value, jax.Array) or value.ndim > 0:
-        return _float(value, "a real number or an array of shape ()")
+        return _float(value, "a number or an array of shape ()")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise _Refusal(f"has dtype {value.dtype}", "convert it to a floating-point dtype")
     return value
 
 
-def _float(value, wanted="a real number known while tracing"):
+def _float(value, wanted="a Python number"):
     """A Python number that is not NaN and that a float can hold."""
     value = value.item() if isinstance(value, np.generic) else value
     _instance(value, isinstance(value, numbers.Real) and not isinstance(value, bool), wanted)
@@ -226,13 +225,14 @@ def _float(value, wanted="a real number known while tracing"):
         number = float(value)
     except OverflowError:
         number = math.nan
-    _instance(value, not math.isnan(number), wanted)
+    if math.isnan(number):
+        raise _Refusal(described(value), "give a number that a float can hold, not NaN")
     return value if isinstance(value, int) and abs(value) < 2**31 else number
 
 
 def _integer(value):
     fits = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
-    return int(_instance(value, fits, "an integer known while tracing"))
+    return int(_instance(value, fits, "an integer"))
 
 
 def _boolean(value):

@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.attention._attention import Attention
 from transportx.attention._softmax import Softmax
 from transportx.ot import Status
@@ -17,6 +18,7 @@ Scalar = Float[Array, ""]
 Points = Float[Array, "*n d"]
 
 
+@gate
 def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar:
     r"""A bound for x -> Gamma[alpha](x), at every x, of every alpha on a ball about 0.
 
@@ -35,6 +37,7 @@ def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar
     return jnp.sum(values * steepness)
 
 
+@gate
 def lipschitz_bound(
     attention: Attention, *, radius: ScalarLike, num_tokens: ScalarLike = jnp.inf
 ) -> Scalar:
@@ -92,6 +95,7 @@ def _norms(attention: Attention, radius: ScalarLike) -> tuple[Array, Array]:
     return jax.vmap(norm)(attention.value), scale * scores
 
 
+@gate
 class Stretch(eqx.Module):
     """The most that a function stretches near a point: a singular value of its Jacobian J.
 
@@ -116,6 +120,7 @@ class Stretch(eqx.Module):
         return self.status == Status.CONVERGED
 
 
+@gate
 def local_lipschitz(
     function: Callable[[Points], Array],
     x: Points,

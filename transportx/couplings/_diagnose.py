@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.geometry import PointCloud
 from transportx.ot import EntropicPlan
 
@@ -28,6 +29,7 @@ class Diagnostics(NamedTuple):
     spread: Float[Array, ""]
 
 
+@gate
 def diagnose(plan: EntropicPlan) -> Diagnostics:
     """Where between independent pairs and a map a plan of point clouds lies. O(n m)."""
     rows, columns = plan.marginals

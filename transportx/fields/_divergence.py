@@ -8,8 +8,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
+from transportx._gate import gate
 
 
+@gate
 def divergence(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, "..."], args=None
 ) -> Float[Array, ""]:
@@ -27,6 +29,7 @@ def divergence(
     return jnp.sum(jax.vmap(lambda direction: _rate(field, t, x, args, direction))(directions))
 
 
+@gate
 def hutchinson_divergence(
     field: Callable[..., Array],
     t: Float[Array, ""],

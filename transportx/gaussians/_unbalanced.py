@@ -15,6 +15,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._transport import check_ends
 
@@ -23,6 +24,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@gate
 class UnbalancedGaussianPlan(eqx.Module):
     """Optimal unbalanced plan between two Gaussians: a mass times a Gaussian on pairs.
 
@@ -45,6 +47,7 @@ class UnbalancedGaussianPlan(eqx.Module):
     cross: Matrix
 
 
+@gate
 def unbalanced(
     mass0: ScalarLike,
     m0: Point,
@@ -66,6 +69,7 @@ def unbalanced(
     return _solve(mass0, m0, S0, mass1, m1, S1, 0, rho_a, rho_b)
 
 
+@gate
 def entropic_unbalanced(
     mass0: ScalarLike,
     m0: Point,

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gradient_flows._cells import lives_on_cells
 from transportx.gradient_flows._convex_potential import ConvexPotential
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Weights, as_weights
@@ -30,6 +31,7 @@ class Pushed(NamedTuple):
     log_determinants: Float[Array, "k j"]
 
 
+@gate
 class ConvexFlow(eqx.Module):
     """A recorded flow of n particles, at k times, each moved by the map of a convex potential.
 
@@ -59,6 +61,7 @@ class ConvexFlow(eqx.Module):
         """Whether every step met the tolerance, with an energy that fell."""
         return self.status == FlowStatus.COMPLETED
 
+    @gate
     def push(self, z: Float[Array, "j d"]) -> Pushed:
         """Carry other points along, with what their densities change by."""
         _checks.points("z", z)
@@ -74,6 +77,7 @@ class ConvexFlow(eqx.Module):
         return Pushed(*(jnp.concatenate([s[None], r]) for s, r in zip(start, records, strict=True)))
 
 
+@gate
 def convex_flow(
     functional: AbstractFunctional,
     potential: ConvexPotential,

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 
 Point = Float[Array, " d"]
 
 
+@gate
 class Monomials(eqx.Module):
     r"""Products of powers $x_1^{e_1} \cdots x_d^{e_d}$ of total degree 1 to `degree`.
 
@@ -41,6 +43,7 @@ class Monomials(eqx.Module):
         rows = sorted((row for row in powers if 0 < sum(row) <= self.degree), key=sum)
         return np.array(rows)
 
+    @gate
     def __call__(self, x: Point) -> Float[Array, " p"]:
         """All of them at one point."""
         powers = jnp.stack([x**k for k in range(self.degree + 1)])
@@ -48,6 +51,7 @@ class Monomials(eqx.Module):
         return functools.reduce(operator.mul, factors)
 
 
+@gate
 class Bumps(eqx.Module):
     r"""Gaussian bumps $\exp(-|x - c_k|^2 / 2 h^2)$: local, for potentials of unknown form.
 
@@ -63,6 +67,7 @@ class Bumps(eqx.Module):
         _checks.points("centres", self.centres)
         _checks.positive("bandwidth", self.bandwidth)
 
+    @gate
     def __call__(self, x: Point) -> Float[Array, " p"]:
         """All of them at one point."""
         squares = jnp.sum((x[None, :] - self.centres) ** 2, axis=1)

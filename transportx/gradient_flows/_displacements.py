@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks, ot
+from transportx._gate import gate
 from transportx.geometry import PointCloud
 from transportx.gradient_flows._equations import Unknowns
 from transportx.gradient_flows._functional import AbstractFunctional
@@ -34,6 +35,7 @@ class Displacements(NamedTuple):
     converged: Bool[Array, " k"]
 
 
+@gate
 def transport_displacements(
     snapshots: Populations,
     times: Float[Array, " k"],
@@ -79,6 +81,7 @@ def transport_displacements(
     return Displacements(middles, velocities, weights[1:], converged)
 
 
+@gate
 def fit_displacements(
     displacements: Displacements,
     features: Features,

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gradient_flows._cells import lives_on_cells
 from transportx.gradient_flows._dynamics import AbstractDynamics, Langevin, Wasserstein
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Weights, as_weights
@@ -21,6 +22,7 @@ from transportx.gradient_flows._status import FlowStatus, energy_rose
 _NUM_RECORDS = 11
 
 
+@gate
 class ParticleFlow(eqx.Module):
     """A recorded flow of n particles, at k times.
 
@@ -48,6 +50,7 @@ class ParticleFlow(eqx.Module):
         return self.status == FlowStatus.COMPLETED
 
 
+@gate
 def flow(
     functional: AbstractFunctional,
     x0: Cloud,

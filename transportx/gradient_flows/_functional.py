@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 
 Cloud = Float[Array, "n d"]
 Weights = Float[Array, " n"]
@@ -31,10 +32,12 @@ class AbstractFunctional(eqx.Module):
         changes nothing.
         """
 
+    @gate
     def __call__(self, x: Cloud, weights: Weights | None = None) -> Scalar:
         """F of a cloud, uniform by default."""
         return self.value(x, as_weights(x, weights))
 
+    @gate
     def first_variation(
         self, z: Float[Array, "k d"], x: Cloud, weights: Weights | None = None
     ) -> Float[Array, " k"]:
@@ -52,6 +55,7 @@ class AbstractFunctional(eqx.Module):
 
         return jax.grad(with_mass)(jnp.zeros(z.shape[0], x.dtype))
 
+    @gate
     def gradient(self, x: Cloud, weights: Weights | None = None) -> Cloud:
         r"""Wasserstein gradient at the points: $\nabla_{x_i} F / w_i$, zero where w_i is.
 
@@ -60,6 +64,7 @@ class AbstractFunctional(eqx.Module):
         """
         return self.value_and_gradient(x, weights)[1]
 
+    @gate
     def value_and_gradient(self, x: Cloud, weights: Weights | None = None) -> tuple[Scalar, Cloud]:
         """Both at the price of the gradient."""
         weights = as_weights(x, weights)
@@ -79,11 +84,13 @@ class AbstractFunctional(eqx.Module):
         return Scaled(factor, self)
 
 
+@gate
 class Sum(AbstractFunctional):
     """The sum of functionals, as `F + G` makes it."""
 
     terms: tuple[AbstractFunctional, ...]
 
+    @gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         total = jnp.zeros((), x.dtype)
         for term in self.terms:
@@ -91,6 +98,7 @@ class Sum(AbstractFunctional):
         return total
 
 
+@gate
 class Scaled(AbstractFunctional):
     """A multiple of a functional, as `0.5 * F` makes it.
 
@@ -102,6 +110,7 @@ class Scaled(AbstractFunctional):
     factor: ScalarLike
     functional: AbstractFunctional
 
+    @gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         return jnp.asarray(self.factor, x.dtype) * self.functional.value(x, weights)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gradient_flows._functional import as_pytree
 from transportx.gradient_flows._status import FlowStatus, energy_rose
 
@@ -19,6 +20,7 @@ Scalar = Float[Array, ""]
 _NUM_RECORDS = 11
 
 
+@gate
 class GaussianFlow(eqx.Module):
     """A recorded flow of Gaussians, at k times.
 
@@ -46,6 +48,7 @@ class GaussianFlow(eqx.Module):
         return self.status == FlowStatus.COMPLETED
 
 
+@gate
 def gaussian_flow(
     energy: Callable[[Mean, Covariance], Scalar],
     m0: Mean,

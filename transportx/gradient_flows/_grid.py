@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gradient_flows._cells import Box
 from transportx.gradient_flows._functional import AbstractFunctional
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
@@ -17,6 +18,7 @@ from transportx.gradient_flows._status import FlowStatus
 Masses = Float[Array, " n"]
 
 
+@gate
 class GridFlow(eqx.Module):
     """A recorded flow of the masses of n cells, at the k - 1 steps and the start.
 
@@ -42,6 +44,7 @@ class GridFlow(eqx.Module):
         return self.status == FlowStatus.COMPLETED
 
 
+@gate
 def grid_flow(
     functional: AbstractFunctional,
     box: Box,

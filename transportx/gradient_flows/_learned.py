@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from transportx._gate import gate
 from transportx.gradient_flows._energies import Potential
 from transportx.gradient_flows._equations import Unknowns
 from transportx.gradient_flows._functional import AbstractFunctional, Sum, as_pytree
@@ -15,6 +16,7 @@ Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
 
 
+@gate
 class LinearPotential(eqx.Module):
     r"""$V = \sum_k c_k \phi_k$.
 
@@ -26,11 +28,13 @@ class LinearPotential(eqx.Module):
     features: Callable[[Array], Array] = eqx.field(converter=as_pytree)
     coefficients: Float[Array, " p"]
 
+    @gate
     def __call__(self, x: Point) -> Scalar:
         """V at one point."""
         return jnp.sum(self.coefficients * self.features(x))
 
 
+@gate
 class LearnedEnergy(eqx.Module):
     r"""$F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
 
@@ -65,6 +69,7 @@ class FitStatus(eqx.Enumeration):
     NON_FINITE = "A coefficient or loss is NaN or infinite: a point was, or steps are too large."
 
 
+@gate
 class EnergyFit(eqx.Module):
     """A free energy fitted to populations by least squares.
 

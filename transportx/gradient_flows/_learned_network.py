@@ -11,12 +11,14 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gradient_flows._displacements import Displacements
 from transportx.gradient_flows._learned import FitStatus, LearnedEnergy
 
 Scalar = Float[Array, ""]
 
 
+@gate
 class NetworkFit(eqx.Module):
     """A free energy whose potential is a network.
 
@@ -31,6 +33,7 @@ class NetworkFit(eqx.Module):
     status: FitStatus
 
 
+@gate
 def fit_network(
     potential: Callable[[Array], Array],
     displacements: Displacements,

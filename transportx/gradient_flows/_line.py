@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gradient_flows._functional import AbstractFunctional, as_pytree
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
 from transportx.gradient_flows._newton import minimise
@@ -17,6 +18,7 @@ Nodes = Float[Array, " nodes"]
 Masses = Float[Array, " n"]
 
 
+@gate
 class LineFlow(eqx.Module):
     """A recorded flow of a density on the line, constant between the nodes.
 
@@ -47,6 +49,7 @@ class LineFlow(eqx.Module):
         return self.masses[None, :] / jnp.diff(self.nodes, axis=1)
 
 
+@gate
 def line_flow(
     functional: Callable[[Masses], AbstractFunctional],
     nodes0: Nodes,

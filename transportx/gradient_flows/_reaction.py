@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.gradient_flows._dynamics import AbstractDynamics, Measure
 from transportx.gradient_flows._functional import (
     AbstractFunctional,
@@ -18,6 +19,7 @@ from transportx.gradient_flows._functional import (
 )
 
 
+@gate
 class WassersteinFisherRao(AbstractDynamics):
     r"""Points move and weights react: mass leaves where it costs most.
 
@@ -48,9 +50,11 @@ class WassersteinFisherRao(AbstractDynamics):
         """Whether `transport` is a Python zero."""
         return isinstance(self.transport, numbers.Real) and float(self.transport) == 0
 
+    @gate
     def start(self, x: Cloud) -> PyTree[Array]:
         return x, jnp.zeros(x.shape[0], x.dtype)
 
+    @gate
     def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
         x, growth = state
         # The state holds log growth, of which a constant does not count.
@@ -58,6 +62,7 @@ class WassersteinFisherRao(AbstractDynamics):
         grown = weights * jnp.exp(jnp.where(weights > 0, growth - peak, 0))
         return Measure(x, grown * (jnp.sum(weights) / jnp.sum(grown)))
 
+    @gate
     def rates(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
@@ -67,6 +72,7 @@ class WassersteinFisherRao(AbstractDynamics):
         )
         return -transport * slopes, -reaction * excess
 
+    @gate
     def energy_and_dissipation(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> tuple[Scalar, Scalar]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
+from transportx._gate import gate
 
 Numbers = Float[Array, "..."]
 
@@ -31,6 +32,7 @@ class Linear(AbstractActivation):
 
     degree: ClassVar[int] = 1
 
+    @gate
     def __call__(self, s: Numbers) -> Numbers:
         return s
 
@@ -40,10 +42,12 @@ class Relu(AbstractActivation):
 
     degree: ClassVar[int] = 1
 
+    @gate
     def __call__(self, s: Numbers) -> Numbers:
         return jax.nn.relu(s)
 
 
+@gate
 class Power(AbstractActivation):
     """max(s, 0)^p.
 
@@ -57,6 +61,7 @@ class Power(AbstractActivation):
     def __check_init__(self):
         _checks.exponent("degree", self.degree)
 
+    @gate
     def __call__(self, s: Numbers) -> Numbers:
         positive = s > 0
         return jnp.where(positive, jnp.where(positive, s, 1) ** self.degree, 0)
@@ -67,5 +72,6 @@ class Tanh(AbstractActivation):
 
     degree: ClassVar[None] = None
 
+    @gate
     def __call__(self, s: Numbers) -> Numbers:
         return jnp.tanh(s)

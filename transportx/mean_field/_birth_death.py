@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.mean_field._dynamics import BirthDeath
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
@@ -14,6 +15,7 @@ from transportx.mean_field._status import TrainingStatus
 from transportx.mean_field._train import Training, check_data, record, train
 
 
+@gate
 def resample(network: Network, *, key: PRNGKeyArray) -> Network:
     """Neurons of one weight, each drawn as often as its weight says.
 
@@ -38,6 +40,7 @@ def resample(network: Network, *, key: PRNGKeyArray) -> Network:
     return network.with_neurons(neurons, jnp.full(n, total / n))
 
 
+@gate
 def birth_death(
     risk: Risk,
     network: Network,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
@@ -17,6 +18,7 @@ Scalar = Float[Array, ""]
 Moments = Float[Array, "p p"]
 
 
+@gate
 class LinearTraining(eqx.Module):
     """The second moments of linear neurons in training, at k times.
 
@@ -40,12 +42,14 @@ class LinearTraining(eqx.Module):
         return self.status == TrainingStatus.COMPLETED
 
 
+@gate
 def second_moments(network: Network) -> Moments:
     r"""$\int\theta\theta^\top d\mu$, raw, with $\theta = (w, u)$: shape (d + e, d + e)."""
     theta = jnp.concatenate(network.neurons, axis=1)
     return (network.masses[:, None] * theta).T @ theta
 
 
+@gate
 def linear_training(
     risk: Risk,
     moments: Moments,

@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.mean_field._activations import AbstractActivation, Relu
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network, Neurons, random_network
@@ -17,6 +18,7 @@ from transportx.metrics import wasserstein2
 Scalar = Float[Array, ""]
 
 
+@gate
 class ResidualNetwork(eqx.Module):
     r"""$x_{s + 1/L} = x_s + \frac1L f_{\mu_s}(x_s)$ for s = 0, 1 / L, ...: L layers of neurons.
 
@@ -41,6 +43,7 @@ class ResidualNetwork(eqx.Module):
         """L."""
         return self.layers.inner.shape[0]
 
+    @gate
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Outputs at each row of `x`; the backward pass keeps one state a layer."""
 
@@ -50,6 +53,7 @@ class ResidualNetwork(eqx.Module):
         return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), x, self.layers)[0]
 
 
+@gate
 def random_residual_network(
     depth: int,
     num: int,
@@ -73,6 +77,7 @@ def random_residual_network(
     return ResidualNetwork(eqx.filter_vmap(layer)(jr.split(key, depth)))
 
 
+@gate
 def conditional_wasserstein2(one: ResidualNetwork, other: ResidualNetwork) -> Scalar:
     r"""$\big(\frac1L\sum_s W_2^2(\mu_s, \nu_s)\big)^{1/2}$: neurons move within their layer alone.
 
@@ -96,6 +101,7 @@ def conditional_wasserstein2(one: ResidualNetwork, other: ResidualNetwork) -> Sc
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
 
 
+@gate
 class ResidualTraining(eqx.Module):
     """A recorded training of a residual network at k times.
 
@@ -118,11 +124,13 @@ class ResidualTraining(eqx.Module):
         """Whether all is finite and the risk never rose."""
         return self.status == TrainingStatus.COMPLETED
 
+    @gate
     def network(self, index: int) -> ResidualNetwork:
         """The network of one record."""
         return jax.tree.map(lambda leaf: leaf[index], self.networks)
 
 
+@gate
 def train_residual(
     network: ResidualNetwork,
     x: Float[Array, "m d"],

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.mean_field._dynamics import AbstractDynamics, Langevin, Wasserstein
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
@@ -20,6 +21,7 @@ from transportx.mean_field._status import TrainingStatus, risk_rose
 _NUM_RECORDS = 11
 
 
+@gate
 class Training(eqx.Module):
     """A recorded training at k times.
 
@@ -45,6 +47,7 @@ class Training(eqx.Module):
         """Whether the last time was reached, finite, with a risk that fell where it must."""
         return self.status == TrainingStatus.COMPLETED
 
+    @gate
     def network(self, index: int) -> Network:
         """The network of one record."""
         return jax.tree.map(lambda leaf: leaf[index], self.networks)
@@ -55,6 +58,7 @@ class Training(eqx.Module):
         return self.network(-1)
 
 
+@gate
 def train(
     risk: Risk,
     network: Network,

@@ -6,11 +6,13 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
+from transportx._gate import gate
 
 # Positions in order, and the share of the mass up to each.
 Steps = tuple[Float[Array, " _"], Float[Array, " _"]]
 
 
+@gate
 def wasserstein_1d(
     x: Float[Array, " n"],
     y: Float[Array, " m"],
@@ -49,6 +51,7 @@ def wasserstein_1d(
     return _root(_power_1d(_quantiles("x", x, "a", a), _quantiles("y", y, "b", b), p), p)
 
 
+@gate
 def sliced_wasserstein(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.geometry import AbstractGeometry, DenseKernel, Sum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
@@ -22,6 +23,7 @@ _COARSE_TOL = 0.01
 _SPREAD = 1.0
 
 
+@gate
 def solve(
     geometry: AbstractGeometry,
     a: Float[Array, " n"] | None = None,
@@ -84,6 +86,7 @@ def solve(
     return answer(problem, solver, start)
 
 
+@gate
 def solve_symmetric(
     geometry: AbstractGeometry,
     a: Float[Array, " n"] | None = None,

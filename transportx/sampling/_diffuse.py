@@ -12,6 +12,7 @@ import lineax as lx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import at_each, check_span
 
@@ -40,6 +41,7 @@ class _Kicks(diffrax.AbstractPath):
         return jnp.sqrt(t1 - t0) * kick
 
 
+@gate
 def diffuse(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -128,6 +130,7 @@ def diffuse(
     return solution.ys[0]
 
 
+@gate
 def predictor_corrector(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

@@ -10,10 +10,12 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.fields import divergence, hutchinson_divergence
 from transportx.sampling._integrate import Steps, integrate
 
 
+@gate
 def log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -65,6 +67,7 @@ def log_prob(
     return _log_prob(field, rate, x1, (args,), base_log_prob, steps)
 
 
+@gate
 def hutchinson_log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -100,6 +103,7 @@ def hutchinson_log_prob(
     return _log_prob(field, rate, x1, (args, keys), base_log_prob, steps)
 
 
+@gate
 def bits_per_dimension(
     log_prob: Float[Array, "..."], num_dims: int, bin_width: ScalarLike
 ) -> Float[Array, "..."]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.training._state import Step, TrainState
 
 
@@ -26,6 +27,7 @@ class NonFiniteLossError(FloatingPointError):
         )
 
 
+@gate
 def fit(
     state: TrainState,
     step: Step,

@@ -11,11 +11,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks
+from transportx._gate import gate
 from transportx.training._parts import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
 
 
+@gate
 class TrainState(eqx.Module):
     """Everything that training needs to go on.
 
@@ -32,6 +34,7 @@ class TrainState(eqx.Module):
     num_steps: Int[Array, ""]
 
 
+@gate
 def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step. Trains every floating-point array in `field`."""
     parameters = eqx.filter(field, eqx.is_inexact_array)
@@ -39,6 +42,7 @@ def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     return TrainState(field, average, optimizer.init(parameters), jnp.zeros((), jnp.int32))
 
 
+@gate
 def make_step(
     loss: Callable[..., Float[Array, ""]],
     optimizer: optax.GradientTransformation,
