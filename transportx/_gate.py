@@ -9,14 +9,12 @@ import sys
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray, Bool, Float, Int, PRNGKeyArray, PyTree, ScalarLike
-
-from transportx import _checks
 
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
@@ -28,6 +26,11 @@ _KINDS = {
     Int: (_WHOLE, "array of integers", "an integer dtype"),
     Bool: (jnp.bool_, "array of booleans", "a boolean dtype"),
 }
+
+
+def reject(argument: str, problem: str, cure: str) -> NoReturn:
+    """Raise the `ValueError` that every refusal in transportx looks like."""
+    raise ValueError(f"`{argument}` {problem}; {cure}.")
 
 
 def gate(thing: Checked) -> Checked:
@@ -69,7 +72,7 @@ def conform(argument: str, value: Any, hint: Any, sizes: dict[str, tuple[int, st
         return _conform(argument, value, hint, sizes)
     except _Refusal as refusal:
         problem, cure = refusal.args
-    return _checks.reject(argument, problem, cure)
+    return reject(argument, problem, cure)
 
 
 class _Refusal(Exception):

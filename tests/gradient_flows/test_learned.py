@@ -124,10 +124,10 @@ def test_two_features_that_are_one_leave_it_undetermined():
         lambda x: gf.fit_weak_form(x, times, lambda x: jnp.stack([x[0], x[1], 2 * x[0]]), **same)
     )
     twice = fit(clouds)
-    assert twice.status == gf.FitStatus.UNDETERMINED
+    assert twice.status == tx.Status.UNDETERMINED
     assert twice.rank == 2
     broken = fit(clouds.at[1, 3, 0].set(jnp.nan))
-    assert broken.status == gf.FitStatus.NON_FINITE
+    assert broken.status == tx.Status.NON_FINITE
 
 
 def test_the_flow_of_the_answer_has_the_moments_it_was_fitted_to(weak):
@@ -181,7 +181,7 @@ def test_jko_steps_of_a_bowl_obey_their_first_order_condition():
     fit = gf.fit_first_order(
         jnp.asarray(np.stack(clouds)), times, QUADRATICS, epsilon=0.003, at=1.0, entropy=False
     )
-    assert fit.determined, gf.FitStatus[fit.status]
+    assert fit.determined, tx.Status[fit.status]
     found = jax.hessian(fit.energy.potential)(jnp.zeros(2))
     assert np.allclose(found, STIFF, atol=0.02)
 
@@ -203,7 +203,7 @@ def test_a_network_of_known_form_finds_the_least_squares():
     curved = np.array([2.0 if 2 in row else 0.0 for row in QUADRATICS.exponents])
     pushed = 0.2 * curved - np.einsum("nud,nd->u", slopes, np.asarray(velocities[0])) / 30
     exact = np.linalg.solve(gram, pushed)
-    assert made.status == gf.FitStatus.DETERMINED
+    assert made.status == tx.Status.DETERMINED
     potential: Any = made.energy.potential
     assert np.allclose(potential.coefficients, exact, atol=0.05)
 
@@ -226,12 +226,12 @@ def test_displacements_are_fitted_by_the_weighted_regression_of_velocities():
     matrix, values = -(rows * root[..., None]).reshape(-1, 6), (velocities * root).reshape(-1)
     exact, left = np.linalg.lstsq(matrix, values, rcond=None)[:2]
     energy: Any = made.energy
-    assert made.determined, gf.FitStatus[made.status]
+    assert made.determined, tx.Status[made.status]
     found = np.concatenate([energy.potential.coefficients, energy.coefficients])
     assert np.allclose(found, exact, rtol=1e-7)
     assert np.allclose(made.misfit, np.sqrt(left[0] / (values.size - 6)), rtol=1e-7)
     lost = moved._replace(converged=jnp.array([True, False]))
-    assert fit(lost).status == gf.FitStatus.NOT_TRANSPORTED
+    assert fit(lost).status == tx.Status.NOT_TRANSPORTED
 
 
 TIMES = jnp.array([0.0, 1.0, 2.0])

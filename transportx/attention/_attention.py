@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.attention._mixing import AbstractMixing, Context
 from transportx.attention._softmax import Softmax
 
@@ -21,7 +20,7 @@ def _heads(matrix: Array) -> Array:
     return matrix[None] if getattr(matrix, "ndim", None) == 2 else matrix
 
 
-@gate
+@_checks.gate
 class Attention(eqx.Module):
     r"""The field $\Gamma[\alpha](x)$ of a weighted measure of tokens, summed over heads.
 
@@ -69,7 +68,7 @@ class Attention(eqx.Module):
             problem = f"has shape {self.value.shape} beside a `query` of {self.query.shape}"
             _checks.reject("value", problem, f"give shape ({heads}, e, {dim})")
 
-    @gate
+    @_checks.gate
     def __call__(
         self,
         x: Float[Array, "n d"],
@@ -86,7 +85,7 @@ class Attention(eqx.Module):
         """
         return jnp.sum(self._heads_at(x, y, weights, self.mixing), axis=0)
 
-    @gate
+    @_checks.gate
     def potential(
         self,
         x: Float[Array, "n d"],
@@ -96,7 +95,7 @@ class Attention(eqx.Module):
         """A function of each row of `x` whose gradient is the field where V = Q^T K."""
         return jnp.sum(self._heads_at(x, y, weights, self.mixing.potential), axis=0)
 
-    @gate
+    @_checks.gate
     def energy(self, y: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
         """Energy of the measure, as its mixing defines it.
 
@@ -110,7 +109,7 @@ class Attention(eqx.Module):
 
         return jnp.sum(jax.vmap(head)(self.query, self.key, self.value))
 
-    @gate
+    @_checks.gate
     def matrix(
         self,
         x: Float[Array, "n d"],
@@ -135,7 +134,7 @@ class Attention(eqx.Module):
         return jax.vmap(at)(self.query, self.key, self.value)
 
 
-@gate
+@_checks.gate
 def gradient_attention(
     query: Float[Array, "*h k d"], key: Float[Array, "*h k d"], mixing: AbstractMixing
 ) -> Attention:

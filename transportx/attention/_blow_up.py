@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.attention._attention import Attention
 from transportx.attention._gaussians import gaussian_field, gaussian_rates
 from transportx.gaussians import AffineMap, sqrtm
@@ -15,7 +14,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 def softmax_gaussian_map(
     t: ScalarLike,
     mean: Point,
@@ -47,7 +46,7 @@ def softmax_gaussian_map(
     return AffineMap(mean, jnp.exp(t) * move @ mean, move)
 
 
-@gate
+@_checks.gate
 def softmax_blow_up(
     covariance: Matrix, matrix: Matrix | None = None, *, temperature: ScalarLike = 1.0
 ) -> Scalar:
@@ -71,7 +70,7 @@ def _whitened(covariance, matrix, temperature) -> tuple[Matrix, Matrix]:
     return root, (scores + scores.T) / 2
 
 
-@gate
+@_checks.gate
 def blow_up_depth(
     attention: Attention,
     mean: Point,

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.attention._attention import Attention
 from transportx.attention._depth import REVERSE, Stepping, check_depths
 from transportx.attention._sphere import normalise, tangent
@@ -17,7 +16,7 @@ from transportx.attention._sphere import normalise, tangent
 Tokens = Float[Array, "n d"]
 
 
-@gate
+@_checks.gate
 class TokenField(eqx.Module):
     r"""Velocity of all tokens at once: $\dot x_i = P_{x_i}(\Gamma[\alpha](x_i) + p(x_i) - c\,x_i)$.
 
@@ -39,7 +38,7 @@ class TokenField(eqx.Module):
     decay: ScalarLike = 0.0
     sphere: bool = eqx.field(static=True, default=False)
 
-    @gate
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Tokens, args: Float[Array, " n"] | None = None
     ) -> Tokens:
@@ -50,7 +49,7 @@ class TokenField(eqx.Module):
         norms = jnp.linalg.norm(x, axis=1, keepdims=True)
         return norms * tangent(unit, self._free(unit, args))
 
-    @gate
+    @_checks.gate
     def retract(self, x: Float[Array, "*k n d"]) -> Float[Array, "*k n d"]:
         """Tokens where they live: normalised on the sphere, as they are elsewhere."""
         return normalise(x) if self.sphere else x
@@ -62,7 +61,7 @@ class TokenField(eqx.Module):
         return velocity if self.pointwise is None else velocity + jax.vmap(self.pointwise)(x)
 
 
-@gate
+@_checks.gate
 def evolve(
     field: TokenField | Attention,
     tokens: Tokens,

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.attention._attention import Attention
 from transportx.attention._depth import REVERSE, Stepping, check_depths
 from transportx.attention._mixing import AbstractClosedMixing, AbstractMixing
@@ -17,7 +16,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> AffineMap:
     r"""The field of N(mean, covariance), affine: exact, in O(h d^3).
 
@@ -56,7 +55,7 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
     return AffineMap(mean, jnp.sum(offsets, axis=0), jnp.sum(slopes, axis=0))
 
 
-@gate
+@_checks.gate
 def gaussian_rates(
     attention: Attention, mean: Point, covariance: Matrix, *, decay: ScalarLike = 0.0
 ) -> tuple[Point, Matrix]:
@@ -67,7 +66,7 @@ def gaussian_rates(
     return field(mean) - c * mean, moved + moved.T
 
 
-@gate
+@_checks.gate
 def gaussian_flow(
     attention: Attention,
     mean: Point,

@@ -7,7 +7,6 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.attention._attention import Attention
 from transportx.attention._dynamics import TokenField
 from transportx.attention._mixing import AbstractMixing
@@ -16,7 +15,7 @@ Tokens = Float[Array, "n d"]
 Weights = Float[Array, " n"]
 
 
-@gate
+@_checks.gate
 class SelfAttention(eqx.Module):
     r"""Attention with matrices to train: $\sum_h O_h V_h$ takes the place of each head's value.
 
@@ -78,7 +77,7 @@ class SelfAttention(eqx.Module):
         value = jnp.matmul(self.output, self.value, precision=highest)
         return Attention(self.query, self.key, value, self.mixing)
 
-    @gate
+    @_checks.gate
     def __call__(
         self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
     ) -> Tokens:
@@ -86,7 +85,7 @@ class SelfAttention(eqx.Module):
         return self.field(x, y, weights)
 
 
-@gate
+@_checks.gate
 class Block(eqx.Module):
     r"""One layer's velocity of all tokens: $v(x)_i = \Gamma[N\alpha](N x_i) + p(N x_i)$.
 
@@ -127,24 +126,24 @@ class Block(eqx.Module):
         """The velocity as a field, which everything in this room and in `sampling` takes."""
         return TokenField(self.attend, self.pointwise)
 
-    @gate
+    @_checks.gate
     def attend(
         self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
     ) -> Tokens:
         """The attention's part of the velocity at each row of `x`."""
         return self.attention(self.normalise(x), self.normalise(y), weights)
 
-    @gate
+    @_checks.gate
     def pointwise(self, token: Float[Array, " d"]) -> Float[Array, " d"]:
         """The network's part of the velocity of one token."""
         return self.network(self.norm(token))
 
-    @gate
+    @_checks.gate
     def normalise(self, x: Tokens) -> Tokens:
         """Tokens as attention sees them: its energies are of these."""
         return jax.vmap(self.norm)(x)
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Tokens, weights: Weights | None = None) -> Tokens:
         """Velocities of tokens of these weights."""
         return self.field(jnp.zeros((), x.dtype), x, weights)

@@ -7,7 +7,6 @@ import equinox as eqx
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.attention._scores import Scores
 from transportx.gaussians import AffineMap, Mixture
 
@@ -85,11 +84,11 @@ class AbstractAverage(AbstractClosedMixing):
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         """Scores between queries and the context's keys."""
 
-    @gate
+    @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
         return self.scores(queries, context).averages(context.values)
 
-    @gate
+    @_checks.gate
     def log_totals(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         """The logs of softmax's denominators."""
         return self.scores(queries, context).log_totals()

@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transportx._gate import gate
+from transportx import _checks
 from transportx.couplings._coupling import AbstractCoupling, Pairs, check_batches, geometry_between
 from transportx.geometry import AbstractCost, SquaredEuclidean
 from transportx.ot import assignment
 
 
-@gate
+@_checks.gate
 class Assignment(AbstractCoupling):
     """Exact optimal transport between the two batches, one to one.
 
@@ -28,7 +28,7 @@ class Assignment(AbstractCoupling):
 
     cost: AbstractCost = SquaredEuclidean()
 
-    @gate
+    @_checks.gate
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
     ) -> Pairs:

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.couplings._coupling import AbstractCoupling, Pairs, check_batches, flat
 
 
-@gate
+@_checks.gate
 class Conditional(eqx.Module):
     """Couples two batches with the conditions of the targets in the cost.
 
@@ -39,7 +38,7 @@ class Conditional(eqx.Module):
     def __check_init__(self):
         _checks.positive("weight", self.weight)
 
-    @gate
+    @_checks.gate
     def __call__(
         self,
         x0: Float[Array, "b ..."],

@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.geometry import AbstractCloud, AbstractCost, cloud_between
 
 Pairs = tuple[Int[Array, " b"], Int[Array, " b"]]
@@ -42,7 +41,7 @@ class AbstractCoupling(eqx.Module):
 class Independent(AbstractCoupling):
     """Pairs points as they come: batches drawn independently stay independent. Free."""
 
-    @gate
+    @_checks.gate
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
     ) -> Pairs:

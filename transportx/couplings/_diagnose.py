@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.geometry import PointCloud
 from transportx.ot import EntropicPlan
 
@@ -29,7 +28,7 @@ class Diagnostics(NamedTuple):
     spread: Float[Array, ""]
 
 
-@gate
+@_checks.gate
 def diagnose(plan: EntropicPlan) -> Diagnostics:
     """Where between independent pairs and a map a plan of point clouds lies. O(n m)."""
     rows, columns = plan.marginals

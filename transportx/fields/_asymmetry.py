@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx._gate import gate
+from transportx import _checks
 
 
-@gate
+@_checks.gate
 def asymmetry(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, " d"], args=None
 ) -> Float[Array, ""]:

@@ -8,10 +8,9 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 
 
-@gate
+@_checks.gate
 def divergence(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, "..."], args=None
 ) -> Float[Array, ""]:
@@ -29,7 +28,7 @@ def divergence(
     return jnp.sum(jax.vmap(lambda direction: _rate(field, t, x, args, direction))(directions))
 
 
-@gate
+@_checks.gate
 def hutchinson_divergence(
     field: Callable[..., Array],
     t: Float[Array, ""],

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
-from transportx._gate import gate
+from transportx import _checks
 
 
-@gate
+@_checks.gate
 class Guided(eqx.Module):
     r"""A class-conditional field pushed towards its class: $v_\emptyset + w (v_c - v_\emptyset)$.
 
@@ -30,7 +30,7 @@ class Guided(eqx.Module):
     scale: ScalarLike
     null_label: int = eqx.field(static=True)
 
-    @gate
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, "..."], args: Int[Array, ""]
     ) -> Float[Array, "..."]:

@@ -9,7 +9,6 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.fields._time import fourier_features
 
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -32,7 +31,7 @@ def _selu_jvp(primals, tangents):
     return y, jnp.where(x > 0, _SCALE, y + _SCALE * _ALPHA) * tangent
 
 
-@gate
+@_checks.gate
 class MLP(eqx.Module):
     """Fully connected field on R^dim; time and condition are appended to the point.
 
@@ -85,7 +84,7 @@ class MLP(eqx.Module):
         self.condition_dim = condition_dim
         self.num_frequencies = num_frequencies
 
-    @gate
+    @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"], args=None) -> Float[Array, " d"]:
         """Velocity at one point and time."""
         if x.shape != (self.dim,):

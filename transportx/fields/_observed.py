@@ -9,7 +9,6 @@ import lineax as lx
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.fields._tilted import pulled_back
 from transportx.interpolants import AbstractInterpolant, noised_target
 
@@ -17,7 +16,7 @@ Time = Float[Array, ""]
 Point = Float[Array, "..."]
 
 
-@gate
+@_checks.gate
 class ObservationGuided(eqx.Module):
     r"""The field of targets given $y = A x_1 + \mathrm{noise}\cdot\epsilon$.
 
@@ -66,7 +65,7 @@ class ObservationGuided(eqx.Module):
         _checks.positive("rtol", self.rtol)
         _checks.count("max_steps", self.max_steps)
 
-    @gate
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
         transpose = jax.linear_transpose(self.operator, x)

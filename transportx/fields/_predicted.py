@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from transportx._gate import gate
+from transportx import _checks
 from transportx.interpolants import (
     AbstractInterpolant,
     NoisedTarget,
@@ -25,7 +25,7 @@ Point = Float[Array, "..."]
 _REGULAR = 0.75
 
 
-@gate
+@_checks.gate
 class VelocityFrom(eqx.Module):
     r"""The velocity field of a network that predicts noise, score or the denoised target.
 
@@ -55,7 +55,7 @@ class VelocityFrom(eqx.Module):
     convert: Callable[..., Predictions] = eqx.field(static=True)
     scale: ScalarLike = 1.0
 
-    @gate
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity at one point and time."""
 
@@ -85,7 +85,7 @@ class VelocityFrom(eqx.Module):
         )
 
 
-@gate
+@_checks.gate
 class ScoreOf(eqx.Module):
     """The score of the marginals that a velocity field carries a Gaussian source through.
 
@@ -99,14 +99,14 @@ class ScoreOf(eqx.Module):
     path: AbstractInterpolant
     scale: ScalarLike = 1.0
 
-    @gate
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Score at one point and time; infinite where no noise is left."""
         velocity = self.field(t, x, args)
         return from_velocity(self.path, t, x, velocity, scale=self.scale).score
 
 
-@gate
+@_checks.gate
 class Rescheduled(eqx.Module):
     r"""A velocity field, trained on one path, for sampling along another.
 
@@ -130,7 +130,7 @@ class Rescheduled(eqx.Module):
     new: AbstractInterpolant
     scale: ScalarLike = 1.0
 
-    @gate
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity along the new path at one point and time."""
         new = noised_target(self.new, t, self.scale)

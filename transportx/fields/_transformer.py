@@ -11,7 +11,6 @@ from jax.lax import PrecisionLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.fields._time import fourier_features
 
 _NUM_FREQUENCIES = 16
@@ -20,7 +19,7 @@ _BFLOAT16 = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
 _EVERYTHING = jax.checkpoint_policies.everything_saveable
 
 
-@gate
+@_checks.gate
 class DiT(eqx.Module):
     r"""Diffusion transformer: patches as tokens, time and label modulating every block.
 
@@ -98,7 +97,7 @@ class DiT(eqx.Module):
         self.bfloat16 = bfloat16
         self.keep = keep
 
-    @gate
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Int[Array, ""] | None = None
     ) -> Float[Array, "h w c"]:

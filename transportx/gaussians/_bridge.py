@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.gaussians._entropic import regression
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._measures import AffineMap
@@ -19,7 +18,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 def bridge(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> tuple[Point, Matrix]:
@@ -46,7 +45,7 @@ def bridge(
     return (1 - t) * m0 + t * m1, blend @ S0 @ blend + sigma**2 * t * blend
 
 
-@gate
+@_checks.gate
 def bridge_drift(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> AffineMap:

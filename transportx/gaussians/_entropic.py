@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._measures import AffineMap
 from transportx.gaussians._transport import check_ends
@@ -15,7 +14,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 class Quadratic(eqx.Module):
     """x -> constant + <linear, x - centre> + <x - centre, matrix (x - centre)>."""
 
@@ -24,14 +23,14 @@ class Quadratic(eqx.Module):
     linear: Point
     matrix: Matrix
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """Value at one point."""
         moved = x - self.centre
         return self.constant + self.linear @ moved + moved @ self.matrix @ moved
 
 
-@gate
+@_checks.gate
 class EntropicGaussianPlan(eqx.Module):
     r"""Optimal entropic plan P between two Gaussians, itself a Gaussian on pairs (x, y).
 
@@ -53,7 +52,7 @@ class EntropicGaussianPlan(eqx.Module):
     g: Quadratic
 
 
-@gate
+@_checks.gate
 def entropic_plan(
     m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, epsilon: ScalarLike
 ) -> EntropicGaussianPlan:
@@ -101,7 +100,7 @@ def entropic_plan(
     )
 
 
-@gate
+@_checks.gate
 def sinkhorn_divergence(
     m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, epsilon: ScalarLike
 ) -> Scalar:

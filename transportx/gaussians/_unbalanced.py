@@ -15,7 +15,6 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._transport import check_ends
 
@@ -24,7 +23,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 class UnbalancedGaussianPlan(eqx.Module):
     """Optimal unbalanced plan between two Gaussians: a mass times a Gaussian on pairs.
 
@@ -47,7 +46,7 @@ class UnbalancedGaussianPlan(eqx.Module):
     cross: Matrix
 
 
-@gate
+@_checks.gate
 def unbalanced(
     mass0: ScalarLike,
     m0: Point,
@@ -69,7 +68,7 @@ def unbalanced(
     return _solve(mass0, m0, S0, mass1, m1, S1, 0, rho_a, rho_b)
 
 
-@gate
+@_checks.gate
 def entropic_unbalanced(
     mass0: ScalarLike,
     m0: Point,

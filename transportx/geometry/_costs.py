@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 
 Point = Float[Array, " d"]
 Scalar = Float[Array, ""]
@@ -51,7 +50,7 @@ class AbstractCost(eqx.Module):
 class AbstractPointwiseCost(AbstractCost):
     """A cost known only pair by pair: subclasses write `__call__` alone."""
 
-    @gate
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jax.vmap(lambda xi: jax.vmap(lambda yj: self(xi, yj))(y))(x)
 
@@ -70,11 +69,11 @@ class SquaredEuclidean(AbstractCost):
 
     translation_invariant: ClassVar[bool] = True
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return jnp.sum((x - y) ** 2)
 
-    @gate
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         if x.shape[1] <= _FEW_COORDINATES:
             gaps = (xk[:, None] - yk[None, :] for xk, yk in zip(x.T, y.T, strict=True))
@@ -91,12 +90,12 @@ class Euclidean(AbstractPointwiseCost):
 
     translation_invariant: ClassVar[bool] = True
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return _norm(x - y)
 
 
-@gate
+@_checks.gate
 class PNorm(AbstractPointwiseCost):
     """sum |x_i - y_i|^p, the p-th power of the p-norm distance.
 
@@ -111,7 +110,7 @@ class PNorm(AbstractPointwiseCost):
     def __check_init__(self):
         _checks.exponent("p", self.p)
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         gap = jnp.abs(x - y)
         apart = gap != 0
@@ -124,11 +123,11 @@ class Dot(AbstractCost):
 
     translation_invariant: ClassVar[bool] = False
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return -jnp.sum(x * y)
 
-    @gate
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return -_products(x, y)
 
@@ -138,11 +137,11 @@ class Cosine(AbstractCost):
 
     translation_invariant: ClassVar[bool] = False
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return 1 - jnp.sum(_direction(x) * _direction(y))
 
-    @gate
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return 1 - _products(jax.vmap(_direction)(x), jax.vmap(_direction)(y))
 
@@ -156,7 +155,7 @@ class Geodesic(AbstractPointwiseCost):
 
     translation_invariant: ClassVar[bool] = False
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return 2 * jnp.arctan2(_norm(x - y), _norm(x + y))
 
@@ -167,19 +166,19 @@ def _as_pytree(function: Callable[..., Array]) -> Callable[..., Array]:
     return jax.tree_util.Partial(function) if plain else function
 
 
-@gate
+@_checks.gate
 class Pointwise(AbstractPointwiseCost):
     """Any callable `function(x, y) -> scalar` as a cost."""
 
     function: Callable[[Array, Array], Array] = eqx.field(converter=_as_pytree)
     translation_invariant: ClassVar[bool] = False
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.function(x, y)
 
 
-@gate
+@_checks.gate
 class Swapped(AbstractCost):
     """A cost with its two points exchanged: what the transpose of a geometry needs."""
 
@@ -192,11 +191,11 @@ class Swapped(AbstractCost):
     def translation_invariant(self) -> bool:
         return self.cost.translation_invariant
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.cost(y, x)
 
-    @gate
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.cost.matrix(y, x).T
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from transportx._gate import gate
+from transportx import _checks
 
 # In place of minus infinity, which less itself is not a number.
 LOWEST = -1e38
@@ -16,7 +16,7 @@ LOWEST = -1e38
 FEW_COORDINATES = 8
 
 
-@gate
+@_checks.gate
 def capped_exp(exponents: Array) -> Array:
     """As `geometry.capped_exp`; NaN stays NaN, which minima in compiled kernels may drop."""
     cap = 0.7 * float(np.log(jnp.finfo(exponents.dtype).max))

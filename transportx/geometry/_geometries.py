@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
 from transportx.geometry._merges import AbstractMerge, Sum
 
@@ -63,7 +62,7 @@ class AbstractGeometry(eqx.Module):
             The results, with leading axis n.
         """
 
-    @gate
+    @_checks.gate
     def fold_tiles(
         self,
         merge: Sum | AbstractMerge,
@@ -90,12 +89,12 @@ class AbstractGeometry(eqx.Module):
         """
         return self.map_tiles(eqx.Partial(function, columns), *rows)
 
-    @gate
+    @_checks.gate
     def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """Apply `function(costs (m,), *row)` to every row of costs."""
         return self.map_tiles(eqx.Partial(_every_row, function), *rows)
 
-    @gate
+    @_checks.gate
     def fold_rows(
         self,
         merge: Sum | AbstractMerge,
@@ -110,7 +109,7 @@ class AbstractGeometry(eqx.Module):
         """All costs at once: n m numbers, whether the geometry streams or not."""
         return self.map_tiles(lambda costs: costs)
 
-    @gate
+    @_checks.gate
     def mean_cost(
         self, a: Float[Array, " n"] | None = None, b: Float[Array, " m"] | None = None
     ) -> Float[Array, ""]:
@@ -140,7 +139,7 @@ def _sum_absolute(weights: Array, costs: Array) -> Array:
     return jnp.sum(jnp.abs(costs) * weights[None, :], axis=1)
 
 
-@gate
+@_checks.gate
 class CostMatrix(AbstractGeometry):
     """Costs given as an (n, m) matrix."""
 
@@ -164,13 +163,13 @@ class CostMatrix(AbstractGeometry):
     def T(self) -> "CostMatrix":
         return CostMatrix(self.costs.T)
 
-    @gate
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "CostMatrix":
         return CostMatrix(self.costs[sources][:, targets])
 
-    @gate
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         return function(self.costs, *rows)
 
@@ -191,7 +190,7 @@ class AbstractCloud(AbstractGeometry):
         """Costs between other sources and the same targets."""
 
 
-@gate
+@_checks.gate
 class PointCloud(AbstractCloud):
     """Costs between two clouds, computed when asked for.
 
@@ -239,17 +238,17 @@ class PointCloud(AbstractCloud):
         tile = max(1, entries // self.x.shape[0])
         return PointCloud(self.y, self.x, Swapped(self.cost), tile=tile)
 
-    @gate
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "PointCloud":
         return PointCloud(self.x[sources], self.y[targets], self.cost)
 
-    @gate
+    @_checks.gate
     def moved(self, x: Float[Array, "k d"]) -> "PointCloud":
         return PointCloud(x, self.y, self.cost)
 
-    @gate
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         x, y = self._centred()
         if not self.streams:

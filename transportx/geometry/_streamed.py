@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx._gate import gate
+from transportx import _checks
 from transportx.geometry import _fused
 from transportx.geometry._costs import AbstractCost, SquaredEuclidean, Swapped
 from transportx.geometry._geometries import AbstractGeometry, PointCloud
@@ -15,7 +15,7 @@ from transportx.geometry._geometries import AbstractGeometry, PointCloud
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 def fused_log_totals(
     geometry: AbstractGeometry,
     b: Float[Array, " m"],

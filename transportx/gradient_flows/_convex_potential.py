@@ -7,13 +7,12 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 
 Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
 
 
-@gate
+@_checks.gate
 class ConvexPotential(eqx.Module):
     r"""An input-convex network $\psi(x) = \frac12|Bx|^2 + \langle b, x\rangle + \mathrm{net}(x)$.
 
@@ -54,7 +53,7 @@ class ConvexPotential(eqx.Module):
         self.root = jnp.eye(dim)
         self.shift = jnp.zeros(dim)
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """The potential at one point."""
         if x.shape != self.shift.shape:

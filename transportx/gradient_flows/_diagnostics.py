@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.fields import asymmetry
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Scalar
 
@@ -59,7 +58,7 @@ class GradientShare(NamedTuple):
     any: Scalar
 
 
-@gate
+@_checks.gate
 def energy_along(functional: AbstractFunctional, states: States) -> EnergyAlong:
     """Follow an energy along paired states: row i of each layer is one particle.
 
@@ -78,7 +77,7 @@ def energy_along(functional: AbstractFunctional, states: States) -> EnergyAlong:
     return EnergyAlong(energy, falls, alignment)
 
 
-@gate
+@_checks.gate
 def update_asymmetry(update: Callable[[Array], Array], x: Cloud) -> Float[Array, " n"]:
     r"""`fields.asymmetry` of $x \mapsto \mathrm{update}(x) - x$ at each point: 0 for a gradient.
 
@@ -98,7 +97,7 @@ def update_asymmetry(update: Callable[[Array], Array], x: Cloud) -> Float[Array,
     return jax.vmap(lambda point: asymmetry(velocity, jnp.zeros((), x.dtype), point))(x)
 
 
-@gate
+@_checks.gate
 def gradient_share(x: Cloud, updates: Cloud, features: Callable[[Array], Array]) -> GradientShare:
     r"""How much of paired updates is a gradient: two regressions, one of gradients only.
 
@@ -124,7 +123,7 @@ def gradient_share(x: Cloud, updates: Cloud, features: Callable[[Array], Array])
     return GradientShare(gradient, _explained(alone, updates) / total)
 
 
-@gate
+@_checks.gate
 def update_spectrum(
     x: Cloud, updates: Cloud, directions: Float[Array, "d d"] | None = None
 ) -> UpdateSpectrum:
@@ -162,7 +161,7 @@ def update_spectrum(
     return UpdateSpectrum(variance, jnp.mean(pushed**2, axis=0), rate)
 
 
-@gate
+@_checks.gate
 def linear_cka(x: Cloud, y: Float[Array, "n e"]) -> Scalar:
     r"""Linear centred kernel alignment $|Y^\top X|_F^2 / (|X^\top X|_F\,|Y^\top Y|_F)$, in [0, 1].
 

@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 
 Point = Float[Array, " d"]
 
 
-@gate
+@_checks.gate
 class Monomials(eqx.Module):
     r"""Products of powers $x_1^{e_1} \cdots x_d^{e_d}$ of total degree 1 to `degree`.
 
@@ -43,7 +42,7 @@ class Monomials(eqx.Module):
         rows = sorted((row for row in powers if 0 < sum(row) <= self.degree), key=sum)
         return np.array(rows)
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point) -> Float[Array, " p"]:
         """All of them at one point."""
         powers = jnp.stack([x**k for k in range(self.degree + 1)])
@@ -51,7 +50,7 @@ class Monomials(eqx.Module):
         return functools.reduce(operator.mul, factors)
 
 
-@gate
+@_checks.gate
 class Bumps(eqx.Module):
     r"""Gaussian bumps $\exp(-|x - c_k|^2 / 2 h^2)$: local, for potentials of unknown form.
 
@@ -67,7 +66,7 @@ class Bumps(eqx.Module):
         _checks.points("centres", self.centres)
         _checks.positive("bandwidth", self.bandwidth)
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point) -> Float[Array, " p"]:
         """All of them at one point."""
         squares = jnp.sum((x[None, :] - self.centres) ** 2, axis=1)

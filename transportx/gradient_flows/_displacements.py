@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks, ot
-from transportx._gate import gate
 from transportx.geometry import PointCloud
 from transportx.gradient_flows._equations import Unknowns
 from transportx.gradient_flows._functional import AbstractFunctional
@@ -35,7 +34,7 @@ class Displacements(NamedTuple):
     converged: Bool[Array, " k"]
 
 
-@gate
+@_checks.gate
 def transport_displacements(
     snapshots: Populations,
     times: Float[Array, " k"],
@@ -81,7 +80,7 @@ def transport_displacements(
     return Displacements(middles, velocities, weights[1:], converged)
 
 
-@gate
+@_checks.gate
 def fit_displacements(
     displacements: Displacements,
     features: Features,

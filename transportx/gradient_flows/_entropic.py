@@ -6,14 +6,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.geometry import AbstractGeometry
 from transportx.ot import AbstractSolver, EntropicPlan, Sinkhorn, solve
 
 Masses = Float[Array, " n"]
 
 
-@gate
+@_checks.gate
 def entropic_jko_step(
     geometry: AbstractGeometry,
     masses: Masses,

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, ot
-from transportx._gate import gate
 from transportx.gradient_flows._displacements import transport_displacements
 from transportx.gradient_flows._equations import Unknowns, pooled_noise
 from transportx.gradient_flows._functional import AbstractFunctional
@@ -18,7 +17,7 @@ from transportx.gradient_flows._snapshots import Populations, as_snapshots
 Features = Callable[[Array], Array]
 
 
-@gate
+@_checks.gate
 def fit_first_order(
     snapshots: Populations,
     times: Float[Array, " k"],

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 
 Cloud = Float[Array, "n d"]
 Weights = Float[Array, " n"]
@@ -32,12 +31,12 @@ class AbstractFunctional(eqx.Module):
         changes nothing.
         """
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Cloud, weights: Weights | None = None) -> Scalar:
         """F of a cloud, uniform by default."""
         return self.value(x, as_weights(x, weights))
 
-    @gate
+    @_checks.gate
     def first_variation(
         self, z: Float[Array, "k d"], x: Cloud, weights: Weights | None = None
     ) -> Float[Array, " k"]:
@@ -55,7 +54,7 @@ class AbstractFunctional(eqx.Module):
 
         return jax.grad(with_mass)(jnp.zeros(z.shape[0], x.dtype))
 
-    @gate
+    @_checks.gate
     def gradient(self, x: Cloud, weights: Weights | None = None) -> Cloud:
         r"""Wasserstein gradient at the points: $\nabla_{x_i} F / w_i$, zero where w_i is.
 
@@ -64,7 +63,7 @@ class AbstractFunctional(eqx.Module):
         """
         return self.value_and_gradient(x, weights)[1]
 
-    @gate
+    @_checks.gate
     def value_and_gradient(self, x: Cloud, weights: Weights | None = None) -> tuple[Scalar, Cloud]:
         """Both at the price of the gradient."""
         weights = as_weights(x, weights)
@@ -84,13 +83,13 @@ class AbstractFunctional(eqx.Module):
         return Scaled(factor, self)
 
 
-@gate
+@_checks.gate
 class Sum(AbstractFunctional):
     """The sum of functionals, as `F + G` makes it."""
 
     terms: tuple[AbstractFunctional, ...]
 
-    @gate
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         total = jnp.zeros((), x.dtype)
         for term in self.terms:
@@ -98,7 +97,7 @@ class Sum(AbstractFunctional):
         return total
 
 
-@gate
+@_checks.gate
 class Scaled(AbstractFunctional):
     """A multiple of a functional, as `0.5 * F` makes it.
 
@@ -110,7 +109,7 @@ class Scaled(AbstractFunctional):
     factor: ScalarLike
     functional: AbstractFunctional
 
-    @gate
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         return jnp.asarray(self.factor, x.dtype) * self.functional.value(x, weights)
 

@@ -6,7 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from transportx._gate import gate
+from transportx import _checks
+from transportx._status import Status, judge
 from transportx.gradient_flows._energies import Potential
 from transportx.gradient_flows._equations import Unknowns
 from transportx.gradient_flows._functional import AbstractFunctional, Sum, as_pytree
@@ -16,7 +17,7 @@ Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
 
 
-@gate
+@_checks.gate
 class LinearPotential(eqx.Module):
     r"""$V = \sum_k c_k \phi_k$.
 
@@ -28,13 +29,13 @@ class LinearPotential(eqx.Module):
     features: Callable[[Array], Array] = eqx.field(converter=as_pytree)
     coefficients: Float[Array, " p"]
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """V at one point."""
         return jnp.sum(self.coefficients * self.features(x))
 
 
-@gate
+@_checks.gate
 class LearnedEnergy(eqx.Module):
     r"""$F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
 
@@ -60,16 +61,7 @@ class LearnedEnergy(eqx.Module):
         return Sum((Potential(self.potential), *scaled))
 
 
-class FitStatus(eqx.Enumeration):
-    """Whether to believe a fit; compare with `==`, also under `jit` and `vmap`."""
-
-    DETERMINED = "The populations determine every coefficient."
-    UNDETERMINED = "Some combinations move no population: use fewer terms, or more times."
-    NOT_TRANSPORTED = "A plan between two populations did not converge: raise epsilon or steps."
-    NON_FINITE = "A coefficient or loss is NaN or infinite: a point was, or steps are too large."
-
-
-@gate
+@_checks.gate
 class EnergyFit(eqx.Module):
     """A free energy fitted to populations by least squares.
 
@@ -92,12 +84,12 @@ class EnergyFit(eqx.Module):
     misfit: Scalar
     rank: Int[Array, ""]
     condition: Scalar
-    status: FitStatus
+    status: Status
 
     @property
     def determined(self) -> Bool[Array, "..."]:
         """Whether every coefficient is."""
-        return self.status == FitStatus.DETERMINED
+        return self.status == Status.DETERMINED
 
 
 def as_fit(
@@ -111,8 +103,11 @@ def as_fit(
     potential = LinearPotential(unknowns.features, c[:first])
     energy = LearnedEnergy(potential, unknowns.terms, c[first:last], temperature)
     full = solved.rank == jnp.sum(solved.kept)
-    status = FitStatus.where(full, FitStatus.DETERMINED, FitStatus.UNDETERMINED)
-    status = FitStatus.where(jnp.asarray(transported), status, FitStatus.NOT_TRANSPORTED)
     finite = jnp.all(jnp.isfinite(c)) & jnp.isfinite(solved.misfit)
-    status = FitStatus.where(finite, status, FitStatus.NON_FINITE)
+    status = judge(
+        (~finite, Status.NON_FINITE),
+        (~jnp.asarray(transported), Status.NOT_TRANSPORTED),
+        (full, Status.DETERMINED),
+        otherwise=Status.UNDETERMINED,
+    )
     return EnergyFit(energy, *solved[1:], status)

@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.geometry import AbstractCost
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
@@ -18,7 +17,7 @@ from transportx.gradient_flows._kernels import AbstractRadialKernel
 from transportx.gradient_flows._sums import product, product_and_slopes
 
 
-@gate
+@_checks.gate
 class Stein(AbstractVelocity):
     r"""Stein variational descent: the velocity is the gradient smoothed by a kernel.
 
@@ -45,7 +44,7 @@ class Stein(AbstractVelocity):
     def __check_init__(self):
         _checks.not_negative("temperature", self.temperature)
 
-    @gate
+    @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         _checks.divided("x", x, self.mesh)
         temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.gradient_flows._equations import Unknowns, pooled_noise
 from transportx.gradient_flows._functional import AbstractFunctional
 from transportx.gradient_flows._learned import EnergyFit, as_fit
@@ -22,7 +21,7 @@ from transportx.gradient_flows._snapshots import (
 Features = Callable[[Array], Array]
 
 
-@gate
+@_checks.gate
 def fit_weak_form(
     snapshots: Populations,
     times: Float[Array, " k"],

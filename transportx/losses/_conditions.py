@@ -5,10 +5,9 @@ import jax.random as jr
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 
 
-@gate
+@_checks.gate
 def drop_labels(
     labels: Int[Array, " b"], *, null_label: int, probability: float, key: PRNGKeyArray
 ) -> Int[Array, " b"]:

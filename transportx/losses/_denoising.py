@@ -13,7 +13,6 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.interpolants import AbstractInterpolant, noised_target
 from transportx.losses._regression import Weight, average, regression, unweighted
 from transportx.losses._times import Times, uniform_times
@@ -21,7 +20,7 @@ from transportx.losses._times import Times, uniform_times
 Batch = Float[Array, "b ..."]
 
 
-@gate
+@_checks.gate
 def denoiser_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -48,7 +47,7 @@ def denoiser_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
-@gate
+@_checks.gate
 def noise_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -76,7 +75,7 @@ def noise_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
-@gate
+@_checks.gate
 def score_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -108,7 +107,7 @@ def score_matching(
     return average(error, path, x0, x1, args, key=key, times=times)
 
 
-@gate
+@_checks.gate
 def sliced_score_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -150,7 +149,7 @@ def sliced_score_matching(
     return average(error, path, x0, x1, conditions, key=path_key, times=times)
 
 
-@gate
+@_checks.gate
 def latent_noise_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,

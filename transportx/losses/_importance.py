@@ -9,11 +9,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.losses._times import inside
 
 
-@gate
+@_checks.gate
 class ImportanceTimes(eqx.Module):
     r"""A histogram law of times, in proportion to the root mean square of losses seen there.
 
@@ -57,7 +56,7 @@ class ImportanceTimes(eqx.Module):
         _checks.floating("mean_squares", self.mean_squares)
         _checks.positive("uniform_share", self.uniform_share)
 
-    @gate
+    @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
         density = self._density().astype(dtype)
@@ -65,17 +64,17 @@ class ImportanceTimes(eqx.Module):
         edges = jnp.linspace(0, 1, reached.size, dtype=dtype)
         return inside(jnp.interp(jr.uniform(key, (num,), dtype), reached / reached[-1], edges))
 
-    @gate
+    @_checks.gate
     def density(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """The density of the law at a time."""
         return self._density().astype(t.dtype)[self._bin(t)]
 
-    @gate
+    @_checks.gate
     def weight(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """What a loss at a time is to be weighed by: 1/q."""
         return 1 / self.density(t)
 
-    @gate
+    @_checks.gate
     def updated(
         self, t: Float[Array, " b"], losses: Float[Array, " b"], *, rate: ScalarLike = 0.1
     ) -> "ImportanceTimes":

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx._gate import gate
 
 Numbers = Float[Array, "..."]
 
@@ -32,7 +31,7 @@ class Linear(AbstractActivation):
 
     degree: ClassVar[int] = 1
 
-    @gate
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         return s
 
@@ -42,12 +41,12 @@ class Relu(AbstractActivation):
 
     degree: ClassVar[int] = 1
 
-    @gate
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         return jax.nn.relu(s)
 
 
-@gate
+@_checks.gate
 class Power(AbstractActivation):
     """max(s, 0)^p.
 
@@ -61,7 +60,7 @@ class Power(AbstractActivation):
     def __check_init__(self):
         _checks.exponent("degree", self.degree)
 
-    @gate
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         positive = s > 0
         return jnp.where(positive, jnp.where(positive, s, 1) ** self.degree, 0)
@@ -72,6 +71,6 @@ class Tanh(AbstractActivation):
 
     degree: ClassVar[None] = None
 
-    @gate
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         return jnp.tanh(s)

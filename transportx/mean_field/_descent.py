@@ -6,14 +6,13 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.mean_field._dynamics import Wasserstein
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
 from transportx.mean_field._train import Training, check_data, record
 
 
-@gate
+@_checks.gate
 def sgd(
     risk: Risk,
     network: Network,

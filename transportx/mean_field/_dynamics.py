@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.mean_field._network import Network, Neurons
 from transportx.mean_field._risk import Risk
 
@@ -70,7 +69,7 @@ class Wasserstein(AbstractTransport):
     lowers_risk: ClassVar[bool] = True
 
 
-@gate
+@_checks.gate
 class Langevin(AbstractTransport):
     r"""$d\theta_i = -\nabla V(\theta_i)\,dt + \sqrt{2T}\,dW_i$.
 
@@ -93,7 +92,7 @@ class Langevin(AbstractTransport):
         _checks.not_negative("temperature", self.temperature)
 
 
-@gate
+@_checks.gate
 class BirthDeath(AbstractDynamics):
     r"""Neurons move, and their weights react: $\dot a_i = -\alpha a_i (V(\theta_i) - \bar V)$.
 
@@ -115,11 +114,11 @@ class BirthDeath(AbstractDynamics):
     def __check_init__(self):
         _checks.not_negative("rate", self.rate)
 
-    @gate
+    @_checks.gate
     def start(self, network: Network) -> PyTree[Array]:
         return network.neurons, jnp.zeros_like(network.masses)
 
-    @gate
+    @_checks.gate
     def network(self, state: PyTree[Array], start: Network) -> Network:
         neurons, growth = state
         # The state holds log growth, of which a constant does not count.
@@ -128,14 +127,14 @@ class BirthDeath(AbstractDynamics):
         grown = masses * jnp.exp(jnp.where(masses > 0, growth - peak, 0))
         return start.with_neurons(neurons, grown * (jnp.sum(masses) / jnp.sum(grown)))
 
-    @gate
+    @_checks.gate
     def rates(self, risk: Risk, state: PyTree[Array], start: Network) -> PyTree[Array]:
         network = self.network(state, start)
         _, slopes, variation = risk.derivatives(network)
         growth = -jnp.asarray(self.rate, variation.dtype) * _excess(variation, network)
         return Neurons(*map(jnp.negative, slopes)), growth
 
-    @gate
+    @_checks.gate
     def risk_and_dissipation(self, risk: Risk, network: Network) -> tuple[Scalar, Scalar]:
         value, slopes, variation = risk.derivatives(network)
         reacted = network.masses @ _excess(variation, network) ** 2

@@ -11,7 +11,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.mean_field._activations import AbstractActivation, Relu
 
 # Activations up to this many entries (16 MiB in float32) are held whole; more are streamed.
@@ -27,7 +26,7 @@ class Neurons(NamedTuple):
     outer: Float[Array, "n e"]
 
 
-@gate
+@_checks.gate
 class Network(eqx.Module):
     r"""$f(x) = \sum_i a_i u_i\,\sigma(\langle w_i, x\rangle)$: an integral over neurons.
 
@@ -90,14 +89,14 @@ class Network(eqx.Module):
             return jnp.full(n, 1 / n, self.inner.dtype)
         return jnp.where(self.weights < 0, jnp.nan, self.weights).astype(self.inner.dtype)
 
-    @gate
+    @_checks.gate
     def with_neurons(
         self, neurons: Neurons, weights: Float[Array, " n"] | None = None
     ) -> "Network":
         """The same kind of network of other neurons."""
         return Network(neurons.inner, neurons.outer, weights, self.activation, self.tile)
 
-    @gate
+    @_checks.gate
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m e"]:
         """Outputs at each row of `x`."""
         _checks.points("x", x)
@@ -116,7 +115,7 @@ class Network(eqx.Module):
         zero = jnp.zeros((x.shape[0], self.outer.shape[1]), x.dtype)
         return jax.lax.scan(add, zero, _split(rows, tile))[0]
 
-    @gate
+    @_checks.gate
     def map_tiles(
         self, function: Callable[[Neurons], PyTree[Array]], num_points: int
     ) -> PyTree[Array]:
@@ -139,7 +138,7 @@ class Network(eqx.Module):
         return default if self.tile is None else self.tile
 
 
-@gate
+@_checks.gate
 def random_network(
     num: int,
     *,

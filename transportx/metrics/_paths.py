@@ -8,14 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.metrics._distances import wasserstein2
 from transportx.sampling import flow
 
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 def path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -36,7 +35,7 @@ def path_energy(
     return energy
 
 
-@gate
+@_checks.gate
 def straightness(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -61,7 +60,7 @@ def straightness(
     return energy - jnp.mean(jnp.sum(displacement, axis=1))
 
 
-@gate
+@_checks.gate
 def normalized_path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "n d"],

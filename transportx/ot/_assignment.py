@@ -10,7 +10,6 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from transportx import _checks
-from transportx._gate import gate
 
 # Of the mean size of costs less means of rows and columns, coarse to fine.
 _RELATIVE_EPSILONS = (0.1, 0.03, 0.004)
@@ -18,7 +17,7 @@ _STEPS_EACH = 15
 _NUM_THREADS = os.cpu_count() or 1
 
 
-@gate
+@_checks.gate
 def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """Match rows to columns one to one at the least total cost.
 

@@ -4,14 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.geometry import CostMatrix, PointCloud
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._solve import solve
 from transportx.ot._solvers import AbstractSolver, Newton
 
 
-@gate
+@_checks.gate
 def birkhoff(
     logits: Float[Array, "n n"],
     *,
@@ -50,7 +49,7 @@ def birkhoff(
     return solve(CostMatrix(-logits), ones, ones, epsilon=temperature, solver=solver)
 
 
-@gate
+@_checks.gate
 def soft_sort(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:
@@ -74,7 +73,7 @@ def soft_sort(
     return jnp.where(plan.converged, x.size * (plan.T @ x), jnp.nan)
 
 
-@gate
+@_checks.gate
 def soft_rank(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:

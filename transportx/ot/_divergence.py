@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Problem
@@ -26,7 +25,7 @@ from transportx.ot._solvers import AbstractSolver, Newton
 Scalar = Float[Array, ""]
 
 
-@gate
+@_checks.gate
 class SinkhornDivergence(eqx.Module):
     """The divergence, and the three plans that it is made of.
 
@@ -58,7 +57,7 @@ class SinkhornDivergence(eqx.Module):
         return self.plan.converged & self.plan_x.converged & self.plan_y.converged
 
 
-@gate
+@_checks.gate
 def sinkhorn_divergence(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

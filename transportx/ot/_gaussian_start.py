@@ -5,12 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, gaussians
-from transportx._gate import gate
 from transportx.geometry import PointCloud
 from transportx.ot._problem import Potentials
 
 
-@gate
+@_checks.gate
 def gaussian_potentials(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

@@ -6,13 +6,12 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 
 # Positions in order, and the share of the mass up to each.
 Steps = tuple[Float[Array, " _"], Float[Array, " _"]]
 
 
-@gate
+@_checks.gate
 def wasserstein_1d(
     x: Float[Array, " n"],
     y: Float[Array, " m"],
@@ -51,7 +50,7 @@ def wasserstein_1d(
     return _root(_power_1d(_quantiles("x", x, "a", a), _quantiles("y", y, "b", b), p), p)
 
 
-@gate
+@_checks.gate
 def sliced_wasserstein(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

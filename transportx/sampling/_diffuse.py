@@ -12,7 +12,6 @@ import lineax as lx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import at_each, check_span
 
@@ -41,7 +40,7 @@ class _Kicks(diffrax.AbstractPath):
         return jnp.sqrt(t1 - t0) * kick
 
 
-@gate
+@_checks.gate
 def diffuse(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -130,7 +129,7 @@ def diffuse(
     return solution.ys[0]
 
 
-@gate
+@_checks.gate
 def predictor_corrector(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

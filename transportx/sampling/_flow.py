@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import Steps, check_recorded, check_span, integrate
 
 
-@gate
+@_checks.gate
 def flow(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

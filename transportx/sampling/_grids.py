@@ -9,19 +9,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.interpolants import AbstractInterpolant, time_of_angle
 
 Grid = Callable[[int, Any], Float[Array, " steps"]]
 
 
-@gate
+@_checks.gate
 def uniform_grid(num_steps: int, dtype: Any) -> Float[Array, " steps"]:
     """Equal steps."""
     return jnp.linspace(0, 1, num_steps + 1, dtype=dtype)
 
 
-@gate
+@_checks.gate
 class PowerGrid(eqx.Module):
     """1 - (1 - i/n)^power: with a power of 2 or more, steps that shorten towards the end.
 
@@ -34,14 +33,14 @@ class PowerGrid(eqx.Module):
     def __check_init__(self):
         _checks.positive("power", self.power)
 
-    @gate
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid."""
         left = 1 - uniform_grid(num_steps, dtype)
         return 1 - left ** jnp.asarray(self.power, dtype)
 
 
-@gate
+@_checks.gate
 class KarrasGrid(eqx.Module):
     r"""Steps even in the power 1 / rho of the noise-to-target ratio sigma_t / beta_t.
 
@@ -71,7 +70,7 @@ class KarrasGrid(eqx.Module):
         for name in ("ratio_min", "ratio_max", "rho"):
             _checks.positive(name, getattr(self, name))
 
-    @gate
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid.
 

@@ -10,12 +10,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.fields import divergence, hutchinson_divergence
 from transportx.sampling._integrate import Steps, integrate
 
 
-@gate
+@_checks.gate
 def log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -67,7 +66,7 @@ def log_prob(
     return _log_prob(field, rate, x1, (args,), base_log_prob, steps)
 
 
-@gate
+@_checks.gate
 def hutchinson_log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -103,7 +102,7 @@ def hutchinson_log_prob(
     return _log_prob(field, rate, x1, (args, keys), base_log_prob, steps)
 
 
-@gate
+@_checks.gate
 def bits_per_dimension(
     log_prob: Float[Array, "..."], num_dims: int, bin_width: ScalarLike
 ) -> Float[Array, "..."]:

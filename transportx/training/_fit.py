@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.training._state import Step, TrainState
 
 
@@ -27,7 +26,7 @@ class NonFiniteLossError(FloatingPointError):
         )
 
 
-@gate
+@_checks.gate
 def fit(
     state: TrainState,
     step: Step,

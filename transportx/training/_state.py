@@ -11,13 +11,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks
-from transportx._gate import gate
 from transportx.training._parts import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
 
 
-@gate
+@_checks.gate
 class TrainState(eqx.Module):
     """Everything that training needs to go on.
 
@@ -34,7 +33,7 @@ class TrainState(eqx.Module):
     num_steps: Int[Array, ""]
 
 
-@gate
+@_checks.gate
 def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step. Trains every floating-point array in `field`."""
     parameters = eqx.filter(field, eqx.is_inexact_array)
@@ -42,7 +41,7 @@ def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     return TrainState(field, average, optimizer.init(parameters), jnp.zeros((), jnp.int32))
 
 
-@gate
+@_checks.gate
 def make_step(
     loss: Callable[..., Float[Array, ""]],
     optimizer: optax.GradientTransformation,
