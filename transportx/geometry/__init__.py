@@ -12,7 +12,6 @@ To add a cost, subclass `AbstractPointwiseCost` and write `__call__`, or pass an
 `cost(x, y) -> scalar` to `PointCloud`.
 """
 
-from transportx.geometry._centre import centre_between as centre_between
 from transportx.geometry._costs import AbstractCost as AbstractCost
 from transportx.geometry._costs import AbstractPointwiseCost as AbstractPointwiseCost
 from transportx.geometry._costs import Cosine as Cosine
@@ -23,9 +22,6 @@ from transportx.geometry._costs import PNorm as PNorm
 from transportx.geometry._costs import Pointwise as Pointwise
 from transportx.geometry._costs import SquaredEuclidean as SquaredEuclidean
 from transportx.geometry._costs import Swapped as Swapped
-from transportx.geometry._forbidden import exponents as exponents
-from transportx.geometry._forbidden import finite_part as finite_part
-from transportx.geometry._forbidden import forbidden as forbidden
 from transportx.geometry._geometries import AbstractCloud as AbstractCloud
 from transportx.geometry._geometries import AbstractGeometry as AbstractGeometry
 from transportx.geometry._geometries import CostMatrix as CostMatrix
@@ -42,4 +38,3 @@ from transportx.geometry._merges import capped_exp as capped_exp
 from transportx.geometry._sharded import ShardedCloud as ShardedCloud
 from transportx.geometry._sharded import cloud_between as cloud_between
 from transportx.geometry._streamed import fused_log_totals as fused_log_totals
-from transportx.geometry._streamed import log_totals as log_totals

@@ -97,6 +97,7 @@ class AbstractPointwiseCost(AbstractCost):
         del dim
         return False
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jax.vmap(lambda xi: jax.vmap(lambda yj: self(xi, yj))(y))(x)
 
@@ -118,10 +119,12 @@ class SquaredEuclidean(AbstractCost):
     def wants_centring(self, dim: int) -> bool:
         return dim > FEW_COORDINATES
 
+    @_checks.gate
     @at_least_single
     def __call__(self, x: Point, y: Point) -> Scalar:
         return jnp.sum((x - y) ** 2)
 
+    @_checks.gate
     @at_least_single
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return _infinite_at_infinity(self._of_finite, x, y)
@@ -143,15 +146,18 @@ class Euclidean(AbstractPointwiseCost):
 
     translation_invariant: ClassVar[bool] = True
 
+    @_checks.gate
     @at_least_single
     def __call__(self, x: Point, y: Point) -> Scalar:
         return _norm(x - y)
 
+    @_checks.gate
     @at_least_single
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return _infinite_at_infinity(_distances, x, y)
 
 
+@_checks.gate
 class PNorm(AbstractPointwiseCost):
     """sum |x_i - y_i|^p, the p-th power of the p-norm distance.
 
@@ -170,6 +176,7 @@ class PNorm(AbstractPointwiseCost):
         if isinstance(self.p, numbers.Real) and not math.isfinite(self.p):
             _checks.reject("p", f"is {self.p}", "give a finite exponent: costs are p-th powers")
 
+    @_checks.gate
     @at_least_single
     def __call__(self, x: Point, y: Point) -> Scalar:
         gap = jnp.abs(x - y)
@@ -182,6 +189,7 @@ class PNorm(AbstractPointwiseCost):
         powers = jnp.where(apart, jnp.where(apart & ~beyond, gap, 1) ** p, 0)
         return jnp.sum(jnp.where(beyond, jnp.inf, powers)) + jnp.where(jnp.isnan(p), p, 0)
 
+    @_checks.gate
     @at_least_single
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return _infinite_at_infinity(super().matrix, x, y)
@@ -192,10 +200,12 @@ class Dot(AbstractCost):
 
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     @at_least_single
     def __call__(self, x: Point, y: Point) -> Scalar:
         return -jnp.sum(x * y)
 
+    @_checks.gate
     @at_least_single
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return -_products(x, y)
@@ -206,10 +216,12 @@ class Cosine(AbstractCost):
 
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     @at_least_single
     def __call__(self, x: Point, y: Point) -> Scalar:
         return 1 - jnp.sum(_direction(x) * _direction(y))
 
+    @_checks.gate
     @at_least_single
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return 1 - _products(jax.vmap(_direction)(x), jax.vmap(_direction)(y))
@@ -225,6 +237,7 @@ class Geodesic(AbstractPointwiseCost):
 
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     @at_least_single
     def __call__(self, x: Point, y: Point) -> Scalar:
         return 2 * jnp.arctan2(_norm(x - y), _norm(x + y))
@@ -236,16 +249,19 @@ def _as_pytree(function: Callable[..., Array]) -> Callable[..., Array]:
     return jax.tree_util.Partial(function) if plain else function
 
 
+@_checks.gate
 class Pointwise(AbstractPointwiseCost):
     """Any callable `function(x, y) -> scalar` as a cost."""
 
     function: Callable[[Array, Array], Array] = eqx.field(converter=_as_pytree)
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.function(x, y)
 
 
+@_checks.gate
 class Swapped(AbstractCost):
     """A cost with its two points exchanged: what the transpose of a geometry needs."""
 
@@ -261,9 +277,11 @@ class Swapped(AbstractCost):
     def wants_centring(self, dim: int) -> bool:
         return self.cost.wants_centring(dim)
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.cost(y, x)
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.cost.matrix(y, x).T
 

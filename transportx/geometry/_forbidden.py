@@ -15,7 +15,7 @@ def finite_part(costs: Array) -> Array:
 
 
 def exponents(
-    costs: Float[Array, "*s"], potentials: Float[Array, "..."], epsilon: Float[Array, ""]
+    costs: Float[Array, "*s"], potentials: Float[Array, "*s"], epsilon: Float[Array, ""]
 ) -> Float[Array, "*s"]:
     """(potentials - costs) / epsilon: -inf, with derivatives zero, where a pair carries nothing.
 
@@ -24,7 +24,7 @@ def exponents(
 
     Args:
         costs: Costs of pairs.
-        potentials: The sum of the potentials of each pair; broadcast to `costs`.
+        potentials: The sum of the potentials of each pair.
         epsilon: Regularisation, in units of the cost.
     """
     quotients = (potentials - finite_part(costs)) * (1 / epsilon)

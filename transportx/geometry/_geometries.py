@@ -90,6 +90,7 @@ class AbstractGeometry(eqx.Module):
             The results, with leading axis n.
         """
 
+    @_checks.gate
     def fold_tiles(
         self,
         merge: Sum | AbstractMerge,
@@ -116,10 +117,12 @@ class AbstractGeometry(eqx.Module):
         """
         return self.map_tiles(eqx.Partial(function, columns), *rows)
 
+    @_checks.gate
     def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """Apply `function(costs (m,), *row)` to every row of costs."""
         return self.map_tiles(eqx.Partial(_every_row, function), *rows)
 
+    @_checks.gate
     def fold_rows(
         self,
         merge: Sum | AbstractMerge,
@@ -138,6 +141,7 @@ class AbstractGeometry(eqx.Module):
         """`matrix` in the `working_dtype`: what to compute with."""
         return self.map_tiles(lambda costs: costs)
 
+    @_checks.gate
     def mean_cost(
         self, a: Float[Array, " n"] | None = None, b: Float[Array, " m"] | None = None
     ) -> Float[Array, ""]:
@@ -195,6 +199,7 @@ def _reachable(b: Array, costs: Array) -> Array:
     return jnp.sum(jnp.where(forbidden(costs), 0, b[None, :]), axis=1)
 
 
+@_checks.gate
 class CostMatrix(AbstractGeometry):
     """Costs given as an (n, m) matrix; infinite ones forbid a pair."""
 
@@ -222,11 +227,13 @@ class CostMatrix(AbstractGeometry):
     def T(self) -> "CostMatrix":
         return CostMatrix(self.costs.T)
 
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "CostMatrix":
         return CostMatrix(self.costs[sources][:, targets])
 
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         return function(self.costs.astype(self.working_dtype), *rows)
 
@@ -269,6 +276,7 @@ class AbstractCloud(AbstractGeometry):
         """Costs between other sources and the same targets."""
 
 
+@_checks.gate
 class PointCloud(AbstractCloud):
     """Costs between two clouds, computed when asked for.
 
@@ -320,14 +328,17 @@ class PointCloud(AbstractCloud):
         tile = max(1, entries // self.x.shape[0])
         return PointCloud(self.y, self.x, Swapped(self.cost), tile=tile, centre=self.centre)
 
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "PointCloud":
         return PointCloud(self.x[sources], self.y[targets], self.cost, centre=self.centre)
 
+    @_checks.gate
     def moved(self, x: Float[Array, "k d"]) -> "PointCloud":
         return PointCloud(x, self.y, self.cost, centre=self.centre)
 
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         x, y = (points.astype(self.working_dtype) for points in (self.x, self.y))
         if self.cost.wants_centring(x.shape[1]):

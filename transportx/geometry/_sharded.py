@@ -24,6 +24,7 @@ from transportx.geometry._merges import AbstractMerge, Sum
 from transportx.geometry._ring import Ring
 
 
+@_checks.gate
 class ShardedCloud(AbstractCloud):
     """Costs between two clouds that lie over an axis of a mesh of devices.
 
@@ -112,6 +113,7 @@ class ShardedCloud(AbstractCloud):
         options = {"mesh": self.mesh, "axes": axes, "tile": tile, "centre": self.centre}
         return ShardedCloud(self.y, self.x, Swapped(self.cost), **options)
 
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> AbstractGeometry:
@@ -130,6 +132,7 @@ class ShardedCloud(AbstractCloud):
                 return PointCloud(x, y, self.cost, centre=self.centre)
         return self._between(x, y, (axis_x, axis_y))
 
+    @_checks.gate
     def moved(self, x: Float[Array, "k d"]) -> "ShardedCloud":
         return self._between(x, self.y, (None, self.axes[1]))
 
@@ -137,12 +140,14 @@ class ShardedCloud(AbstractCloud):
         """Costs between other points, which lie over these axes."""
         return ShardedCloud(x, y, self.cost, mesh=self.mesh, axes=axes, centre=self.centre)
 
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """As elsewhere; but each device holds its rows of costs whole."""
         given = self._given(_as_they_are, (), self.x)
         costs = whole_costs(self._ring, self.tile, given)
         return function(costs[: self.x.shape[0]], *rows)
 
+    @_checks.gate
     def fold_tiles(
         self,
         merge: Sum | AbstractMerge,
@@ -169,6 +174,7 @@ class ShardedCloud(AbstractCloud):
         return array[jnp.minimum(jnp.arange(-(-n // blocks) * blocks), n - 1)]
 
 
+@_checks.gate
 def cloud_between(
     x: Float[Array, "n d"],
     y: Float[Array, "m e"],

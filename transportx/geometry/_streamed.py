@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
 from transportx._varying import axes_of
 from transportx.geometry import _fused
 from transportx.geometry._costs import AbstractCost, SquaredEuclidean, Swapped
@@ -18,6 +19,7 @@ from transportx.geometry._merges import SumExp
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def fused_log_totals(
     geometry: AbstractGeometry,
     b: Float[Array, " m"],
@@ -65,7 +67,7 @@ def _log_totals_in_tiles(geometry, b, g, epsilon):
 
 def _totals(epsilon, columns, costs):
     b, g = columns
-    return SumExp.part(b, exponents(costs, g[None, :], epsilon))
+    return SumExp.part(b, exponents(costs, jnp.broadcast_to(g[None, :], costs.shape), epsilon))
 
 
 def fused_product(

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
 from transportx.gradient_flows._cells import Box
 from transportx.gradient_flows._functional import AbstractFunctional
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
 from transportx.gradient_flows._newton import minimise
-from transportx.gradient_flows._status import FlowStatus
 
 Masses = Float[Array, " n"]
 
 
+@_checks.gate
 class GridFlow(eqx.Module):
     """A recorded flow of the masses of n cells, at the k - 1 steps and the start.
 
@@ -34,14 +35,15 @@ class GridFlow(eqx.Module):
     energy: Float[Array, " k"]
     decrement: Float[Array, " steps"]
     num_steps: Int[Array, ""]
-    status: FlowStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether every time step met the tolerance."""
-        return self.status == FlowStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def grid_flow(
     functional: AbstractFunctional,
     box: Box,
@@ -108,8 +110,8 @@ def grid_flow(
     times = tau * jnp.arange(num_steps + 1, dtype=tau.dtype)
     status = settled(masses, decrement, tol)
     infeasible = jnp.any(masses0 <= 0) | (energy[0] == jnp.inf)
-    status = FlowStatus.where(infeasible, FlowStatus.INFEASIBLE, status)
-    failed = (status == FlowStatus.INFEASIBLE) | (status == FlowStatus.NON_FINITE)
+    status = judge((infeasible, Status.INFEASIBLE), otherwise=status)
+    failed = (status == Status.INFEASIBLE) | (status == Status.NON_FINITE)
     masses, energy = (jnp.where(failed, jnp.nan, record) for record in (masses, energy))
     return GridFlow(times, masses, energy, decrement, jnp.sum(steps), status)
 
