@@ -20,6 +20,7 @@ Masses = Float[Array, " n"]
 _SPREAD = 0.3
 
 
+@_checks.gate
 class GridFlow(eqx.Module):
     """A recorded flow of the masses of n cells, at the k - 1 steps and the start.
 
@@ -46,6 +47,7 @@ class GridFlow(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def grid_flow(
     functional: AbstractFunctional,
     box: Box,
