@@ -105,7 +105,8 @@ def minimise(
 @eqx.filter_custom_jvp
 def _minimum(problem, *, starts, tol, max_steps):
     function, args = _held(problem)
-    end = _descend(lambda z: function(z, args), *starts, tol, max_steps)
+    start, inside = starts
+    end = _descend(lambda z: function(z, args), start, inside, tol, max_steps)
     low = (end.decrement > tol) & (end.least < end.value)
     point = jnp.where(low, end.lowest, end.point)
     return Minimum(point, end.decrement, end.steps), end.pressures
