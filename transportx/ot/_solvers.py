@@ -38,6 +38,7 @@ class Iterate(NamedTuple):
     error: Scalar
 
 
+@_checks.gate
 class Scaling(eqx.Module):
     """A problem with potentials (f, g) absorbed in its kernel, to be scaled."""
 
@@ -46,22 +47,26 @@ class Scaling(eqx.Module):
     f: Float[Array, " n"]
     g: Float[Array, " m"]
 
+    @_checks.gate
     def fit_rows(self, row_sums: Float[Array, " n"]) -> Float[Array, " n"]:
         """Log-scaling of the rows that is exact for these sums: half a Sinkhorn step."""
         problem = self.problem
         fit = -problem.damping_a * (problem.loose_a * self.f + log_of_sums(row_sums))
         return jnp.where(problem.a > 0, fit, 0)
 
+    @_checks.gate
     def fit_columns(self, column_sums: Float[Array, " m"]) -> Float[Array, " m"]:
         """Log-scaling of the columns that is exact for these sums."""
         problem = self.problem
         fit = -problem.damping_b * (problem.loose_b * self.g + log_of_sums(column_sums))
         return jnp.where(problem.b > 0, fit, 0)
 
+    @_checks.gate
     def evaluate(self, phi: Float[Array, " n"]) -> Iterate:
         """Fit the columns to these rows, and see what that leaves: one pair of products."""
         return self.complete(phi, self.kernel.T @ (self.problem.a * capped_exp(phi)))
 
+    @_checks.gate
     def complete(self, phi: Float[Array, " n"], column_sums: Float[Array, " m"]) -> Iterate:
         """`evaluate` where the column sums are known."""
         problem = self.problem
@@ -129,6 +134,7 @@ class AbstractSolver(eqx.Module):
             The last iterate and the steps taken; whoever calls checks the result.
         """
 
+    @_checks.gate
     def log_step(
         self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
     ) -> Potentials:
@@ -137,6 +143,7 @@ class AbstractSolver(eqx.Module):
         return problem.centre(f, problem.update_g(f))
 
 
+@_checks.gate
 class Sinkhorn(AbstractSolver):
     """Alternate exact updates of the two potentials, each O(n m).
 
@@ -152,6 +159,7 @@ class Sinkhorn(AbstractSolver):
     tol: float = eqx.field(static=True, default=1e-3)
     max_steps: int = eqx.field(static=True, default=10_000)
 
+    @_checks.gate
     def refine(
         self, scaling: Scaling, start: Iterate, *, tol: Scalar, budget: Steps
     ) -> tuple[Iterate, Steps]:
@@ -161,6 +169,7 @@ class Sinkhorn(AbstractSolver):
         return _repeat(step, start, tol=tol, budget=budget)
 
 
+@_checks.gate
 class Newton(AbstractSolver):
     """Newton's method on the semi-dual, by conjugate gradients; the default.
 
@@ -182,6 +191,7 @@ class Newton(AbstractSolver):
     tol: float = eqx.field(static=True, default=1e-3)
     max_steps: int = eqx.field(static=True, default=10_000)
 
+    @_checks.gate
     def refine(
         self, scaling: Scaling, start: Iterate, *, tol: Scalar, budget: Steps
     ) -> tuple[Iterate, Steps]:

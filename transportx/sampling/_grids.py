@@ -14,11 +14,13 @@ from transportx.interpolants import AbstractInterpolant, time_of_angle
 Grid = Callable[[int, Any], Float[Array, " steps"]]
 
 
+@_checks.gate
 def uniform_grid(num_steps: int, dtype: Any) -> Float[Array, " steps"]:
     """Equal steps."""
     return jnp.linspace(0, 1, num_steps + 1, dtype=dtype)
 
 
+@_checks.gate
 class PowerGrid(eqx.Module):
     """1 - (1 - i/n)^power: with a power of 2 or more, steps that shorten towards the end.
 
@@ -31,12 +33,14 @@ class PowerGrid(eqx.Module):
     def __check_init__(self):
         _checks.positive("power", self.power)
 
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid."""
         left = 1 - uniform_grid(num_steps, dtype)
         return 1 - left ** jnp.asarray(self.power, dtype)
 
 
+@_checks.gate
 class KarrasGrid(eqx.Module):
     r"""Steps even in the power 1 / rho of the noise-to-target ratio sigma_t / beta_t.
 
@@ -66,6 +70,7 @@ class KarrasGrid(eqx.Module):
         for name in ("ratio_min", "ratio_max", "rho"):
             _checks.positive(name, getattr(self, name))
 
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid.
 
