@@ -198,9 +198,7 @@ def _judge(
     return stuck, jnp.where(logged & stuck, state.stalls + 1, 0)
 
 
-def _extrapolate(
-    above: _Level, level: _Level, lower: Scalar, known: Bool[Array, ""]
-) -> _Level:
+def _extrapolate(above: _Level, level: _Level, lower: Scalar, known: Bool[Array, ""]) -> _Level:
     """Follow the potentials, smooth in epsilon, from two levels to the next."""
     fall = above.epsilon - level.epsilon
     known = known & jnp.isfinite(fall) & (fall > 0) & (lower < level.epsilon)

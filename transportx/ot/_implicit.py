@@ -1,9 +1,11 @@
 """Derivatives of the optimum: of its value by the envelope theorem, of potentials implicitly."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx.geometry import Sum, internal
 from transportx.ot._conjugate_gradient import conjugate_gradient
 from transportx.ot._problem import Potentials, Problem, gain
 
@@ -32,9 +34,31 @@ def _dual_value_jvp(primals, tangents):
 
 def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
     a, b = problem.a, problem.b
-    mass = jnp.sum(a * (problem.kernel(f, g) @ b))
     gains = jnp.sum(a * gain(f, problem.loose_a)) + jnp.sum(b * gain(g, problem.loose_b))
-    return gains - problem.epsilon * (mass - jnp.sum(a) * jnp.sum(b))
+
+    def by_product(problem, f, g):
+        return jnp.sum(problem.a * (problem.kernel(f, g) @ problem.b)) - jnp.sum(a) * jnp.sum(b)
+
+    def by_excess(problem, f, g):
+        part = eqx.Partial(_row_excesses, problem.epsilon)
+        excesses = problem.geometry.fold_tiles(Sum(), part, (problem.b, g), f)
+        return jnp.sum(problem.a * excesses)
+
+    # Times a large epsilon the rounding of a mass near that of a x b would count.
+    size = jnp.sum(a * jnp.abs(f)) / jnp.sum(a) + jnp.sum(b * jnp.abs(g)) / jnp.sum(b)
+    large = jax.lax.stop_gradient(problem.epsilon > size)
+    return gains - problem.epsilon * jax.lax.cond(large, by_excess, by_product, problem, f, g)
+
+
+def _row_excesses(epsilon, columns, costs, f):
+    """Masses of rows of the plan over their weight, less those of the product a x b."""
+    b, g = columns
+    exponents = internal.exponents(costs, f[:, None] + g[None, :], epsilon)
+    return jnp.sum(b[None, :] * jnp.expm1(jnp.minimum(exponents, _MOST_EXPONENT)), axis=1)
+
+
+# Of potentials that fit, an epsilon above the size of the costs leaves far smaller ones.
+_MOST_EXPONENT = 60.0
 
 
 @jax.custom_jvp
@@ -60,31 +84,38 @@ def _optimal_potentials_jvp(primals, tangents):
 
     def mismatch(problem):
         kernel = problem.kernel(f, g)
-        rows = jnp.log(kernel @ problem.b) + problem.loose_a * f
-        return rows, jnp.log(kernel.T @ problem.a) + problem.loose_b * g
+        rows = jnp.log(_or_one(kernel @ problem.b)) + problem.loose_a * f
+        return rows, jnp.log(_or_one(kernel.T @ problem.a)) + problem.loose_b * g
 
     _, (p, q) = jax.jvp(mismatch, (problem,), (moved,))
     p, q = -problem.epsilon * p, -problem.epsilon * q
     kernel = problem.kernel(f, g)
     row_sums, column_sums = kernel @ b, kernel.T @ a
     rows = a * row_sums
+    # Rows that carry nothing take no part, and keep their potentials.
+    still = rows == 0
+    row_sums, column_sums = _or_one(row_sums), _or_one(column_sums)
     free = problem.balanced.astype(a.dtype)
 
     def matvec(df):
         image = rows / tau_a * df - tau_b * a * (kernel @ (b / column_sums * (kernel.T @ (a * df))))
-        # Where both marginals are enforced a constant is free: this pins it. Rows without
-        # weight take no part.
+        # Where both marginals are enforced a constant is free: this pins it.
         pin = free * rows * (jnp.sum(rows * df) / jnp.sum(rows))
-        return image + pin + jnp.where(a == 0, df, 0)
+        return image + pin + jnp.where(still, df, 0)
 
     right = rows * p - tau_b * a * (kernel @ (b * q))
     right = right - free * rows * (jnp.sum(right) / jnp.sum(rows))
-    df = _solve(matvec, right, jnp.where(a == 0, 1, tau_a / jnp.where(a == 0, 1, rows)))
+    df = _solve(matvec, right, jnp.where(still, 1, tau_a / jnp.where(still, 1, rows)))
     dg = tau_b * (q - (kernel.T @ (a * df)) / column_sums)
     df = tau_a * (p - (kernel @ (b * dg)) / row_sums)
     uneven = jnp.sum(a * df + moved.a * f) - jnp.sum(b * dg + moved.b * g)
     shift = free * uneven / (jnp.sum(a) + jnp.sum(b))
     return (f, g), (df - shift, dg + shift)
+
+
+def _or_one(sums: Array) -> Array:
+    """Sums of a kernel, one in place of those that vanish: their logarithms are not asked."""
+    return jnp.where(sums > 0, sums, 1)
 
 
 def _solve(matvec, right, preconditioner):

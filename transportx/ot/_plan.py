@@ -15,9 +15,10 @@ from transportx.geometry import (
     Sum,
     SumExp,
     capped_exp,
+    internal,
 )
 from transportx.ot._implicit import dual_value
-from transportx.ot._problem import Potentials, Problem
+from transportx.ot._problem import Potentials, Problem, gain
 
 Scalar = Float[Array, ""]
 
@@ -209,11 +210,11 @@ class EntropicPlan(eqx.Module):
 
 def _entries(epsilon, columns, costs, f, a):
     b, g = columns
-    return a * b * capped_exp((f + g - costs) * (1 / epsilon))
+    return a * b * capped_exp(internal.exponents(costs, f + g, epsilon))
 
 
 def _cost(epsilon, columns, costs, f, a):
-    return jnp.sum(_entries(epsilon, columns, costs, f, a) * costs)
+    return jnp.sum(_entries(epsilon, columns, costs, f, a) * internal.finite_part(costs))
 
 
 def _largest(merge, epsilon, columns, costs, f, a):
@@ -249,50 +250,105 @@ def _noisy(epsilon, columns, costs, key):
 
 
 def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
+    """The least of two bounds, each a sum of terms that are not negative."""
+    return jnp.minimum(_repaired_gap(problem, f, g), _product_gap(problem, f, g))
+
+
+def _repaired_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
+    """Objective of the repaired plan less the dual one."""
     a, b = problem.a, problem.b
     asked_a, asked_b = problem.asked_a(f), problem.asked_b(g)
     kernel = problem.kernel(f, g)
-    # Scale rows, then columns, down to what is asked; spread what is then missing.
-    row_scale = _shrink(asked_a, a * (kernel @ b))
-    columns = b * (kernel.T @ (a * row_scale))
-    column_scale = _shrink(asked_b, columns)
-    rows = a * row_scale * (kernel @ (b * column_scale))
+    # Cut rows, then columns, down to what is asked; spread what is then missing.
+    cut_a = _cut(asked_a, a * (kernel @ b))
+    columns = b * (kernel.T @ (a * (1 - cut_a)))
+    cut_b = _cut(asked_b, columns)
+    rows = a * (1 - cut_a) * (kernel @ (b * (1 - cut_b)))
     missing_a = jnp.maximum(asked_a - rows, 0)
-    missing_b = jnp.maximum(asked_b - columns * column_scale, 0)
+    missing_b = jnp.maximum(asked_b - columns * (1 - cut_b), 0)
     most = jnp.maximum(jnp.sum(missing_a), jnp.sum(missing_b))
     spread = _quotient(missing_b, most)
 
     share_a, share_b = _quotient(missing_a, a), _quotient(spread, b)
 
     excess = eqx.Partial(_excess, problem.epsilon)
-    of_columns = b, g, column_scale, share_b
-    repaired = problem.geometry.fold_rows(Sum(), excess, of_columns, f, a, row_scale, share_a)
+    of_columns = b, g, cut_b, share_b
+    repaired = problem.geometry.fold_rows(Sum(), excess, of_columns, f, a, cut_a, share_a)
     left_a, left_b = missing_a * jnp.sum(spread), jnp.sum(missing_a) * spread
     gap = problem.epsilon * jnp.sum(repaired)
     for loose, has, asked in (
         (problem.loose_a, rows + left_a, asked_a),
-        (problem.loose_b, columns * column_scale + left_b, asked_b),
+        (problem.loose_b, columns * (1 - cut_b) + left_b, asked_b),
     ):
         rest = jnp.sum(_divergence(has, asked)) / jnp.where(loose > 0, loose, 1)
         gap = gap + jnp.where(loose > 0, rest, 0)
     return gap
 
 
-def _excess(epsilon, columns, costs, f, a, scale, share):
-    """KL of one row of the repaired plan from that row of the plan."""
-    b, g, column_scale, share_b = columns
-    exponents = (f + g - costs) * (1 / epsilon)
-    ratios, extra, scales = capped_exp(exponents), share * share_b, scale * column_scale
-    repaired = scales * ratios + extra
-    # Of tiny entries the logarithms are apart, so that none underflows.
-    near = jnp.log(scales + extra * capped_exp(-jnp.maximum(exponents, _NEAR)))
-    logs = jnp.where(exponents > _NEAR, near, jnp.log(repaired) - exponents)
-    terms = jnp.where(repaired > 0, repaired * logs, 0) - repaired + ratios
-    return a * jnp.sum(b * terms)
+def _product_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
+    r"""Objective of the plan $a\otimes b / |b|$, less the dual one, with masses that agree.
+
+    It is $\varepsilon\sum_{ij} a_i b_j (e^{x_{ij}} - 1 - x_{ij})$ for exponents x of the plan,
+    and what penalties cost: small where epsilon is far above the costs, where rounding of
+    marginals, times epsilon, would spoil the other bound. Infinite where it is not used.
+    """
+    a, b = problem.a, problem.b
+    mass_a, mass_b = jnp.sum(a), jnp.sum(b)
+    size = a @ jnp.abs(f) / mass_a + b @ jnp.abs(g) / mass_b
+    slack = 100 * jnp.finfo(a.dtype).eps
+    of_unit_mass = (jnp.abs(mass_a - 1) <= slack) & (jnp.abs(mass_b - 1) <= slack)
+    used = of_unit_mass & (problem.epsilon > size)
+
+    def bound():
+        convex = eqx.Partial(_convexity, problem.epsilon)
+        excess = problem.geometry.fold_rows(Sum(), convex, (b, g), f)
+        loose = a @ (f - gain(f, problem.loose_a)) + b @ (g - gain(g, problem.loose_b))
+        return problem.epsilon * jnp.sum(a * excess) + jnp.maximum(loose, 0)
+
+    return jax.lax.cond(used, bound, lambda: jnp.full_like(problem.epsilon, jnp.inf))
+
+
+def _convexity(epsilon, columns, costs, f):
+    """Weighted sum over a row of e^x - 1 - x, by its series where that is small."""
+    b, g = columns
+    x = internal.exponents(costs, f + g, epsilon)
+    small = jnp.abs(x) < 0.1
+    near = jnp.where(small, x, 0)
+    series = near**2 * (1 / 2 + near * (1 / 6 + near * (1 / 24 + near * (1 / 120 + near / 720))))
+    terms = jnp.where(small, series, capped_exp(x) - 1 - x)
+    return jnp.sum(jnp.where(b > 0, b * terms, 0))
+
+
+def _excess(epsilon, columns, costs, f, a, cut, share):
+    """KL of one row of the repaired plan from that row of the plan; no term is negative."""
+    b, g, column_cut, share_b = columns
+    exponents = internal.exponents(costs, f + g, epsilon)
+    ratios, extra = capped_exp(exponents), share * share_b
+    lost = cut + column_cut - cut * column_cut
+    repaired = (1 - lost) * ratios + extra
+    # Of entries that changed little, by the change; of tiny ones the logarithms are apart, so
+    # that none underflows.
+    change = extra * capped_exp(-jnp.maximum(exponents, _NEAR)) - lost
+    logs = jnp.log(jnp.where(repaired > 0, repaired, 1)) - jnp.maximum(exponents, _LOWEST)
+    far = jnp.where(repaired > 0, repaired * logs, 0) - repaired + ratios
+    terms = jnp.where(exponents > _NEAR, ratios * _relative_entropy(change), far)
+    carried = jnp.where((extra > 0) & (exponents == -jnp.inf), jnp.inf, jnp.maximum(terms, 0))
+    return a * jnp.sum(jnp.where(b > 0, b * carried, 0))
+
+
+def _relative_entropy(change: Array) -> Array:
+    """(1 + d) log(1 + d) - d for d >= -1, by its series where that is small."""
+    small = jnp.abs(change) < 0.05
+    d = jnp.where(small, change, 0)
+    series = d**2 * (1 / 2 - d * (1 / 6 - d * (1 / 12 - d * (1 / 20 - d / 30))))
+    kept = jnp.where(small, 1, 1 + change)
+    return jnp.where(small, series, jax.scipy.special.xlogy(kept, kept) - change)
 
 
 # Exponents above this, exp of whose opposite is small.
 _NEAR = -10.0
+# In place of the exponents of pairs that carry nothing.
+_LOWEST = -1e30
 
 
 def _quotient(p: Array, q: Array) -> Array:
@@ -300,9 +356,9 @@ def _quotient(p: Array, q: Array) -> Array:
     return jnp.where(q > 0, p / jnp.where(q > 0, q, 1), 0)
 
 
-def _shrink(asked: Array, has: Array) -> Array:
-    """Factors at most one that bring each mass down to what is asked."""
-    return jnp.where(has > asked, _quotient(asked, has), 1)
+def _cut(asked: Array, has: Array) -> Array:
+    """Share of each mass to take away, to bring it down to what is asked."""
+    return jnp.where(has > asked, _quotient(has - asked, has), 0)
 
 
 def _divergence(p: Array, q: Array) -> Array:

@@ -13,6 +13,7 @@ from transportx.geometry import (
     capped_exp,
     fused_log_totals,
     gibbs_kernel,
+    internal,
     largest_exponent,
 )
 
@@ -100,7 +101,9 @@ class Problem(eqx.Module):
         totals = fused_log_totals(
             self.geometry, self.b, g, self.epsilon, otherwise=_log_totals_in_tiles
         )
-        return -self.damping_a * self.epsilon * totals
+        # A row without a target at finite cost asks for nothing, where it may.
+        largest = jnp.finfo(totals.dtype).max ** 0.4
+        return jnp.minimum(-self.damping_a * self.epsilon * totals, largest)
 
     @_checks.gate
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -135,9 +138,7 @@ class Problem(eqx.Module):
         shift = jnp.where(self.balanced, even, (log_a - log_b) / loose)
         return f + shift, g - shift
 
-    def dual(
-        self, f: Float[Array, " n"], g: Float[Array, " m"], mass: Float[Array, ""]
-    ) -> Scalar:
+    def dual(self, f: Float[Array, " n"], g: Float[Array, " m"], mass: Float[Array, ""]) -> Scalar:
         """The dual objective of potentials whose plan has this mass, less a constant."""
         gains = jnp.sum(self.a * gain(f, self.loose_a)) + jnp.sum(self.b * gain(g, self.loose_b))
         return gains - self.epsilon * mass
@@ -164,7 +165,7 @@ def _log_totals_in_tiles(geometry, b, g, epsilon):
 def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     """Log of the largest cut entry of each row over what its row or its column asks for."""
     loose_g, log_b, g = columns
-    exponents = (f[:, None] + g[None, :] - costs) * (1 / epsilon)
+    exponents = internal.exponents(costs, f[:, None] + g[None, :], epsilon)
     over_row = loose_f[:, None] + log_b[None, :]
     over_column = loose_g[None, :] + log_a[:, None]
     excesses = exponents + jnp.maximum(over_row, over_column)

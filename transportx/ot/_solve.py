@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status
-from transportx.geometry import AbstractGeometry, DenseKernel, Sum
+from transportx.geometry import AbstractGeometry, DenseKernel, Maximum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
@@ -20,6 +20,8 @@ _COARSE_POINTS = 4096
 _COARSE_TOL = 0.01
 # Annealing starts at this many times the spread of the costs.
 _SPREAD = 1.0
+# Masses are equal up to this many units of rounding.
+_MASS_SLACK = 100
 
 
 @_checks.gate
@@ -51,7 +53,8 @@ def solve(
         rho_a: Penalty on the source marginal, in units of the cost.
         rho_b: Penalty on the target marginal.
         init: Potentials to start from, as in ``init=plan.potentials`` of a similar
-            problem; by default epsilon is annealed from half the mean cost.
+            problem; by default epsilon is annealed from the spread of the costs: the mean
+            of what is left of them once means of rows and columns are taken off.
         solver: `Newton` or `Sinkhorn`, with tolerance and step limit.
 
     Returns:
@@ -162,7 +165,10 @@ def make_problem(
         _checks.positive(name, number)
     n, m = geometry.shape
     dtype = geometry.working_dtype
+    given = a, b
     a, b = _weights("a", a, n, dtype), _weights("b", b, m, dtype)
+    if any(w is not None and jnp.finfo(w.dtype).eps > jnp.finfo(dtype).eps for w in given):
+        b = _with_mass_of(a, b, given, (rho_a, rho_b))
     geometry = geometry.weighed(a, b)
     epsilon, rho_a, rho_b = (jnp.asarray(number, dtype) for number in (epsilon, rho_a, rho_b))
     return Problem(geometry, a, b, epsilon, 1 / rho_a, 1 / rho_b)
@@ -171,11 +177,17 @@ def make_problem(
 def answer(problem: Problem, solver: AbstractSolver, start: Start) -> EntropicPlan:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
-    feasible = _feasible(held)
-    sound = feasible & _regular(held) & _finite_costs(held)
+    known, forbidding = _kinds_of_costs(held)
+    reached_a, reached_b = _reached(held, forbidding)
+    feasible = _feasible(held, reached_a, reached_b)
+    sound = feasible & _regular(held) & known
+    # Rows that may send nothing, where that is allowed, are those of the plan without them.
+    alone = held.between(
+        held.geometry, jnp.where(reached_a, held.a, 0), jnp.where(reached_b, held.b, 0)
+    )
     epsilon = jnp.where(sound, start.epsilon, jnp.nan)
-    solved = anneal(held, solver, init=(start.f, start.g), epsilon=epsilon)
-    known = jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
+    solved = anneal(alone, solver, init=(start.f, start.g), epsilon=epsilon)
+    known &= jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
     status = Status.where(known & ~feasible, Status.INFEASIBLE, solved.status)
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
     f, g, error = (jnp.where(failed, jnp.nan, part) for part in solved[:3])
@@ -191,12 +203,14 @@ def _dense_start(problem: Problem) -> Start:
     what the regularisation weighs, whatever constant or separable part the costs have.
     """
     matrix = problem.geometry.working_matrix()
+    allowed = matrix < jnp.finfo(matrix.dtype).max / 1e3
+    matrix = jnp.where(allowed, matrix, 0)
     a, b, costs = problem.a, problem.b, DenseKernel(matrix)
     mass_a, mass_b = jnp.sum(a), jnp.sum(b)
     f, g = (costs @ b) / mass_b, (costs.T @ a) / mass_a
     mean = (a @ f) / mass_a
     f, g = f - mean / 2, g - mean / 2
-    left = DenseKernel(jnp.abs(f[:, None] + g[None, :] - matrix))
+    left = DenseKernel(jnp.where(allowed, jnp.abs(f[:, None] + g[None, :] - matrix), 0))
     spread = (a @ (left @ b)) / (mass_a * mass_b)
     level = problem.at(_SPREAD * spread)
     return Start(level.damping_a * f, level.damping_b * g, level.epsilon)
@@ -233,14 +247,45 @@ def _weights(name, weights, size, dtype):
     return weights.astype(dtype)
 
 
-def _finite_costs(problem: Problem) -> Bool[Array, ""]:
-    """Whether every cost is finite: of any other the total, weighed with zero too, is not."""
-    totals = problem.geometry.fold_tiles(Sum(), _weighed, problem.b)
-    return jnp.isfinite(jnp.sum(totals))
+def _with_mass_of(a, b, given, penalties):
+    """`b` with the mass of `a`, where both are enforced and differ by rounding alone.
+
+    Weights may be coarser than the costs: float32 weights, say, of float64 points.
+    """
+    rounding = max(float(jnp.finfo(w.dtype).eps) for w in given if w is not None)
+    ratio = jax.lax.stop_gradient(jnp.sum(a) / jnp.sum(b))
+    close = jnp.abs(ratio - 1) <= 8 * rounding
+    enforced = jnp.all(jnp.isinf(jnp.stack([jnp.asarray(rho, a.dtype) for rho in penalties])))
+    return jnp.where(close & enforced, ratio, 1) * b
 
 
-def _weighed(b, costs):
-    return costs @ b
+def _kinds_of_costs(problem: Problem) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether every cost is a number or infinite; and whether any is infinite."""
+    kinds = problem.geometry.fold_tiles(Maximum(), _worst_kind, problem.b)
+    worst = jnp.max(kinds)
+    return worst < 2, worst == 1
+
+
+def _worst_kind(b, costs):
+    """Of each row: 2 where a cost is NaN or minus infinity, else 1 where one is infinite."""
+    bad = jnp.isnan(costs) | (costs == -jnp.inf)
+    kinds = jnp.where(bad, 2, jnp.where(costs == jnp.inf, 1, 0))
+    return jnp.max(kinds, axis=1).astype(costs.dtype)
+
+
+def _reached(
+    problem: Problem, forbidding: Bool[Array, ""]
+) -> tuple[Bool[Array, " n"], Bool[Array, " m"]]:
+    """Which sources have weight at a finite cost, and which targets."""
+    geometry, a, b = problem.geometry, problem.a, problem.b
+
+    def some():
+        return geometry.reach(b) > 0, geometry.T.reach(a) > 0
+
+    def every():
+        return jnp.ones_like(a, bool), jnp.ones_like(b, bool)
+
+    return jax.lax.cond(forbidding, some, every)
 
 
 def _regular(problem: Problem) -> Bool[Array, ""]:
@@ -250,9 +295,15 @@ def _regular(problem: Problem) -> Bool[Array, ""]:
     return finite & jnp.all(jnp.isfinite(loose)) & jnp.all(loose >= 0)
 
 
-def _feasible(problem: Problem) -> Bool[Array, ""]:
-    masses = jnp.sum(problem.a), jnp.sum(problem.b)
-    slack = 100 * jnp.finfo(problem.a.dtype).eps * masses[0]
+def _feasible(
+    problem: Problem, reached_a: Bool[Array, " n"], reached_b: Bool[Array, " m"]
+) -> Bool[Array, ""]:
+    """Whether masses agree, and what is enforced has somewhere to go."""
+    a, b = problem.a, problem.b
+    masses = jnp.sum(a), jnp.sum(b)
+    slack = _MASS_SLACK * jnp.finfo(a.dtype).eps * masses[0]
     same = (jnp.abs(masses[0] - masses[1]) <= slack) | ~problem.balanced
     some = (masses[0] > 0) & (masses[1] > 0)
-    return jnp.all(problem.a >= 0) & jnp.all(problem.b >= 0) & some & same
+    placed_a = (problem.loose_a > 0) | jnp.all(reached_a | (a == 0))
+    placed_b = (problem.loose_b > 0) | jnp.all(reached_b | (b == 0))
+    return jnp.all(a >= 0) & jnp.all(b >= 0) & some & same & placed_a & placed_b

@@ -122,6 +122,8 @@ class AbstractSolver(eqx.Module):
 
     def __check_init__(self):
         _checks.positive("tol", self.tol)
+        if math.isinf(self.tol):
+            _checks.reject("tol", "is infinite", "give the error that the marginals may have")
         _checks.count("max_steps", self.max_steps)
 
     @abc.abstractmethod
