@@ -7,6 +7,11 @@ The job: a Gaussian onto a mixture of four Gaussians, uniform weights, cost |x -
 float32, from the points to the potentials. Cells are groups (dense, streamed, all, smoke)
 or names such as n1024-d2-eps0.05-tol0.001; eps is relative to the mean cost.
 
+`--cells families` asks something else: which solver solves which family of problems
+(clouds, clusters, histograms, images, weights over decades, outliers, penalties, warm
+starts), epsilon from 1 to 1e-3 of the mean cost (1e-1 to 1e-4 under JAX_ENABLE_X64=1), and
+with how many products with the kernel. It needs ott-jax alone, and times nothing.
+
 A time counts only if the L1 error of both marginals, recomputed in float64 outside the
 solver, is at most tol. Peers stop by rules of their own, so each is first searched for its
 loosest threshold (or fewest iterations) that passes the audit; transportx runs at the
@@ -29,6 +34,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 import transportx as tx
@@ -36,7 +42,7 @@ from experiments.harness import timing
 from experiments.harness.command import UserError, exit_cleanly, parser_for
 from experiments.harness.runs import environment
 from experiments.racing import audits as entropic
-from experiments.racing import peers_sinkhorn, race
+from experiments.racing import family_race, peers_sinkhorn, race
 from experiments.racing import tables as race_tables
 from experiments.racing.audits import Problem
 from experiments.racing.race import Entrant, Searched, Trial
@@ -198,6 +204,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.rounds < 1:
         raise UserError("--rounds must be at least 1")
+    if args.cells == ["families"]:
+        count_products(args.out)
+        return
     cells = choose(args.cells)
     try:
         peers_sinkhorn.require()
@@ -211,6 +220,18 @@ def main() -> None:
         if args.out is not None:
             write(args.out, table)
     race_tables.show(table, summarize(table))
+
+
+def count_products(out: Path | None) -> None:
+    """The table of families: products with the kernel, not times."""
+    dtype = np.dtype(jnp.result_type(float)).type
+    table = {}
+    for family, row in family_race.table(dtype):
+        print(f"{family}: {row}", file=sys.stderr)
+        table[family] = row
+    family_race.show(table)
+    if out is not None:
+        out.write_text(json.dumps({"families": table, "dtype": dtype.__name__}, indent=2) + "\n")
 
 
 def write(path: Path, table: dict[str, Any]) -> None:

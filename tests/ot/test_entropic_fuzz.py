@@ -16,6 +16,19 @@ JOBS = [pytest.param(1, shape, id=f"short-{shape}") for shape in SHAPES] + [
 ]
 
 
+def random_weights(rng, points):
+    """Even ones, thin tails, powers, or softmax weights over 20 decades."""
+    n, kind = len(points), rng.integers(4)
+    if kind == 0:
+        return rng.random(n) + 1e-3
+    if kind == 1:
+        width = rng.uniform(0.05, 1) * points.std()
+        return np.exp(-np.sum((points - points.mean(0)) ** 2, 1) / (2 * width**2)) + 1e-300
+    if kind == 2:
+        return (1.0 + rng.permutation(n)) ** rng.uniform(-3, 0)
+    return np.exp(rng.uniform(-46, 0, n))
+
+
 def random_problem(rng, n, m, d):
     """Scales, offsets, duplicates, zero weights, epsilon and penalties over many decades."""
     scale, offset = 10 ** rng.uniform(-6, 6), rng.choice([0, 1, 100, 1e4])
@@ -25,10 +38,13 @@ def random_problem(rng, n, m, d):
         x[: n // 2] = x[0]
     if rng.random() < 0.2:
         y[: min(n, m)] = x[: min(n, m)]
-    a, b = rng.random(n) + 1e-3, rng.random(m) + 1e-3
+    a, b = random_weights(rng, x), random_weights(rng, y)
+    if n > 2 and rng.random() < 0.15:
+        x[0] += 10 ** rng.uniform(1, 2)
     for weights in (a, b):
         if rng.random() < 0.3:
-            weights[1:][rng.random(weights.size - 1) < 0.4] = 0
+            weights[np.flatnonzero(rng.random(weights.size) < 0.4)] = 0
+            weights[rng.integers(weights.size)] = 1
         weights /= weights.sum()
     mean = a @ np.sum((x[:, None] - y[None]) ** 2, axis=-1) @ b * scale**2
     epsilon = 10 ** rng.uniform(-4, 1) * mean
@@ -39,8 +55,9 @@ def random_problem(rng, n, m, d):
 def audit(x, y, a, b, epsilon, rho_a, rho_b, f, g):
     """L1 error of both marginals over the mass, in numpy's float64."""
     costs = np.sum((x[:, None] - y[None]) ** 2, axis=-1)
-    ratios = np.exp(np.minimum((f[:, None] + g[None] - costs) / epsilon, 600))
-    plan = a[:, None] * b[None] * ratios
+    held = (a[:, None] > 0) & (b[None] > 0)
+    exponents = np.where(held, (f[:, None] + g[None] - costs) / epsilon, -np.inf)
+    plan = a[:, None] * b[None] * np.exp(np.minimum(exponents, 600))
     asked_a, asked_b = a * np.exp(-f / rho_a), b * np.exp(-g / rho_b)
     error = np.abs(plan.sum(1) - asked_a).sum() + np.abs(plan.sum(0) - asked_b).sum()
     return error / min(asked_a.sum(), asked_b.sum())
@@ -69,6 +86,6 @@ def test_no_answer_says_converged_while_the_audit_disagrees(rounds, kind, dtype,
             case = [np.asarray(part[k], np.float64) for part in (*arrays, f, g)]
             # Factor two: costs are rounded to float32 in the solver, not in the audit.
             assert audit(*case) <= (2 if dtype == np.float32 else 1 + 1e-6) * tol
-            assert gap[k] >= -1e-5 * case[4]
+            assert gap[k] >= 0
         num_converged += converged.sum()
     assert num_converged > 0.5 * rounds * BATCH
