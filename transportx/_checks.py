@@ -45,6 +45,12 @@ def below(argument: str, value: Any, other: str, bound: Any) -> None:
         reject(argument, f"is {value}", f"give a number below `{other}`, which is {bound}")
 
 
+def fraction(argument: str, value: Any) -> None:
+    """Refuse a Python number outside of [0, 1], or NaN; traced values pass."""
+    if isinstance(value, numbers.Real) and not 0 <= float(value) <= 1:
+        reject(argument, f"is {value}", "give a number in [0, 1]")
+
+
 def exponent(argument: str, value: Any) -> None:
     """Refuse a Python number below 1, or NaN; traced values pass."""
     if isinstance(value, numbers.Real) and not float(value) >= 1:
@@ -155,3 +161,24 @@ def number(argument: str, output: Array) -> None:
     """Refuse a function whose output is not one number."""
     if np.shape(output) != ():
         reject(argument, f"returns shape {np.shape(output)}", "return one number, of shape ()")
+
+
+def number_given(argument: str, value: Any) -> None:
+    """Refuse an array where one number is needed."""
+    if np.shape(value) != ():
+        reject(argument, f"has shape {np.shape(value)}", "give one number, of shape ()")
+
+
+def label(argument: str, labels: Array) -> None:
+    """Refuse labels that are not integers: booleans and real numbers are not classes."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        reject(argument, f"has dtype {labels.dtype}", "give integer labels")
+
+
+def held(argument: str, value: Any, labels: Array) -> None:
+    """Refuse an integer that the labels' dtype would wrap round."""
+    count(argument, value, least=np.iinfo(np.int64).min)
+    info = np.iinfo(labels.dtype)
+    if not info.min <= value <= info.max:
+        cure = f"give labels of a wider dtype than {labels.dtype}"
+        reject(argument, f"is {value}, beyond {info.min} to {info.max}", cure)

@@ -29,6 +29,11 @@ def in_dtype(tree: Tree, like: Array) -> Tree:
     return jax.tree.map(lambda leaf: leaf.astype(like.dtype), tree)
 
 
+def as_given(tree: Tree, given: Array) -> Tree:
+    """A result in the dtype of an input that was widened for it; else as it is."""
+    return in_dtype(tree, given) if is_half(given) else tree
+
+
 def common(*arrays: Array) -> list[Array]:
     """Arrays in the widest of their dtypes, and in float32 at least."""
     wide = [widened(array) for array in arrays]

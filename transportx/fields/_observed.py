@@ -82,7 +82,7 @@ class ObservationGuided(eqx.Module):
             self.field, self.path, wide, point, args, slope=uphill, scale=self.source_scale
         )
         guided = velocity + gain
-        return _numbers.in_dtype(guided, x) if _numbers.is_half(x) else guided
+        return _numbers.as_given(guided, x)
 
     def _variance(self, t: Time) -> Time:
         if self.variance is not None:

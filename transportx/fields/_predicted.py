@@ -85,7 +85,7 @@ class VelocityFrom(eqx.Module):
             lambda: limit(jnp.where(at_limit, wide, _REGULAR)),
             lambda: predictions(jnp.where(at_limit, _REGULAR, wide)).velocity,
         )
-        return _numbers.in_dtype(velocity, x) if _numbers.is_half(x) else velocity
+        return _numbers.as_given(velocity, x)
 
 
 class ScoreOf(eqx.Module):
@@ -116,7 +116,7 @@ class ScoreOf(eqx.Module):
         velocity = self.field(wide, point, args)
         _checks.velocity(velocity, point)
         score = from_velocity(self.path, wide, point, velocity, scale=self.scale).score
-        return _numbers.in_dtype(score, x) if _numbers.is_half(x) else score
+        return _numbers.as_given(score, x)
 
     def _telling(self, t: Time) -> Time:
         """The time, or one close to it at which a velocity tells the score."""
@@ -181,7 +181,7 @@ class Rescheduled(eqx.Module):
         velocity = self.field(r, point / stretch, args)
         _checks.velocity(velocity, point)
         moved = (growth - old_growth * rate) * point + stretch * (rate * velocity)
-        return _numbers.in_dtype(moved, x) if _numbers.is_half(x) else moved
+        return _numbers.as_given(moved, x)
 
 
 def _with_rate(function: Callable[[Time], Point], t: Time) -> tuple[Point, Point]:
@@ -192,4 +192,8 @@ def _polar(target: NoisedTarget) -> tuple[Time, Time, Time]:
     """Size of (sigma, beta), the rate of its angle, and the relative rate of its size."""
     beta, sigma, beta_rate, sigma_rate = target
     square = beta**2 + sigma**2
-    return jnp.sqrt(square), target.turning / square, (beta * beta_rate + sigma * sigma_rate) / square
+    return (
+        jnp.sqrt(square),
+        target.turning / square,
+        (beta * beta_rate + sigma * sigma_rate) / square,
+    )

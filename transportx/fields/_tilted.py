@@ -73,7 +73,7 @@ class EnergyGuided(eqx.Module):
             self.field, self.path, wide, point, args, slope=downhill, scale=self.source_scale
         )
         guided = velocity + jnp.asarray(self.scale, gain.dtype) * gain
-        return _numbers.in_dtype(guided, x) if _numbers.is_half(x) else guided
+        return _numbers.as_given(guided, x)
 
 
 class ClassifierGuided(eqx.Module):
@@ -121,7 +121,7 @@ class ClassifierGuided(eqx.Module):
         velocity = self.field(wide, point, args)
         _checks.velocity(velocity, point)
         guided = velocity + jnp.asarray(self.scale, gain.dtype) * gain
-        return _numbers.in_dtype(guided, x) if _numbers.is_half(x) else guided
+        return _numbers.as_given(guided, x)
 
 
 def pulled_back(

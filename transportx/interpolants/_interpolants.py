@@ -40,7 +40,7 @@ class AbstractInterpolant(eqx.Module):
         alpha, beta, gamma = self.coefficients(_numbers.widened(t))
         source, target, noise = _numbers.widened((x0, x1, z))
         position = alpha * source + beta * target + gamma * noise
-        return _numbers.in_dtype(position, x1) if _numbers.is_half(x1) else position
+        return _numbers.as_given(position, x1)
 
     def __call__(self, t: Time, x0: Point, x1: Point, z: Point) -> tuple[Point, Point]:
         """Position and velocity at time `t`: the pair that a flow-matching loss needs."""
@@ -68,7 +68,7 @@ class Linear(AbstractInterpolant):
         _checks.finite("end_width", self.end_width)
 
     def coefficients(self, t: Time) -> Coefficients:
-        width = _numbers.not_negative(self.end_width, t.dtype)
+        width = jnp.asarray(self.end_width, t.dtype)
         return 1 - (1 - width) * t, t, jnp.zeros_like(t)
 
 
@@ -169,7 +169,9 @@ class VarianceExploding(AbstractInterpolant):
         _checks.below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     def coefficients(self, t: Time) -> Coefficients:
-        low, high = (_numbers.positive(sigma, t.dtype) for sigma in (self.sigma_min, self.sigma_max))
+        low, high = (
+            _numbers.positive(sigma, t.dtype) for sigma in (self.sigma_min, self.sigma_max)
+        )
         falling = jnp.where(low < high, low / high, jnp.nan)
         return high * falling**t, jnp.ones_like(t), jnp.zeros_like(t)
 

@@ -51,7 +51,7 @@ class NoisedTarget(NamedTuple):
         return jnp.arctan2(self.beta, self.sigma)
 
     @property
-    def turning(self) -> Time:
+    def turning(self) -> Float[Array, "..."]:
         """Rate of the angle, times beta^2 + sigma^2: zero where a velocity tells nothing new."""
         return self.sigma * self.beta_rate - self.beta * self.sigma_rate
 
@@ -238,4 +238,4 @@ def _times(rate: Time, unknown: Point) -> Point:
 
 def _predictions(velocity: Point, score: Point, noise: Point, denoiser: Point, x: Point):
     found = Predictions(velocity, score, noise, denoiser)
-    return _numbers.in_dtype(found, x) if _numbers.is_half(x) else found
+    return _numbers.as_given(found, x)

@@ -90,7 +90,7 @@ _PARTS = np.arange(8) / 8
 
 
 def _plan(path: AbstractInterpolant, times, scale, order) -> tuple[Array, ...]:
-    """For each step: factors of x, of the target and of its change; when and where to ask for it."""
+    """For each step: factors of x, of the target and of its change; when and where to ask."""
     noised = jax.vmap(lambda t: noised_target(path, t, scale))(times)
     begun = noised.sigma[:-1] > 0
     # Noise that is gone stays gone: steps may be left by a grid that rounds onto its end.
@@ -125,7 +125,7 @@ def _asked(path: AbstractInterpolant, times, scale) -> tuple[Array, Array, Array
 
 
 def _first_moments(path: AbstractInterpolant, times, scale) -> Float[Array, " steps"]:
-    r"""$\sigma' \int_t^{t'} (s - t)\, d(\beta/\sigma)$, by parts: of a target that goes on in time."""
+    r"""$\sigma' \int_t^{t'} (s - t)\, d(\beta/\sigma)$, by parts."""
     nodes, weights = (jnp.asarray(part, times.dtype) / 2 for part in (_NODES + 1, _WEIGHTS))
     lengths, end = jnp.diff(times), jax.vmap(lambda t: noised_target(path, t, scale))(times[1:])
 

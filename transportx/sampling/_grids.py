@@ -106,7 +106,7 @@ class KarrasGrid(eqx.Module):
         return rising(jnp.concatenate([jnp.zeros(1, dtype), times, jnp.ones(1, dtype)]))
 
     def _ends(self, dtype) -> tuple[Array, Array, Array, Array]:
-        """The ratios that the grid has between its ends, and whether the path starts and ends so."""
+        """The first and the last ratio, and whether they are those of the path's own ends."""
         most, least = (_numbers.positive(end, dtype) for end in (self.ratio_max, self.ratio_min))
         most = jnp.where(least < most, most, jnp.nan)
         start, end = (
