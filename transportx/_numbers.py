@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
+from transportx import _precision
+
 Tree = TypeVar("Tree")
 
 
@@ -34,11 +36,10 @@ def as_given(tree: Tree, given: Array) -> Tree:
     return in_dtype(tree, given) if is_half(given) else tree
 
 
-def common(*arrays: Array) -> list[Array]:
+def matched(*arrays: Array) -> list[Array]:
     """Arrays in the widest of their dtypes, and in float32 at least."""
-    wide = [widened(array) for array in arrays]
-    dtype = np.result_type(*(array.dtype for array in wide))
-    return [array.astype(dtype) for array in wide]
+    dtype = _precision.working(*(array.dtype for array in arrays))
+    return [array.astype(dtype) for array in arrays]
 
 
 def positive(value: ScalarLike, dtype) -> Float[Array, "..."]:

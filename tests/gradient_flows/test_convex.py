@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+import transportx as tx
 import transportx.gradient_flows as gf
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -119,9 +120,9 @@ def test_float32_meets_its_tolerance():
 def test_failures_end_in_a_status():
     cut = functools.partial(gf.convex_flow, POTENTIAL, AFFINE, t1=0.6, num_steps=2, max_steps=1)
     short = quick(cut)(CLOUD)
-    assert short.status == gf.FlowStatus.MAX_STEPS
+    assert short.status == tx.Status.MAX_STEPS
     broken = descend(CLOUD.at[0, 0].set(jnp.nan), 1.0)
-    assert broken.status == gf.FlowStatus.NON_FINITE
+    assert broken.status == tx.Status.NON_FINITE
 
 
 @pytest.mark.parametrize(

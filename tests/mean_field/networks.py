@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax import Array
 
+import transportx as tx
 import transportx.mean_field as mf
 from tests.helpers import quick
 
@@ -33,7 +34,7 @@ def network(
 
 def trained(risk, start, **options):
     made = quick(lambda risk, start: mf.train(risk, start, **options))(risk, start)
-    assert made.completed, mf.TrainingStatus[made.status]
+    assert made.completed, tx.Status[made.status]
     return made
 
 

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import transportx as tx
 import transportx.mean_field as mf
 from tests.helpers import quick
 from tests.mean_field.networks import KEYS, RISKS, WEIGHTS, M, N, X, check_lost, network, trained
@@ -127,10 +128,10 @@ def test_draws_keep_the_mass_and_leave_half_of_the_neurons_or_more(taught):
 
 
 ENDINGS = {
-    "rose": (mf.TrainingStatus.RISK_ROSE, 8.0),
-    "blew_up": (mf.TrainingStatus.NON_FINITE, 1e30),
-    "nan": (mf.TrainingStatus.NON_FINITE, jnp.nan),
-    "negative": (mf.TrainingStatus.NON_FINITE, -1.0),
+    "rose": (tx.Status.ROSE, 8.0),
+    "blew_up": (tx.Status.NON_FINITE, 1e30),
+    "nan": (tx.Status.NON_FINITE, jnp.nan),
+    "negative": (tx.Status.NON_FINITE, -1.0),
 }
 
 
@@ -146,7 +147,7 @@ def test_failures_end_in_a_status_and_in_nothing_that_looks_right(name):
 
 def test_batches_that_blow_up_are_not_finite():
     made = jumping(20, M)(1e30 * WEIGHTS, KEYS[3])
-    assert made.status == mf.TrainingStatus.NON_FINITE
+    assert made.status == tx.Status.NON_FINITE
     check_lost(made)
 
 
@@ -162,6 +163,6 @@ def test_too_few_steps_are_a_status_that_does_not_spoil_the_rest_of_a_batch():
     assert made.completed.tolist() == [True, False, True]
     assert jnp.all(jnp.isfinite(made.risk[::2]))
     stopped = jax.tree.map(lambda leaf: leaf[1], made)
-    assert stopped.status == mf.TrainingStatus.MAX_STEPS
+    assert stopped.status == tx.Status.MAX_STEPS
     assert jnp.isfinite(stopped.risk[0])
     check_lost(stopped)

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import transportx as tx
 import transportx.mean_field as mf
 from tests.helpers import check_reverse, quick
 from tests.mean_field.networks import (
@@ -166,7 +167,7 @@ def test_langevin_has_the_moments_of_the_noisy_equation():
 
 def test_noise_that_blows_up_is_not_finite():
     made = noisy()(wide_linear(jnp.array(1e30)), jnp.array(0.2), KEYS[4])
-    assert made.status == mf.TrainingStatus.NON_FINITE
+    assert made.status == tx.Status.NON_FINITE
     check_lost(made)
 
 
@@ -174,7 +175,7 @@ def test_moments_that_fail_say_so():
     risk, law = mf.Risk(X, Y), jnp.eye(D + E)
     options = {"max_steps": 3, "solver": diffrax.Heun()}
     made = quick(lambda m: mf.linear_training(risk, m, t1=5.0, **options))(law)
-    assert made.status == mf.TrainingStatus.MAX_STEPS
+    assert made.status == tx.Status.MAX_STEPS
     assert jnp.all(jnp.isnan(made.moments[-1]))
     assert jnp.isnan(made.risk[-1])
 

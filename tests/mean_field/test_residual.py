@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+import transportx as tx
 import transportx.mean_field as mf
 from tests.helpers import quick
 
@@ -84,9 +85,9 @@ def test_the_conditional_distance_matches_neurons_within_their_layers():
 
 
 def test_steps_too_large_end_in_a_status():
-    assert trained(DEEP, 400.0).status == mf.TrainingStatus.RISK_ROSE
+    assert trained(DEEP, 400.0).status == tx.Status.ROSE
     broken = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), DEEP)
-    assert trained(broken, 0.1).status == mf.TrainingStatus.NON_FINITE
+    assert trained(broken, 0.1).status == tx.Status.NON_FINITE
 
 
 @pytest.mark.parametrize(

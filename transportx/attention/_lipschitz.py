@@ -9,14 +9,15 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
 from transportx.attention._attention import Attention
 from transportx.attention._softmax import Softmax
-from transportx.ot import Status
 
 Scalar = Float[Array, ""]
 Points = Float[Array, "*n d"]
 
 
+@_checks.gate
 def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar:
     r"""A bound for x -> Gamma[alpha](x), at every x, of every alpha on a ball about 0.
 
@@ -35,6 +36,7 @@ def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar
     return jnp.sum(values * steepness)
 
 
+@_checks.gate
 def lipschitz_bound(
     attention: Attention, *, radius: ScalarLike, num_tokens: ScalarLike = jnp.inf
 ) -> Scalar:
@@ -92,6 +94,7 @@ def _norms(attention: Attention, radius: ScalarLike) -> tuple[Array, Array]:
     return jax.vmap(norm)(attention.value), scale * scores
 
 
+@_checks.gate
 class Stretch(eqx.Module):
     """The most that a function stretches near a point: a singular value of its Jacobian J.
 
@@ -116,6 +119,7 @@ class Stretch(eqx.Module):
         return self.status == Status.CONVERGED
 
 
+@_checks.gate
 def local_lipschitz(
     function: Callable[[Points], Array],
     x: Points,
@@ -173,8 +177,11 @@ def local_lipschitz(
     start = noise, noise, jnp.full((), jnp.inf, x.dtype), jnp.zeros((), int)
     v, _, residual, taken = jax.lax.while_loop(goes_on, step, start)
     value = jnp.linalg.norm(jax.jvp(function, (x,), (v,))[1])
-    status = Status.where(residual <= most, Status.CONVERGED, Status.MAX_STEPS)
-    status = Status.where(jnp.isfinite(residual + value), status, Status.NON_FINITE)
+    status = judge(
+        (~jnp.isfinite(residual + value), Status.NON_FINITE),
+        (residual <= most, Status.CONVERGED),
+        otherwise=Status.MAX_STEPS,
+    )
     value = jnp.where(status == Status.NON_FINITE, jnp.nan, value)
     return Stretch(value, v, residual, taken, status)
 

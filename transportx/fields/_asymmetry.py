@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from transportx import _checks, _numbers
 
 
+@_checks.gate
 def asymmetry(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, " d"], args=None
 ) -> Float[Array, ""]:

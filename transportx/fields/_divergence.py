@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from transportx import _checks, _numbers
 
 
+@_checks.gate
 def divergence(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, "..."], args=None
 ) -> Float[Array, ""]:
@@ -28,6 +29,7 @@ def divergence(
     return _numbers.as_given(jnp.sum(rates), x)
 
 
+@_checks.gate
 def hutchinson_divergence(
     field: Callable[..., Array],
     t: Float[Array, ""],

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, ScalarLike
 from transportx import _checks, _numbers
 
 
+@_checks.gate
 class Guided(eqx.Module):
     r"""A class-conditional field pushed towards its class: $v_\emptyset + w (v_c - v_\emptyset)$.
 
@@ -32,6 +33,7 @@ class Guided(eqx.Module):
     def __check_init__(self):
         _checks.finite("scale", self.scale)
 
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, "..."], args: Int[Array, ""]
     ) -> Float[Array, "..."]:
@@ -43,6 +45,6 @@ class Guided(eqx.Module):
         towards = self.field(t, point, args)
         for velocity in (plain, towards):
             _checks.velocity(velocity, point)
-        plain, towards = _numbers.common(plain, towards)
+        plain, towards = _numbers.matched(plain, towards)
         scale = jnp.asarray(self.scale, plain.dtype)
         return _numbers.as_given(plain + scale * (towards - plain), x)

@@ -31,6 +31,7 @@ def _selu_jvp(primals, tangents):
     return y, jnp.where(x > 0, _SCALE, y + _SCALE * _ALPHA) * tangent
 
 
+@_checks.gate
 class MLP(eqx.Module):
     """Fully connected field on R^dim; time and condition are appended to the point.
 
@@ -86,6 +87,7 @@ class MLP(eqx.Module):
         self.condition_dim = condition_dim
         self.num_frequencies = num_frequencies
 
+    @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"], args=None) -> Float[Array, " d"]:
         """Velocity at one point and time."""
         if x.shape != (self.dim,):
@@ -94,7 +96,7 @@ class MLP(eqx.Module):
         inputs = [x, fourier_features(_numbers.widened(t), self.num_frequencies)]
         if self.condition_dim:
             inputs.append(self._condition(args))
-        *inputs, weight = _numbers.common(*inputs, self.layers[0].weight)
+        *inputs, weight = _numbers.matched(*inputs, self.layers[0].weight)
         hidden = jnp.concatenate(inputs)
         layers = jax.tree.map(lambda leaf: leaf.astype(weight.dtype), self.layers)
         for layer in layers[:-1]:

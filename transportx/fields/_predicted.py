@@ -25,6 +25,7 @@ Point = Float[Array, "..."]
 _REGULAR = 0.75
 
 
+@_checks.gate
 class VelocityFrom(eqx.Module):
     r"""The velocity field of a network that predicts noise, score or the denoised target.
 
@@ -57,6 +58,7 @@ class VelocityFrom(eqx.Module):
     def __check_init__(self):
         _checks.scale("scale", self.scale)
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity at one point and time."""
         wide, point = _numbers.widened((t, x))
@@ -88,6 +90,7 @@ class VelocityFrom(eqx.Module):
         return _numbers.as_given(velocity, x)
 
 
+@_checks.gate
 class ScoreOf(eqx.Module):
     """The score of the marginals that a velocity field carries a Gaussian source through.
 
@@ -109,6 +112,7 @@ class ScoreOf(eqx.Module):
     def __check_init__(self):
         _checks.scale("scale", self.scale)
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Score at one point and time."""
         wide, point = _numbers.widened((t, x))
@@ -132,6 +136,7 @@ class ScoreOf(eqx.Module):
         return t + jnp.where(ended, -back, jnp.where(resting, forth, 0))
 
 
+@_checks.gate
 class Rescheduled(eqx.Module):
     r"""A velocity field, trained on one path, for sampling along another.
 
@@ -161,6 +166,7 @@ class Rescheduled(eqx.Module):
     def __check_init__(self):
         _checks.scale("scale", self.scale)
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity along the new path at one point and time."""
         wide, point = _numbers.widened((t, x))

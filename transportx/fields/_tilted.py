@@ -25,6 +25,7 @@ Time = Float[Array, ""]
 Point = Float[Array, "..."]
 
 
+@_checks.gate
 class EnergyGuided(eqx.Module):
     r"""A field pushed down an energy of the target that it predicts.
 
@@ -57,6 +58,7 @@ class EnergyGuided(eqx.Module):
         _checks.finite("scale", self.scale)
         _checks.scale("source_scale", self.source_scale)
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
         wide, point = _numbers.widened((t, x))
@@ -76,6 +78,7 @@ class EnergyGuided(eqx.Module):
         return _numbers.as_given(guided, x)
 
 
+@_checks.gate
 class ClassifierGuided(eqx.Module):
     r"""A field pushed up a log-density that knows the time: $\nabla\log h_t$ given outright.
 
@@ -105,6 +108,7 @@ class ClassifierGuided(eqx.Module):
         _checks.finite("scale", self.scale)
         _checks.scale("source_scale", self.source_scale)
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
         wide, point = _numbers.widened((t, x))

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from transportx import _checks, _numbers
 
 
+@_checks.gate
 def fourier_features(t: Float[Array, ""], num_frequencies: int) -> Float[Array, " features"]:
     """[t, cos(pi k t), sin(pi k t)] for k = 1 .. `num_frequencies`: smooth on [0, 1].
 

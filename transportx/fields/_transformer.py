@@ -19,6 +19,7 @@ _BFLOAT16 = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
 _EVERYTHING = jax.checkpoint_policies.everything_saveable
 
 
+@_checks.gate
 class DiT(eqx.Module):
     r"""Diffusion transformer: patches as tokens, time and label modulating every block.
 
@@ -99,6 +100,7 @@ class DiT(eqx.Module):
         self.bfloat16 = bfloat16
         self.keep = keep
 
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Int[Array, ""] | None = None
     ) -> Float[Array, "h w c"]:
@@ -108,7 +110,7 @@ class DiT(eqx.Module):
             _checks.reject("x", f"has shape {x.shape}", cure)
         if self.bfloat16 and x.dtype != jnp.float32:
             _checks.reject("x", f"has dtype {x.dtype}", "`bfloat16` needs float32 images")
-        image, time, weight = _numbers.common(x, t, self.positions)
+        image, time, weight = _numbers.matched(x, t, self.positions)
         wide = jax.tree.map(
             lambda leaf: leaf.astype(weight.dtype) if eqx.is_inexact_array(leaf) else leaf, self
         )

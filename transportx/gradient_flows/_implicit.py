@@ -1,10 +1,10 @@
 """What implicit flows share: the length of their steps, and how they end."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._status import FlowStatus
+from transportx._status import Status, judge
 
 
 def step_and_tolerance(
@@ -24,9 +24,17 @@ def step_and_tolerance(
 
 
 def settled(
-    records: Float[Array, "..."], decrement: Float[Array, " steps"], tol: float
-) -> FlowStatus:
+    records: Float[Array, "..."],
+    decrement: Float[Array, " steps"],
+    steps: Int[Array, " steps"],
+    tol: float,
+    max_steps: int,
+) -> Status:
     """Whether every time step met the tolerance, and all that is recorded is finite."""
-    done = jnp.all(decrement <= tol)
-    status = FlowStatus.where(done, FlowStatus.COMPLETED, FlowStatus.MAX_STEPS)
-    return FlowStatus.where(jnp.all(jnp.isfinite(records)), status, FlowStatus.NON_FINITE)
+    missed = decrement > tol
+    return judge(
+        (~jnp.all(jnp.isfinite(records)), Status.NON_FINITE),
+        (jnp.any(missed & (steps < max_steps)), Status.STALLED),
+        (jnp.any(missed | jnp.isnan(decrement)), Status.MAX_STEPS),
+        otherwise=Status.COMPLETED,
+    )

@@ -29,12 +29,14 @@ class AbstractInterpolant(eqx.Module):
     def coefficients(self, t: Time) -> Coefficients:
         """(alpha, beta, gamma): (1, 0, 0) at time 0 and (0, 1, 0) at time 1."""
 
+    @_checks.gate
     def rates(self, t: Time) -> tuple[Coefficients, Coefficients]:
         """The coefficients at time `t` and their time derivatives."""
         wide = _numbers.widened(t)
         both = jax.jvp(self.coefficients, (wide,), (jnp.ones_like(wide),))
         return _numbers.in_dtype(both, t)
 
+    @_checks.gate
     def position(self, t: Time, x0: Point, x1: Point, z: Point) -> Point:
         """Where the particle is at time `t`; halves are computed in float32."""
         alpha, beta, gamma = self.coefficients(_numbers.widened(t))
@@ -42,11 +44,13 @@ class AbstractInterpolant(eqx.Module):
         position = alpha * source + beta * target + gamma * noise
         return _numbers.as_given(position, x1)
 
+    @_checks.gate
     def __call__(self, t: Time, x0: Point, x1: Point, z: Point) -> tuple[Point, Point]:
         """Position and velocity at time `t`: the pair that a flow-matching loss needs."""
         return jax.jvp(lambda s: self.position(s, x0, x1, z), (t,), (jnp.ones_like(t),))
 
 
+@_checks.gate
 class Linear(AbstractInterpolant):
     r"""Straight lines at constant speed: $\alpha = 1 - (1 - w) t$, beta = t.
 
@@ -67,6 +71,7 @@ class Linear(AbstractInterpolant):
         _checks.not_negative("end_width", self.end_width)
         _checks.finite("end_width", self.end_width)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         width = jnp.asarray(self.end_width, t.dtype)
         return 1 - (1 - width) * t, t, jnp.zeros_like(t)
@@ -82,11 +87,13 @@ class Trigonometric(AbstractInterpolant):
 
     has_noise: ClassVar[bool] = False
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         angle = jnp.pi / 2 * t
         return jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(t)
 
 
+@_checks.gate
 class VariancePreserving(AbstractInterpolant):
     r"""The diffusion schedule with linear noise rate, its noisy end shifted to pure noise.
 
@@ -112,6 +119,7 @@ class VariancePreserving(AbstractInterpolant):
         _checks.scale("rate_min", self.rate_min)
         _checks.scale("rate_max", self.rate_max)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         low, high = (_numbers.positive(rate, t.dtype) for rate in (self.rate_min, self.rate_max))
         s = 1 - t
@@ -120,6 +128,7 @@ class VariancePreserving(AbstractInterpolant):
         return root(lost * (2 - lost)), 1 - lost, jnp.zeros_like(t)
 
 
+@_checks.gate
 class BrownianBridge(AbstractInterpolant):
     r"""Straight lines in noise: $\gamma = \sigma\sqrt{t(1-t)}$, the bridge of dX = sigma dW.
 
@@ -139,10 +148,12 @@ class BrownianBridge(AbstractInterpolant):
     def __check_init__(self):
         _checks.scale("sigma", self.sigma)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         return 1 - t, t, _numbers.positive(self.sigma, t.dtype) * root(t * (1 - t))
 
 
+@_checks.gate
 class VarianceExploding(AbstractInterpolant):
     r"""Noise taken away from the data: $\alpha = \sigma_1 (\sigma_0/\sigma_1)^t$, beta = 1.
 
@@ -168,6 +179,7 @@ class VarianceExploding(AbstractInterpolant):
         _checks.scale("sigma_max", self.sigma_max)
         _checks.below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         low, high = (
             _numbers.positive(sigma, t.dtype) for sigma in (self.sigma_min, self.sigma_max)
@@ -188,6 +200,7 @@ class EncodingDecoding(AbstractInterpolant):
 
     has_noise: ClassVar[bool] = True
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         share = jnp.cos(jnp.pi * t) ** 2
         first = t < 0.5

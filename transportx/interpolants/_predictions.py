@@ -66,6 +66,7 @@ class NoisedTarget(NamedTuple):
         return self.sigma <= 2 * jnp.finfo(self.beta.dtype).eps * self.beta
 
 
+@_checks.gate
 def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -> NoisedTarget:
     """How a path from N(0, scale^2 I) noises its target at time `t`.
 
@@ -91,6 +92,7 @@ def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -
     return NoisedTarget(*_numbers.in_dtype((*values, *rates), t))
 
 
+@_checks.gate
 def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.0) -> Time:
     """When the target stands at this angle to the noise: by bisection, and a step of Newton's.
 
@@ -126,6 +128,7 @@ def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.
     return _numbers.in_dtype(jnp.where(exists, t, jnp.nan), angle)
 
 
+@_checks.gate
 def from_velocity(
     path: AbstractInterpolant, t: Time, x: Point, velocity: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:
@@ -159,6 +162,7 @@ def from_velocity(
     return _predictions(given, -noise / sigma, noise, denoiser, x)
 
 
+@_checks.gate
 def from_noise(
     path: AbstractInterpolant, t: Time, x: Point, noise: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:
@@ -185,6 +189,7 @@ def from_noise(
     return _predictions(velocity, -given / sigma, given, denoiser, x)
 
 
+@_checks.gate
 def from_score(
     path: AbstractInterpolant, t: Time, x: Point, score: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:
@@ -203,6 +208,7 @@ def from_score(
     return _predictions(*found, x)
 
 
+@_checks.gate
 def from_denoiser(
     path: AbstractInterpolant, t: Time, x: Point, denoiser: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:

@@ -27,6 +27,7 @@ from transportx.losses._times import Times, uniform_times
 Batch = Float[Array, "b ..."]
 
 
+@_checks.gate
 def denoiser_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -53,6 +54,7 @@ def denoiser_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
+@_checks.gate
 def noise_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -80,6 +82,7 @@ def noise_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
+@_checks.gate
 def score_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -110,6 +113,7 @@ def score_matching(
     return average(error, path, x0, x1, args, key=key, times=times)
 
 
+@_checks.gate
 def sliced_score_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -142,7 +146,7 @@ def sliced_score_matching(
         def slope(probe):
             score, moved = jax.jvp(lambda x: network(t, x, args), (position,), (probe,))
             _checks.velocity(score, position)
-            score, moved, probe = _numbers.common(score, moved, probe)
+            score, moved, probe = _numbers.matched(score, moved, probe)
             return jnp.mean(score**2) / 2 + jnp.mean(probe * moved)
 
         probes = jr.rademacher(key, (num_probes, *position.shape), position.dtype)
@@ -152,6 +156,7 @@ def sliced_score_matching(
     return average(error, path, x0, x1, conditions, key=path_key, times=times)
 
 
+@_checks.gate
 def latent_noise_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,

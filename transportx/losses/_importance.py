@@ -12,6 +12,7 @@ from transportx import _checks, _numbers
 from transportx.losses._times import drawn_in, inside
 
 
+@_checks.gate
 class ImportanceTimes(eqx.Module):
     r"""A histogram law of times, in proportion to the root mean square of losses seen there.
 
@@ -57,6 +58,7 @@ class ImportanceTimes(eqx.Module):
         _checks.positive("uniform_share", self.uniform_share)
         _checks.fraction("uniform_share", self.uniform_share)
 
+    @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times; arguments as those of `uniform_times`."""
         wide = drawn_in(num, dtype)
@@ -66,15 +68,18 @@ class ImportanceTimes(eqx.Module):
         levels = jr.uniform(key, (num,), wide)
         return inside(jnp.interp(levels, reached / reached[-1], edges), dtype)
 
+    @_checks.gate
     def density(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """The density of the law at a time; NaN outside of [0, 1]."""
         known = (t >= 0) & (t <= 1)
         return jnp.where(known, self._density()[self._bin(t)], jnp.nan).astype(t.dtype)
 
+    @_checks.gate
     def weight(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """What a loss at a time is to be weighed by: 1/q."""
         return 1 / self.density(t)
 
+    @_checks.gate
     def updated(
         self, t: Float[Array, " b"], losses: Float[Array, " b"], *, rate: ScalarLike = 0.1
     ) -> "ImportanceTimes":

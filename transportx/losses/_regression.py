@@ -47,7 +47,7 @@ def answer(
     """What the network says at a point and what it should, in the wider of their dtypes."""
     predicted = network(t, position, args)
     _checks.velocity(predicted, position)
-    return _numbers.common(predicted, target)
+    return _numbers.matched(predicted, target)
 
 
 def weighed(weight: Weight, t: Array, error: Array) -> Float[Array, ""]:
@@ -76,7 +76,7 @@ def average(
     _checks.same_shape("x0", x0, "x1", x1)
     for leaf in jax.tree.leaves(args):
         _checks.same_size("args", leaf, "x1", x1)
-    source, target = _numbers.common(x0, x1)
+    source, target = _numbers.matched(x0, x1)
     time_key, noise_key = jr.split(key)
     t = jnp.asarray(times(target.shape[0], target.dtype, key=time_key), target.dtype)
     if jnp.shape(t) != target.shape[:1]:

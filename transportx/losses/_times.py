@@ -14,6 +14,7 @@ from transportx import _checks, _numbers
 Times = Callable[..., Float[Array, " b"]]
 
 
+@_checks.gate
 def uniform_times(num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
     """`num` independent uniform times, in the open interval (0, 1).
 
@@ -29,6 +30,7 @@ def uniform_times(num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " 
     return times if wide == dtype else inside(times, dtype)
 
 
+@_checks.gate
 class LogitNormalTimes(eqx.Module):
     """Times whose logit is normal: more of them in the middle, where the field is hard.
 
@@ -48,6 +50,7 @@ class LogitNormalTimes(eqx.Module):
         _checks.finite("mean", self.mean)
         _checks.scale("deviation", self.deviation)
 
+    @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times; arguments as those of `uniform_times`."""
         wide = drawn_in(num, dtype)
@@ -55,6 +58,7 @@ class LogitNormalTimes(eqx.Module):
         return inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), wide)), dtype)
 
 
+@_checks.gate
 class BetaTimes(eqx.Module):
     """Times drawn from a Beta law: (1, 1) is uniform, equal shapes above 1 favour the middle.
 
@@ -70,6 +74,7 @@ class BetaTimes(eqx.Module):
         _checks.scale("a", self.a)
         _checks.scale("b", self.b)
 
+    @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times; arguments as those of `uniform_times`."""
         wide = drawn_in(num, dtype)

@@ -7,13 +7,14 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status
 from transportx.mean_field._dynamics import BirthDeath
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
-from transportx.mean_field._status import TrainingStatus
 from transportx.mean_field._train import Training, check_data, record, train
 
 
+@_checks.gate
 def resample(network: Network, *, key: PRNGKeyArray) -> Network:
     """Neurons of one weight, each drawn as often as its weight says.
 
@@ -38,6 +39,7 @@ def resample(network: Network, *, key: PRNGKeyArray) -> Network:
     return network.with_neurons(neurons, jnp.full(n, total / n))
 
 
+@_checks.gate
 def birth_death(
     risk: Risk,
     network: Network,
@@ -95,7 +97,7 @@ def birth_death(
         few = _counting(final) < jnp.asarray(threshold, t1.dtype) * network.inner.shape[0]
         drawn = resample(final, key=key)
         drawn = jax.tree.map(lambda new, old: jnp.where(few, new, old), drawn, final)
-        rose = moved.status == TrainingStatus.RISK_ROSE
+        rose = moved.status == Status.ROSE
         return drawn, (drawn, moved.num_steps, rose)
 
     _, (drawn, steps, rose) = jax.lax.scan(advance, start, jr.split(key, num_rounds))

@@ -7,16 +7,17 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge, rose
 from transportx.mean_field._activations import AbstractActivation, Relu
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network, Neurons, random_network
 from transportx.mean_field._risk import Loss
-from transportx.mean_field._status import TrainingStatus, risk_rose
 from transportx.metrics import wasserstein2
 
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class ResidualNetwork(eqx.Module):
     r"""$x_{s + 1/L} = x_s + \frac1L f_{\mu_s}(x_s)$ for s = 0, 1 / L, ...: L layers of neurons.
 
@@ -41,6 +42,7 @@ class ResidualNetwork(eqx.Module):
         """L."""
         return self.layers.inner.shape[0]
 
+    @_checks.gate
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Outputs at each row of `x`; the backward pass keeps one state a layer."""
 
@@ -50,6 +52,7 @@ class ResidualNetwork(eqx.Module):
         return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), x, self.layers)[0]
 
 
+@_checks.gate
 def random_residual_network(
     depth: int,
     num: int,
@@ -73,6 +76,7 @@ def random_residual_network(
     return ResidualNetwork(eqx.filter_vmap(layer)(jr.split(key, depth)))
 
 
+@_checks.gate
 def conditional_wasserstein2(one: ResidualNetwork, other: ResidualNetwork) -> Scalar:
     r"""$\big(\frac1L\sum_s W_2^2(\mu_s, \nu_s)\big)^{1/2}$: neurons move within their layer alone.
 
@@ -96,6 +100,7 @@ def conditional_wasserstein2(one: ResidualNetwork, other: ResidualNetwork) -> Sc
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
 
 
+@_checks.gate
 class ResidualTraining(eqx.Module):
     """A recorded training of a residual network at k times.
 
@@ -111,18 +116,20 @@ class ResidualTraining(eqx.Module):
     networks: ResidualNetwork
     risk: Float[Array, " k"]
     dissipation: Float[Array, " k"]
-    status: TrainingStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether all is finite and the risk never rose."""
-        return self.status == TrainingStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
+    @_checks.gate
     def network(self, index: int) -> ResidualNetwork:
         """The network of one record."""
         return jax.tree.map(lambda leaf: leaf[index], self.networks)
 
 
+@_checks.gate
 def train_residual(
     network: ResidualNetwork,
     x: Float[Array, "m d"],
@@ -177,11 +184,10 @@ def train_residual(
     neurons, risk, power = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), *records)
     networks = eqx.filter_vmap(lambda theta: _with_neurons(network, theta))(neurons)
     times = step * jnp.arange(num_steps + 1, dtype=step.dtype)
-    status = TrainingStatus.where(
-        risk_rose(risk), TrainingStatus.RISK_ROSE, TrainingStatus.COMPLETED
-    )
     finite = jnp.all(jnp.isfinite(risk)) & jnp.all(jnp.isfinite(last.inner))
-    status = TrainingStatus.where(finite, status, TrainingStatus.NON_FINITE)
+    status = judge(
+        (~finite, Status.NON_FINITE), (rose(risk), Status.ROSE), otherwise=Status.COMPLETED
+    )
     return ResidualTraining(times, networks, risk, power, status)
 
 

@@ -40,6 +40,7 @@ class _Kicks(diffrax.AbstractPath):
         return jnp.sqrt(t1 - t0) * kick
 
 
+@_checks.gate
 def diffuse(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -128,6 +129,7 @@ def diffuse(
     return solution.ys[0]
 
 
+@_checks.gate
 def predictor_corrector(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

@@ -13,6 +13,7 @@ from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import at_each, check_span
 
 
+@_checks.gate
 def exponential_flow(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

@@ -11,6 +11,7 @@ from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import Steps, check_recorded, check_span, integrate
 
 
+@_checks.gate
 def flow(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

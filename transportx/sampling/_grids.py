@@ -19,6 +19,7 @@ from transportx.interpolants import AbstractInterpolant, noised_target, time_of_
 Grid = Callable[[int, Any], Float[Array, " steps"]]
 
 
+@_checks.gate
 def uniform_grid(num_steps: int, dtype: Any) -> Float[Array, " steps"]:
     """Equal steps.
 
@@ -33,6 +34,7 @@ def uniform_grid(num_steps: int, dtype: Any) -> Float[Array, " steps"]:
     return jnp.linspace(0, 1, num_steps + 1, dtype=dtype)
 
 
+@_checks.gate
 class PowerGrid(eqx.Module):
     """1 - (1 - i/n)^power: with a power of 2 or more, steps that shorten towards the end.
 
@@ -45,12 +47,14 @@ class PowerGrid(eqx.Module):
     def __check_init__(self):
         _checks.scale("power", self.power)
 
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid: arguments and errors are those of `uniform_grid`."""
         left = 1 - uniform_grid(num_steps, dtype)
         return rising(1 - left ** _numbers.positive(self.power, dtype))
 
 
+@_checks.gate
 class KarrasGrid(eqx.Module):
     r"""Steps even in the power 1 / rho of the noise-to-target ratio sigma_t / beta_t.
 
@@ -83,6 +87,7 @@ class KarrasGrid(eqx.Module):
             _checks.scale(name, getattr(self, name))
         _checks.below("ratio_min", self.ratio_min, "ratio_max", self.ratio_max)
 
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid.
 

@@ -14,6 +14,7 @@ from transportx.fields import divergence, hutchinson_divergence
 from transportx.sampling._integrate import Steps, integrate
 
 
+@_checks.gate
 def log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -65,6 +66,7 @@ def log_prob(
     return _log_prob(field, rate, x1, (args,), base_log_prob, steps)
 
 
+@_checks.gate
 def hutchinson_log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -100,6 +102,7 @@ def hutchinson_log_prob(
     return _log_prob(field, rate, x1, (args, keys), base_log_prob, steps)
 
 
+@_checks.gate
 def bits_per_dimension(
     log_prob: Float[Array, "..."], num_dims: int, bin_width: ScalarLike
 ) -> Float[Array, "..."]:

@@ -12,6 +12,7 @@ from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import Steps, check_recorded, check_span, integrate
 
 
+@_checks.gate
 def push_forward(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
