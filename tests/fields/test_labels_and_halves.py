@@ -31,7 +31,9 @@ def test_labels_that_do_not_exist_are_nan_and_never_another_label(dtype):
     assert np.all(apart[~np.eye(4, dtype=bool)] > 1e-3)
     if dtype != jnp.uint8:
         for label in (-1, -4):
-            assert np.isnan(jax.jit(DIT._condition)(T, jnp.asarray(label, dtype))).all()
+            assert np.isnan(
+                jax.jit(lambda label: DIT._condition(T, label))(jnp.asarray(label, dtype))
+            ).all()
 
 
 def test_guidance_by_labels_of_eight_bits():
@@ -115,8 +117,11 @@ FACES = jnp.zeros((2, 4)), jnp.zeros((3, 3))
     [
         (lambda: DIT(T, IMAGE, jnp.array(4)), "`args` is 4; give a label from 0 to 3"),
         (lambda: DIT(T, IMAGE, jnp.array(-1)), "`args` is -1; give a label from 0 to 3"),
-        (lambda: DIT(T, IMAGE, jnp.array(True)), "`args` has dtype bool; give integer labels"),
-        (lambda: DIT(T, IMAGE, jnp.array(1.0)), "`args` has dtype float64; give integer labels"),
+        (lambda: DIT(T, IMAGE, jnp.array(True)), "`args` has dtype bool; convert it to an integer"),
+        (
+            lambda: DIT(T, IMAGE, jnp.array(1.0)),
+            "`args` has dtype float64; convert it to an integer",
+        ),
         (
             lambda: tx.fields.Guided(still, 1.0, null_label=256)(T, X, jnp.array(0, jnp.uint8)),
             "`null_label` is 256, beyond 0 to 255",
@@ -128,7 +133,7 @@ FACES = jnp.zeros((2, 4)), jnp.zeros((3, 3))
         (lambda: tx.fields.Guided(still, np.nan, null_label=1), "`scale` is nan"),
         (
             lambda: tx.fields.EmpiricalField(DATA, weights=jnp.ones((5, 1))),
-            r"`weights` has shape \(5, 1\); give one number per point of `data`, shape \(5,\)",
+            r"`weights` has shape \(5, 1\); give shape \(n,\)",
         ),
         (
             lambda: tx.fields.SourcedEmpiricalField(DATA, lambda x: -(x**2))(T, X),

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import transportx as tx
 
 KEY = jr.key(170)
-ROWS = jr.normal(jr.key(171), (32, 3)) * jnp.array([1.0, 3.0, 0.2])
+ROWS = jr.normal(jr.key(171), (32, 3)) @ jnp.diag(jnp.array([1.0, 3.0, 0.2]))
 ANSWERS = ROWS @ jnp.array([0.5, -1.0, 2.0]) + 0.1 * jnp.cos(jnp.arange(32.0))
 LEAST = np.linalg.lstsq(np.asarray(ROWS), np.asarray(ANSWERS), rcond=None)[0]
 
@@ -136,7 +136,7 @@ def test_a_gradient_that_breaks_behind_a_finite_loss_is_not_handed_out(last):
         )
     # Within a chunk the next loss shows it; after the last step only the parameters do.
     assert error.value.step == min(last + 1, 9)
-    assert ("gradient" in str(error.value)) == (last == 9)
+    assert ("the gradient or update of" in str(error.value)) == (last == 9)
     assert not seen
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, _numbers
 from transportx.fields._box import Box, Cells, Faces, after, before
@@ -169,9 +169,7 @@ def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> Fi
 
 
 @_checks.gate
-def upwind_step(
-    box: Box, density: Cells, velocity: Faces, duration: Float[Array, ""] | float
-) -> Cells:
+def upwind_step(box: Box, density: Cells, velocity: Faces, duration: ScalarLike) -> Cells:
     r"""Carry a density along a field for a while, each face fed from the cell upstream.
 
     Mass is kept exactly. No cell becomes negative if in `duration` no cell loses more than
