@@ -66,7 +66,7 @@ def _solve(config: Line, programs, stiffness: float, key) -> Spread:
         x, weights, status = jax.block_until_ready(program(stiffness, start, noise_key))
         atoms[name] = np.asarray(x), np.asarray(weights)
         figures[name] = {
-            "status": gf.FlowStatus[status],
+            "status": tx.Status[status],
             "wasserstein2": _distance(x, weights, mean, deviation),
             "seconds": round(time.perf_counter() - began, 2),
         }

@@ -90,7 +90,7 @@ def _flow(config: Particles, functional, dynamics, start, target) -> Flown:
         [_weighted_distance(x, w, target) for x, w in zip(record.x, record.weights, strict=True)]
     )
     figures = {
-        "status": gf.FlowStatus[record.status],
+        "status": tx.Status[record.status],
         "energy_before": float(record.energy[0]),
         "energy_after": float(record.energy[-1]),
         "wasserstein2_before": float(distances[0]),

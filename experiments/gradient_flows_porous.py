@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import transportx as tx
 import transportx.gradient_flows as gf
 from experiments import config as configs
 
@@ -65,7 +66,7 @@ def spread(config: Porous) -> Spread:
     found = masses / box.volume
     totals = masses.sum(axis=1)
     figures = {
-        "status": gf.FlowStatus[made.status],
+        "status": tx.Status[made.status],
         "relative_l1_error": float(np.sum(np.abs(found[-1] - exact[-1])) / np.sum(exact[-1])),
         "mass_error": float(np.max(np.abs(totals / totals[0] - 1))),
         "least_mass": float(masses.min()),

@@ -191,7 +191,7 @@ def answer_all(config: Prediction, splits: list[Split]) -> Predicted:
         for question in split.test
     ]
     answers = list(itertools.starmap(_answer, asked))
-    each, lost = _averaged(answers), gf.FitStatus.NOT_TRANSPORTED
+    each, lost = _averaged(answers), tx.Status.NOT_TRANSPORTED
     table = {way: np.array([found[way] for found in each.values()]) for way in answers[0].distances}
     figures = {
         "chosen": [choice._asdict() for choice in chosen],

@@ -112,7 +112,7 @@ def _recover(config: Recovery, case: Case, key) -> Recovered:
             "temperature": float(fit.energy.temperature),
             "attraction": [float(c) for c in fit.energy.coefficients],
             "next_wasserstein2": float(tx.metrics.wasserstein2(predicted[few], end[few])),
-            "status": gf.FitStatus[fit.status],
+            "status": tx.Status[fit.status],
             "seconds": round(seconds, 2),
         }
     weak = fits["weak form"][0]

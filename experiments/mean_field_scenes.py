@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+import transportx as tx
 import transportx.mean_field as mf
 from experiments import config as configs
 from experiments.memory_sinkhorn import peak_mebibytes
@@ -160,7 +161,7 @@ def _describe(made: mf.Training, teacher: mf.Network, unseen: mf.Risk) -> dict[s
     risks = {"risk_before": made.risk[0], "risk_after": made.risk[-1]}
     measured = risks | _measure(made.final, teacher, unseen)
     figures = {name: np.asarray(value).tolist() for name, value in measured.items()}
-    return {"status": mf.TrainingStatus[made.status], **figures}
+    return {"status": tx.Status[made.status], **figures}
 
 
 @eqx.filter_jit

@@ -31,7 +31,6 @@ from experiments import timing
 from experiments.command import UserError, exit_cleanly, parser_for
 from experiments.memory_sinkhorn import peak_mebibytes
 from experiments.runs import environment
-from transportx.gradient_flows import FlowStatus
 
 _MEBIBYTE = 2**20
 # Of the distance travelled; fixed steps of kernels leave much less.
@@ -53,7 +52,7 @@ def large(name: str, num: int, dim: int, steps: int) -> dict[str, Any]:
         "planned_mebibytes": flow.temporary_bytes / _MEBIBYTE,
         "peak_mebibytes": peak_mebibytes(),
         "energy": [float(value) for value in made.energy],
-        "status": FlowStatus[made.status],
+        "status": tx.Status[made.status],
     }
 
 

@@ -29,4 +29,4 @@ from transportx import metrics as metrics
 from transportx import ot as ot
 from transportx import sampling as sampling
 from transportx import training as training
-from transportx.ot import Status as Status
+from transportx._status import Status as Status

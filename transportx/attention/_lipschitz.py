@@ -9,9 +9,9 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
 from transportx.attention._attention import Attention
 from transportx.attention._softmax import Softmax
-from transportx.ot import Status
 
 Scalar = Float[Array, ""]
 Points = Float[Array, "*n d"]
@@ -173,8 +173,11 @@ def local_lipschitz(
     start = noise, noise, jnp.full((), jnp.inf, x.dtype), jnp.zeros((), int)
     v, _, residual, taken = jax.lax.while_loop(goes_on, step, start)
     value = jnp.linalg.norm(jax.jvp(function, (x,), (v,))[1])
-    status = Status.where(residual <= most, Status.CONVERGED, Status.MAX_STEPS)
-    status = Status.where(jnp.isfinite(residual + value), status, Status.NON_FINITE)
+    status = judge(
+        (~jnp.isfinite(residual + value), Status.NON_FINITE),
+        (residual <= most, Status.CONVERGED),
+        otherwise=Status.MAX_STEPS,
+    )
     value = jnp.where(status == Status.NON_FINITE, jnp.nan, value)
     return Stretch(value, v, residual, taken, status)
 

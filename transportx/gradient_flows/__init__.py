@@ -5,7 +5,7 @@ follow from that one definition, and functionals add and scale. *Dynamics* say w
 points in W2, with noise, by a kernel, with momentum, or their weights. `flow` carries
 particles, `grid_flow` masses on the cells of a box, `gaussian_flow` the moments of a
 Gaussian; `jko_flow`, `line_flow`, `entropic_jko_step` and, by maps that are networks,
-`convex_flow` take JKO steps. Each flow records its energy, and ends in a `FlowStatus`.
+`convex_flow` take JKO steps. Each flow records its energy, and ends in a `tx.Status`.
 Energies and kernels with a `mesh` share their pairs among its devices, over which the
 particles lie all along.
 
@@ -87,7 +87,6 @@ from transportx.gradient_flows._kernels import Gaussian as Gaussian
 from transportx.gradient_flows._kernels import InverseMultiquadric as InverseMultiquadric
 from transportx.gradient_flows._kernels import NegativeDistance as NegativeDistance
 from transportx.gradient_flows._learned import EnergyFit as EnergyFit
-from transportx.gradient_flows._learned import FitStatus as FitStatus
 from transportx.gradient_flows._learned import LearnedEnergy as LearnedEnergy
 from transportx.gradient_flows._learned import LinearPotential as LinearPotential
 from transportx.gradient_flows._learned_network import NetworkFit as NetworkFit
@@ -96,6 +95,5 @@ from transportx.gradient_flows._line import LineFlow as LineFlow
 from transportx.gradient_flows._line import line_flow as line_flow
 from transportx.gradient_flows._reaction import WassersteinFisherRao as WassersteinFisherRao
 from transportx.gradient_flows._score import FittedScore as FittedScore
-from transportx.gradient_flows._status import FlowStatus as FlowStatus
 from transportx.gradient_flows._stein import Stein as Stein
 from transportx.gradient_flows._weak_form import fit_weak_form as fit_weak_form

@@ -9,10 +9,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge, rose
 from transportx.gradient_flows._cells import lives_on_cells
 from transportx.gradient_flows._convex_potential import ConvexPotential
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Weights, as_weights
-from transportx.gradient_flows._status import FlowStatus, energy_rose
 
 Scalar = Float[Array, ""]
 
@@ -52,12 +52,12 @@ class ConvexFlow(eqx.Module):
     potentials: ConvexPotential
     residuals: Float[Array, " steps"]
     num_steps: Int[Array, ""]
-    status: FlowStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether every step met the tolerance, with an energy that fell."""
-        return self.status == FlowStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
     def push(self, z: Float[Array, "j d"]) -> Pushed:
         """Carry other points along, with what their densities change by."""
@@ -159,10 +159,13 @@ def convex_flow(
     x = jnp.concatenate([x0[None], x])
     energy = jnp.concatenate([functional.value(x0, weights)[None], energy])
     met = jnp.all(found.slope <= tol * scale)
-    status = FlowStatus.where(met, FlowStatus.COMPLETED, FlowStatus.MAX_STEPS)
-    status = FlowStatus.where(energy_rose(energy), FlowStatus.ENERGY_ROSE, status)
     finite = jnp.all(jnp.isfinite(energy)) & jnp.all(jnp.isfinite(x))
-    status = FlowStatus.where(finite, status, FlowStatus.NON_FINITE)
+    status = judge(
+        (~finite, Status.NON_FINITE),
+        (rose(energy), Status.ROSE),
+        (met, Status.COMPLETED),
+        otherwise=Status.MAX_STEPS,
+    )
     times = tau * jnp.arange(num_steps + 1, dtype=dtype)
     residuals = found.slope / scale
     return ConvexFlow(

@@ -12,11 +12,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge, rose
 from transportx.gradient_flows._cells import lives_on_cells
 from transportx.gradient_flows._dynamics import AbstractDynamics, Langevin, Wasserstein
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Weights, as_weights
 from transportx.gradient_flows._reaction import WassersteinFisherRao
-from transportx.gradient_flows._status import FlowStatus, energy_rose
 
 _NUM_RECORDS = 11
 
@@ -40,12 +40,12 @@ class ParticleFlow(eqx.Module):
     energy: Float[Array, " k"]
     dissipation: Float[Array, " k"]
     num_steps: Int[Array, ""]
-    status: FlowStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether the last time was reached with finite points and an energy that fell."""
-        return self.status == FlowStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
 
 def flow(
@@ -165,12 +165,13 @@ def _record(functional, dynamics, weights, times, solution) -> ParticleFlow:
 
     x, now, energy, dissipation = jax.lax.map(describe, states)
     reached = solution.result == diffrax.RESULTS.successful
-    status = FlowStatus.where(reached, FlowStatus.COMPLETED, FlowStatus.MAX_STEPS)
-    if dynamics.lowers_energy:
-        rose = reached & energy_rose(energy)
-        status = FlowStatus.where(rose, FlowStatus.ENERGY_ROSE, status)
     broken = reached & ~(jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(now)))
-    status = FlowStatus.where(broken, FlowStatus.NON_FINITE, status)
+    status = judge(
+        (broken, Status.NON_FINITE),
+        (reached & rose(energy) & dynamics.lowers_energy, Status.ROSE),
+        (reached, Status.COMPLETED),
+        otherwise=Status.MAX_STEPS,
+    )
     steps = jnp.asarray(solution.stats["num_steps"])
     return ParticleFlow(times, x, now, energy, dissipation, steps, status)
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge, rose
 from transportx.gradient_flows._functional import as_pytree
-from transportx.gradient_flows._status import FlowStatus, energy_rose
 
 Mean = Float[Array, " d"]
 Covariance = Float[Array, "d d"]
@@ -38,12 +38,12 @@ class GaussianFlow(eqx.Module):
     energy: Float[Array, " k"]
     dissipation: Float[Array, " k"]
     num_steps: Int[Array, ""]
-    status: FlowStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether the last time was reached, finite, with an energy that fell."""
-        return self.status == FlowStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
 
 def gaussian_flow(
@@ -122,10 +122,13 @@ def gaussian_flow(
     values = jax.vmap(energy)(means, covariances)
     dissipation = jax.vmap(lambda m, S: _dissipation(energy, m, S))(means, covariances)
     reached = solution.result == diffrax.RESULTS.successful
-    status = FlowStatus.where(reached, FlowStatus.COMPLETED, FlowStatus.MAX_STEPS)
-    status = FlowStatus.where(reached & energy_rose(values), FlowStatus.ENERGY_ROSE, status)
     broken = reached & ~jnp.all(jnp.isfinite(covariances))
-    status = FlowStatus.where(broken, FlowStatus.NON_FINITE, status)
+    status = judge(
+        (broken, Status.NON_FINITE),
+        (reached & rose(values), Status.ROSE),
+        (reached, Status.COMPLETED),
+        otherwise=Status.MAX_STEPS,
+    )
     steps = jnp.asarray(solution.stats["num_steps"])
     return GaussianFlow(times, means, covariances, values, dissipation, steps, status)
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
 from transportx.gradient_flows._cells import Box
 from transportx.gradient_flows._functional import AbstractFunctional
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
 from transportx.gradient_flows._newton import minimise
-from transportx.gradient_flows._status import FlowStatus
 
 Masses = Float[Array, " n"]
 
@@ -34,12 +34,12 @@ class GridFlow(eqx.Module):
     energy: Float[Array, " k"]
     decrement: Float[Array, " steps"]
     num_steps: Int[Array, ""]
-    status: FlowStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether every time step met the tolerance."""
-        return self.status == FlowStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
 
 def grid_flow(
@@ -108,8 +108,8 @@ def grid_flow(
     times = tau * jnp.arange(num_steps + 1, dtype=tau.dtype)
     status = settled(masses, decrement, tol)
     infeasible = jnp.any(masses0 <= 0) | (energy[0] == jnp.inf)
-    status = FlowStatus.where(infeasible, FlowStatus.INFEASIBLE, status)
-    failed = (status == FlowStatus.INFEASIBLE) | (status == FlowStatus.NON_FINITE)
+    status = judge((infeasible, Status.INFEASIBLE), otherwise=status)
+    failed = (status == Status.INFEASIBLE) | (status == Status.NON_FINITE)
     masses, energy = (jnp.where(failed, jnp.nan, record) for record in (masses, energy))
     return GridFlow(times, masses, energy, decrement, jnp.sum(steps), status)
 

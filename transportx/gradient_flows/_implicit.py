@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._status import FlowStatus
+from transportx._status import Status, judge
 
 
 def step_and_tolerance(
@@ -23,10 +23,8 @@ def step_and_tolerance(
     return jnp.asarray(t1, dtype) / num_steps, root if tol is None else tol
 
 
-def settled(
-    records: Float[Array, "..."], decrement: Float[Array, " steps"], tol: float
-) -> FlowStatus:
+def settled(records: Float[Array, "..."], decrement: Float[Array, " steps"], tol: float) -> Status:
     """Whether every time step met the tolerance, and all that is recorded is finite."""
     done = jnp.all(decrement <= tol)
-    status = FlowStatus.where(done, FlowStatus.COMPLETED, FlowStatus.MAX_STEPS)
-    return FlowStatus.where(jnp.all(jnp.isfinite(records)), status, FlowStatus.NON_FINITE)
+    broken = ~jnp.all(jnp.isfinite(records))
+    return judge((broken, Status.NON_FINITE), (done, Status.COMPLETED), otherwise=Status.MAX_STEPS)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from transportx._status import Status, judge
 from transportx.gradient_flows._energies import Potential
 from transportx.gradient_flows._equations import Unknowns
 from transportx.gradient_flows._functional import AbstractFunctional, Sum, as_pytree
@@ -56,15 +57,6 @@ class LearnedEnergy(eqx.Module):
         return Sum((Potential(self.potential), *scaled))
 
 
-class FitStatus(eqx.Enumeration):
-    """Whether to believe a fit; compare with `==`, also under `jit` and `vmap`."""
-
-    DETERMINED = "The populations determine every coefficient."
-    UNDETERMINED = "Some combinations move no population: use fewer terms, or more times."
-    NOT_TRANSPORTED = "A plan between two populations did not converge: raise epsilon or steps."
-    NON_FINITE = "A coefficient or loss is NaN or infinite: a point was, or steps are too large."
-
-
 class EnergyFit(eqx.Module):
     """A free energy fitted to populations by least squares.
 
@@ -87,12 +79,12 @@ class EnergyFit(eqx.Module):
     misfit: Scalar
     rank: Int[Array, ""]
     condition: Scalar
-    status: FitStatus
+    status: Status
 
     @property
     def determined(self) -> Bool[Array, "..."]:
         """Whether every coefficient is."""
-        return self.status == FitStatus.DETERMINED
+        return self.status == Status.DETERMINED
 
 
 def as_fit(
@@ -106,8 +98,11 @@ def as_fit(
     potential = LinearPotential(unknowns.features, c[:first])
     energy = LearnedEnergy(potential, unknowns.terms, c[first:last], temperature)
     full = solved.rank == jnp.sum(solved.kept)
-    status = FitStatus.where(full, FitStatus.DETERMINED, FitStatus.UNDETERMINED)
-    status = FitStatus.where(jnp.asarray(transported), status, FitStatus.NOT_TRANSPORTED)
     finite = jnp.all(jnp.isfinite(c)) & jnp.isfinite(solved.misfit)
-    status = FitStatus.where(finite, status, FitStatus.NON_FINITE)
+    status = judge(
+        (~finite, Status.NON_FINITE),
+        (~jnp.asarray(transported), Status.NOT_TRANSPORTED),
+        (full, Status.DETERMINED),
+        otherwise=Status.UNDETERMINED,
+    )
     return EnergyFit(energy, *solved[1:], status)

@@ -11,8 +11,9 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
 from transportx.gradient_flows._displacements import Displacements
-from transportx.gradient_flows._learned import FitStatus, LearnedEnergy
+from transportx.gradient_flows._learned import LearnedEnergy
 
 Scalar = Float[Array, ""]
 
@@ -28,7 +29,7 @@ class NetworkFit(eqx.Module):
 
     energy: LearnedEnergy
     losses: Float[Array, " steps"]
-    status: FitStatus
+    status: Status
 
 
 def fit_network(
@@ -93,6 +94,9 @@ def fit_network(
     fitted: Any = eqx.combine(arrays, rest)
     energy = LearnedEnergy(fitted, (), jnp.zeros(0, x.dtype), temperature)
     good = jnp.all(displacements.converged)
-    status = FitStatus.where(good, FitStatus.DETERMINED, FitStatus.NOT_TRANSPORTED)
-    finite = jnp.all(jnp.isfinite(losses))
-    return NetworkFit(energy, losses, FitStatus.where(finite, status, FitStatus.NON_FINITE))
+    status = judge(
+        (~jnp.all(jnp.isfinite(losses)), Status.NON_FINITE),
+        (good, Status.DETERMINED),
+        otherwise=Status.NOT_TRANSPORTED,
+    )
+    return NetworkFit(energy, losses, status)

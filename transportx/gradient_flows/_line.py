@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
 from transportx.gradient_flows._functional import AbstractFunctional, as_pytree
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
 from transportx.gradient_flows._newton import minimise
-from transportx.gradient_flows._status import FlowStatus
 
 Nodes = Float[Array, " nodes"]
 Masses = Float[Array, " n"]
@@ -34,12 +34,12 @@ class LineFlow(eqx.Module):
     masses: Masses
     energy: Float[Array, " k"]
     num_steps: Int[Array, ""]
-    status: FlowStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether every time step met the tolerance."""
-        return self.status == FlowStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
     @property
     def densities(self) -> Float[Array, "k n"]:
@@ -117,6 +117,6 @@ def line_flow(
     times = tau * jnp.arange(num_steps + 1, dtype=tau.dtype)
     status = settled(energy, decrement, tol)
     infeasible = jnp.any(masses <= 0) | jnp.any(jnp.diff(nodes0) <= 0)
-    status = FlowStatus.where(infeasible, FlowStatus.INFEASIBLE, status)
+    status = judge((infeasible, Status.INFEASIBLE), otherwise=status)
     nodes, energy = (jnp.where(infeasible, jnp.nan, record) for record in (nodes, energy))
     return LineFlow(times, nodes, masses, energy, jnp.sum(steps), status)

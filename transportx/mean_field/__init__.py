@@ -5,7 +5,7 @@ x\rangle)$. A `Risk` is a functional of that measure, with value, first variatio
 Wasserstein gradient. `train` lets neurons descend it, by `Wasserstein`, with noise by `Langevin`
 or with weights that react by `BirthDeath`; `sgd` takes plain gradient steps on the same clock,
 `birth_death` draws neurons anew. A `Training` records risk and dissipation, and ends in a
-`TrainingStatus`. Nothing here holds all pairs of many neurons and many data. A
+`tx.Status`. Nothing here holds all pairs of many neurons and many data. A
 `ResidualNetwork` is such a measure in every layer, and `train_residual` its descent.
 
 Neurons follow $\dot\theta_i = -\nabla V(\theta_i)$, which for n of weight 1 / n is
@@ -45,6 +45,5 @@ from transportx.mean_field._residual import conditional_wasserstein2 as conditio
 from transportx.mean_field._residual import random_residual_network as random_residual_network
 from transportx.mean_field._residual import train_residual as train_residual
 from transportx.mean_field._risk import Risk as Risk
-from transportx.mean_field._status import TrainingStatus as TrainingStatus
 from transportx.mean_field._train import Training as Training
 from transportx.mean_field._train import train as train

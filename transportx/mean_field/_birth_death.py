@@ -7,10 +7,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status
 from transportx.mean_field._dynamics import BirthDeath
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
-from transportx.mean_field._status import TrainingStatus
 from transportx.mean_field._train import Training, check_data, record, train
 
 
@@ -95,7 +95,7 @@ def birth_death(
         few = _counting(final) < jnp.asarray(threshold, t1.dtype) * network.inner.shape[0]
         drawn = resample(final, key=key)
         drawn = jax.tree.map(lambda new, old: jnp.where(few, new, old), drawn, final)
-        rose = moved.status == TrainingStatus.RISK_ROSE
+        rose = moved.status == Status.ROSE
         return drawn, (drawn, moved.num_steps, rose)
 
     _, (drawn, steps, rose) = jax.lax.scan(advance, start, jr.split(key, num_rounds))

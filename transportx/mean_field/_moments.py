@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
-from transportx.mean_field._status import TrainingStatus
 from transportx.mean_field._train import record_times
 
 Scalar = Float[Array, ""]
@@ -32,12 +32,12 @@ class LinearTraining(eqx.Module):
     moments: Float[Array, "k p p"]
     risk: Float[Array, " k"]
     num_steps: Int[Array, ""]
-    status: TrainingStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether the last time was reached with finite moments."""
-        return self.status == TrainingStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
 
 def second_moments(network: Network) -> Moments:
@@ -116,9 +116,10 @@ def linear_training(
     # What was not reached is infinite.
     found = jnp.where(jnp.isfinite(solution.ys), solution.ys, jnp.nan)
     reached = solution.result == diffrax.RESULTS.successful
-    status = TrainingStatus.where(reached, TrainingStatus.COMPLETED, TrainingStatus.MAX_STEPS)
     broken = reached & ~jnp.all(jnp.isfinite(found))
-    status = TrainingStatus.where(broken, TrainingStatus.NON_FINITE, status)
+    status = judge(
+        (broken, Status.NON_FINITE), (reached, Status.COMPLETED), otherwise=Status.MAX_STEPS
+    )
     steps = jnp.asarray(solution.stats["num_steps"])
     return LinearTraining(times, found, jax.vmap(lambda M: _risk(risk, M))(found), steps, status)
 

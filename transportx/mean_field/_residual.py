@@ -7,11 +7,11 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge, rose
 from transportx.mean_field._activations import AbstractActivation, Relu
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network, Neurons, random_network
 from transportx.mean_field._risk import Loss
-from transportx.mean_field._status import TrainingStatus, risk_rose
 from transportx.metrics import wasserstein2
 
 Scalar = Float[Array, ""]
@@ -111,12 +111,12 @@ class ResidualTraining(eqx.Module):
     networks: ResidualNetwork
     risk: Float[Array, " k"]
     dissipation: Float[Array, " k"]
-    status: TrainingStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether all is finite and the risk never rose."""
-        return self.status == TrainingStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
     def network(self, index: int) -> ResidualNetwork:
         """The network of one record."""
@@ -177,11 +177,10 @@ def train_residual(
     neurons, risk, power = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), *records)
     networks = eqx.filter_vmap(lambda theta: _with_neurons(network, theta))(neurons)
     times = step * jnp.arange(num_steps + 1, dtype=step.dtype)
-    status = TrainingStatus.where(
-        risk_rose(risk), TrainingStatus.RISK_ROSE, TrainingStatus.COMPLETED
-    )
     finite = jnp.all(jnp.isfinite(risk)) & jnp.all(jnp.isfinite(last.inner))
-    status = TrainingStatus.where(finite, status, TrainingStatus.NON_FINITE)
+    status = judge(
+        (~finite, Status.NON_FINITE), (rose(risk), Status.ROSE), otherwise=Status.COMPLETED
+    )
     return ResidualTraining(times, networks, risk, power, status)
 
 

@@ -12,10 +12,10 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge, rose
 from transportx.mean_field._dynamics import AbstractDynamics, Langevin, Wasserstein
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
-from transportx.mean_field._status import TrainingStatus, risk_rose
 
 _NUM_RECORDS = 11
 
@@ -38,12 +38,12 @@ class Training(eqx.Module):
     risk: Float[Array, " k"]
     dissipation: Float[Array, " k"]
     num_steps: Int[Array, ""]
-    status: TrainingStatus
+    status: Status
 
     @property
     def completed(self) -> Bool[Array, "..."]:
         """Whether the last time was reached, finite, with a risk that fell where it must."""
-        return self.status == TrainingStatus.COMPLETED
+        return self.status == Status.COMPLETED
 
     def network(self, index: int) -> Network:
         """The network of one record."""
@@ -131,8 +131,8 @@ def train(
     networks = jax.vmap(dynamics.network, in_axes=(0, None))(solution.ys, network)
     reached = solution.result == diffrax.RESULTS.successful
     taken = jnp.asarray(solution.stats["num_steps"])
-    rose, falls = jnp.array(False), dynamics.lowers_risk
-    return record(risk, dynamics, times, networks, taken, reached, rose, falls=falls)
+    up, falls = jnp.array(False), dynamics.lowers_risk
+    return record(risk, dynamics, times, networks, taken, reached, up, falls=falls)
 
 
 def _terms(dynamics, network, t1, num_steps, key) -> Any:
@@ -163,13 +163,13 @@ def record(
     networks: Network,
     num_steps: Int[Array, ""],
     reached: Bool[Array, ""],
-    rose: Bool[Array, ""],
+    went_up: Bool[Array, ""],
     *,
     falls: bool,
 ) -> Training:
     """Risks of the very networks that are returned, one at a time, and how it went.
 
-    `rose` says whether the risk rose between records where it may not, and `falls` whether it
+    `went_up` says whether the risk rose between records where it may not, and `falls` whether it
     may never rise from one to the next.
     """
 
@@ -186,11 +186,14 @@ def record(
     # A derivative keeps the networks alone, not what their risks are made of.
     describe = jax.checkpoint(describe, prevent_cse=False)
     networks, value, dissipation, finite = jax.lax.map(describe, networks)
-    status = TrainingStatus.where(reached, TrainingStatus.COMPLETED, TrainingStatus.MAX_STEPS)
-    rose = rose | risk_rose(value) if falls else rose
-    status = TrainingStatus.where(reached & rose, TrainingStatus.RISK_ROSE, status)
     broken = reached & ~jnp.all(finite)
-    status = TrainingStatus.where(broken, TrainingStatus.NON_FINITE, status)
+    went_up = went_up | rose(value) if falls else went_up
+    status = judge(
+        (broken, Status.NON_FINITE),
+        (reached & went_up, Status.ROSE),
+        (reached, Status.COMPLETED),
+        otherwise=Status.MAX_STEPS,
+    )
     return Training(times, networks, value, dissipation, num_steps, status)
 
 

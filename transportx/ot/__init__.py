@@ -10,6 +10,7 @@ marginals audited, its scalings refined, epsilon lowered. A new solver is an
 answer object, with the same derivatives.
 """
 
+from transportx._status import Status as Status
 from transportx.ot._assignment import assignment as assignment
 from transportx.ot._birkhoff import birkhoff as birkhoff
 from transportx.ot._birkhoff import soft_rank as soft_rank
@@ -29,4 +30,3 @@ from transportx.ot._solvers import Iterate as Iterate
 from transportx.ot._solvers import Newton as Newton
 from transportx.ot._solvers import Scaling as Scaling
 from transportx.ot._solvers import Sinkhorn as Sinkhorn
-from transportx.ot._status import Status as Status

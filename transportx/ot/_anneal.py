@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from transportx._status import Status
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solvers import AbstractSolver, Scaling
-from transportx.ot._status import Status
 
 Scalar = Float[Array, ""]
 

@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from transportx import _checks
+from transportx._status import Status
 from transportx.geometry import (
     AbstractCloud,
     AbstractGeometry,
@@ -17,7 +18,6 @@ from transportx.geometry import (
 )
 from transportx.ot._implicit import dual_value
 from transportx.ot._problem import Potentials, Problem
-from transportx.ot._status import Status
 
 Scalar = Float[Array, ""]
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status
 from transportx.geometry import AbstractGeometry, DenseKernel, Sum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solvers import AbstractSolver, Newton, Symmetric
-from transportx.ot._status import Status
 
 # Streamed problems are solved first between this many points of each side.
 _COARSE_POINTS = 4096
