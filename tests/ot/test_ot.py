@@ -1,6 +1,5 @@
 """Transport between weighted sets: against scipy, POT, brute force and differences."""
 
-import itertools
 from typing import Any
 
 import jax
@@ -9,89 +8,15 @@ import jax.random as jr
 import numpy as np
 import ot
 import pytest
-import scipy.optimize
-import scipy.stats
 
 import transportx as tx
 from tests.helpers import check_derivatives
-from transportx.ot._assignment import _on_device
 
 Status = tx.Status
 
 
 def as_numpy(*arrays) -> Any:
     return tuple(np.asarray(array) for array in arrays)
-
-
-# Assignment
-
-
-def least_total(cost):
-    """The least cost over all permutations, one by one."""
-    n = len(cost)
-    return min(cost[range(n), p].sum() for p in itertools.permutations(range(n)))
-
-
-@pytest.mark.parametrize("n", [1, 2, 4, 6])
-def test_assignment_is_the_best_of_all_permutations(n):
-    cost = jr.normal(jr.key(n), (n, n))
-    columns = tx.ot.assignment(cost)
-    assert sorted(columns.tolist()) == list(range(n))
-    np.testing.assert_allclose(
-        cost[jnp.arange(n), columns].sum(), least_total(np.asarray(cost)), atol=1e-13
-    )
-
-
-@pytest.mark.parametrize("n", [1, 6, 17])
-def test_algorithm_of_devices_finds_the_optimum_of_scipy(n):
-    costs = jr.normal(jr.key(n), (3, n, n))
-    columns = jax.jit(jax.vmap(_on_device))(costs)
-    for cost, found in zip(*as_numpy(costs, columns), strict=True):
-        rows, best = scipy.optimize.linear_sum_assignment(cost)
-        assert sorted(found) == list(rows)
-        np.testing.assert_allclose(cost[rows, found].sum(), cost[rows, best].sum(), atol=1e-12)
-
-
-def test_assignment_with_ties_and_with_float32_is_a_permutation():
-    tied = jnp.zeros((5, 5), jnp.float32)
-    for columns in (tx.ot.assignment(tied), jax.jit(_on_device)(tied)):
-        assert sorted(columns.tolist()) == list(range(5))
-
-
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
-def test_assignment_of_one_bad_matrix_of_a_batch_is_out_of_range_alone(bad):
-    costs = jr.normal(jr.key(0), (3, 5, 5))
-    columns = jax.jit(jax.vmap(tx.ot.assignment))(costs.at[1, 2, 3].set(bad))
-    np.testing.assert_array_equal(columns[1], 5)
-    for k in (0, 2):
-        np.testing.assert_array_equal(columns[k], tx.ot.assignment(costs[k]))
-    values = jnp.arange(5.0).at[columns[1]].get(mode="fill")
-    assert jnp.isnan(values).all()
-
-
-def test_gradient_of_the_assigned_cost_is_the_permutation_matrix():
-    cost = jr.normal(jr.key(0), (5, 5))
-
-    def total(cost):
-        return jnp.sum(cost[jnp.arange(5), tx.ot.assignment(cost)])
-
-    expected = np.zeros((5, 5))
-    expected[scipy.optimize.linear_sum_assignment(cost)] = 1
-    np.testing.assert_array_equal(jax.jit(jax.grad(total))(cost), expected)
-    check_derivatives(total, cost)
-
-
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("batched", [False, True])
-def test_assignment_on_accelerators_never_calls_the_host(platform, batched):
-    function = jax.vmap(tx.ot.assignment) if batched else tx.ot.assignment
-    cost = jnp.zeros((2, 4, 4) if batched else (4, 4))
-
-    def lowered(platform):
-        return jax.jit(function).trace(cost).lower(lowering_platforms=(platform,)).as_text()
-
-    assert "callback" in lowered("cpu")
-    assert "callback" not in lowered(platform)
 
 
 # The line

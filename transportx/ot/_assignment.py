@@ -88,7 +88,7 @@ def _scipy_assignments(_, found, cost, rows, columns, unit) -> None:
 
 
 def _scipy_assignment(
-    cost: np.ndarray, rows: np.ndarray, columns: np.ndarray, unit: np.ndarray
+    cost: np.ndarray, rows: np.ndarray, columns: np.ndarray, unit: np.floating
 ) -> np.ndarray:
     # Imported here, so that `import transportx` does not wait for scipy.optimize.
     from scipy.optimize import linear_sum_assignment
@@ -110,19 +110,13 @@ def _potentials(
 
     Annealed Sinkhorn, some steps at each epsilon. Any potentials are right: taking them off
     the costs changes every matching's total by one number. Good ones shorten the search.
-    Pairs marked by costs beyond all others have no say: potentials as large as the marks
-    would round off what the other costs differ by.
+    Costs far beyond the others, as they mark pairs to avoid, are cut: potentials as large as
+    they are would round off what the other costs differ by.
     """
     cost, unit = _in_units(cost)
-    near = cost < jnp.inf
-    known = jnp.where(near, cost, 0)
-    mean = jnp.sum(known) / jnp.sum(near)
-    rows, columns = (
-        jnp.sum(known, axis=axis) / jnp.maximum(jnp.sum(near, axis=axis), 1) - mean / 2
-        for axis in (1, 0)
-    )
-    left = jnp.where(near, jnp.abs(known - rows[:, None] - columns[None, :]), 0)
-    scale = jnp.sum(left) / jnp.sum(near)
+    mean = jnp.mean(cost)
+    rows, columns = jnp.mean(cost, axis=1) - mean / 2, jnp.mean(cost, axis=0) - mean / 2
+    scale = jnp.mean(jnp.abs(cost - rows[:, None] - columns[None, :]))
 
     def anneal(potentials, relative_epsilon):
         rows, columns = potentials
@@ -130,8 +124,8 @@ def _potentials(
         kernel = jnp.exp((rows[:, None] + columns[None, :] - cost) / epsilon)
 
         def step(_, scalings):
-            row_scaling = _inverse(kernel @ scalings[1])
-            return row_scaling, _inverse(row_scaling @ kernel)
+            row_scaling = 1 / (kernel @ scalings[1])
+            return row_scaling, 1 / (row_scaling @ kernel)
 
         ones = jnp.ones_like(rows), jnp.ones_like(columns)
         scalings = jax.lax.fori_loop(0, _STEPS_EACH, step, ones)
@@ -150,23 +144,15 @@ def _potentials(
 
 
 def _in_units(cost: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
-    """Costs above the least one, in units of the usual least cost of a row or column.
-
-    Those far beyond are infinite.
-    """
+    """Costs above the least one, cut at `_FAR`, in units of the least of most rows and columns."""
     # Small enough for no difference to overflow.
-    shrunk = cost * _SHRINK
-    above = shrunk - jnp.min(shrunk)
-    usual = jnp.median(jnp.concatenate([jnp.min(above, axis=1), jnp.min(above, axis=0)]))
-    unit = jnp.where(usual > 0, usual, jnp.min(jnp.where(above > 0, above, jnp.inf)))
+    cost = cost * _SHRINK
+    least = jnp.concatenate([jnp.min(cost, axis=1), jnp.min(cost, axis=0)])
+    above = cost - jnp.min(least)
+    usual = jnp.median(least) - jnp.min(least)
+    unit = jnp.where(usual > 0, usual, jnp.min(above, where=above > 0, initial=jnp.inf))
     unit = jnp.where(jnp.isfinite(unit), unit, 1)
-    relative = above / unit
-    return jnp.where(relative <= _FAR, relative, jnp.inf), unit
-
-
-def _inverse(totals: Float[Array, " n"]) -> Float[Array, " n"]:
-    """1 / totals, and one where there is nothing to scale."""
-    return jnp.where(totals > 0, 1 / totals, 1)
+    return jnp.minimum(above / unit, _FAR), unit
 
 
 def _on_device(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
