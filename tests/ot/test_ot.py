@@ -112,6 +112,64 @@ def test_weights_that_are_no_measure_give_nan():
     assert jnp.isnan(tx.ot.wasserstein_1d(x.at[1].set(jnp.nan), y))
 
 
+def singles(*numbers):
+    return jnp.array(numbers, jnp.float32)
+
+
+@pytest.mark.parametrize("p", [1, 2, 25, 1e4, np.inf])
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e36])
+def test_no_power_of_a_distance_overflows_or_vanishes(p, scale):
+    # A quarter of the mass moves by 50, the rest stays.
+    x, y = scale * singles(0, 1, 2, 54), scale * singles(0, 1, 2, 4)
+    distance, slopes = jax.value_and_grad(tx.ot.wasserstein_1d)(x, y, p=p)
+    np.testing.assert_allclose(distance, 50 * scale * 0.25 ** (1 / p), rtol=1e-6)
+    np.testing.assert_allclose(slopes, [0, 0, 0, 0.25 ** (1 / p)], rtol=1e-6)
+    clouds = (scale * jnp.eye(3, dtype=jnp.float32), scale * jnp.ones((5, 3), jnp.float32))
+    sliced = tx.ot.sliced_wasserstein(*clouds, key=KEY, num_projections=3, p=p)
+    # Directions differ with the dtype: no line sees more than the points are apart.
+    assert 0.1 * scale < sliced < 2.1 * scale
+
+
+def test_infinity_of_weight_zero_changes_nothing_and_with_mass_is_infinitely_far():
+    x, y, weights = singles(0, 1, jnp.inf), singles(0, 2), singles(1, 1, 0)
+    for p in (2, np.inf):
+        # Half of the mass moves by one.
+        expected = 0.5 ** (1 / p)
+        for far in (jnp.inf, jnp.nan):
+            distance = tx.ot.wasserstein_1d(x.at[2].set(far), y, weights, p=p)
+            np.testing.assert_allclose(distance, expected, rtol=1e-6)
+        assert tx.ot.wasserstein_1d(x, y, p=p) == jnp.inf
+        for bad in (singles(1, -1, 0), singles(jnp.nan, 1, 0), singles(jnp.inf, 1, 0)):
+            assert jnp.isnan(tx.ot.wasserstein_1d(x, y, bad, p=p))
+    slopes = jax.grad(tx.ot.wasserstein_1d, argnums=(0, 2))(x, y, weights)
+    for slope in slopes:
+        assert jnp.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_masses_over_twenty_decades_count_at_either_end(sign):
+    x, y = sign * singles(1, 0, 1e9), sign * singles(0, 2, 1)
+    a, b = 1e-20 * singles(2, 1, 1e-15), 1e20 * singles(1, 1e-15, 2)
+    # 1e-15 of the mass moves by a billion, to where as much is asked.
+    expected = np.sqrt(1e-15 / 3) * (1e9 - 2)
+    np.testing.assert_allclose(tx.ot.wasserstein_1d(x, y, a, b), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(jnp.bfloat16, 3000), (jnp.float16, 70_000)])
+def test_levels_of_halves_are_counted_in_float32(dtype, size):
+    x, y = jr.normal(jr.key(0), (size,)), 1 + 1.3 * jr.normal(jr.key(1), (size + 7,))
+    x, y = x.astype(dtype), y.astype(dtype)
+    distance = tx.ot.wasserstein_1d(x, y)
+    assert distance.dtype == dtype
+    # The quantile functions, on a grid much finer than their steps.
+    levels = (np.arange(1_000_000) + 0.5) / 1_000_000
+    quantiles = (np.sort(np.asarray(z, np.float64))[(levels * z.size).astype(int)] for z in (x, y))
+    expected = np.sqrt(np.mean(np.subtract(*quantiles) ** 2))
+    # A unit in the last place of the answer, and the grid's steps.
+    rtol = float(jnp.finfo(dtype).eps) + 1e-3
+    np.testing.assert_allclose(distance.astype(jnp.float64), expected, rtol=rtol)
+
+
 @pytest.mark.parametrize("p", [1, 2])
 def test_sliced_wasserstein_of_the_line_is_that_of_the_line(p):
     x, y, *_ = line()
