@@ -165,7 +165,8 @@ def _mean_of_powers(gaps: Float[Array, " k"], masses: Float[Array, " k"], p: int
 
     The greatest gap is taken out first, so that no power overflows or vanishes.
     """
-    gaps = jnp.abs(gaps)
+    # The derivative of what does not move is zero, not one-sided.
+    gaps = jnp.where(gaps == 0, 0, jnp.abs(gaps))
     moved = jnp.where(masses == 0, 0, jnp.where(masses > 0, gaps, jnp.nan))
     greatest = jnp.max(moved)
     if isinstance(p, numbers.Real) and math.isinf(p):
