@@ -33,3 +33,4 @@ from transportx.evolution._steps import as_steps as as_steps
 from transportx.evolution._steps import uniform_grid as uniform_grid
 from transportx.evolution._times import check_times as check_times
 from transportx.evolution._times import record_times as record_times
+from transportx.evolution._times import time_dtype as time_dtype

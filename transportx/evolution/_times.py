@@ -1,16 +1,29 @@
 """Times to record: their checks, and those taken by default."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
 
 _NUM_RECORDS = 11
 
 
-def check_times(name: str, times: Array, t0: float | Array, t1: float | Array) -> None:
+def time_dtype(state: PyTree[Array]) -> Any:
+    """The dtype in which times of a state are kept: its own, and float32 where that is a half.
+
+    Args:
+        state: A pytree of floating-point arrays.
+    """
+    dtype = jax.tree.leaves(state)[0].dtype
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def check_times(name: str, times: Array, t0: ScalarLike, t1: ScalarLike) -> None:
     """Refuse times that are no vector, or out of order, or outside of a span.
 
     Args:
