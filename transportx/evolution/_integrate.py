@@ -143,10 +143,14 @@ def integrate_batch(
     steps = as_steps(steps)
     options: dict[str, Any] = {"t0": t0, "t1": t1, "steps": steps, "times": times}
     if isinstance(steps, AdaptiveSteps) and not steps.shared:
-        axes = Evolution(0 if times is None else 1, 0, 0)  # pyright: ignore[reportArgumentType]
-        return jax.vmap(lambda y, args: integrate(rates, y, args, **options), out_axes=axes)(
-            y0, args
-        )
+
+        def alone(y, args):
+            made = integrate(rates, y, args, **options)
+            return made.states, (made.num_steps, made.status)
+
+        axes = 0 if times is None else 1, 0
+        states, rest = jax.vmap(alone, out_axes=axes)(y0, args)
+        return Evolution(states, *rest)
 
     def together(t, y, args):
         return jax.vmap(lambda y, args: _like(rates(t, y, args), y))(y, args)
@@ -157,11 +161,7 @@ def integrate_batch(
         made.states
     )
     met = made.completed | (made.status == Status.NON_FINITE)
-    each = judge(
-        (~finite & met, Status.NON_FINITE),
-        (finite & met, Status.COMPLETED),
-        otherwise=jax.tree.map(lambda one: jnp.broadcast_to(one, size), made.status),
-    )
+    each = judge((~finite & met, Status.NON_FINITE), (met, Status.COMPLETED), otherwise=made.status)
     return Evolution(made.states, jnp.broadcast_to(made.num_steps, size), each)
 
 
