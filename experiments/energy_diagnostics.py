@@ -29,9 +29,9 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 import transportx.gradient_flows as gf
-from experiments import config as configs
-from experiments.command import config_parser_for, exit_cleanly
-from experiments.runs import RunFolder, environment
+from experiments.harness import config as configs
+from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.runs import RunFolder, environment
 
 _CLASSES = 10
 
@@ -217,7 +217,7 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
 def main() -> None:
     """Parse the command line and run."""
     args = config_parser_for("energy_diagnostics", __doc__).parse_args()
-    config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
+    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     show(run(config, folder), folder)
 

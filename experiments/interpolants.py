@@ -26,9 +26,9 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 import transportx as tx
-from experiments import config as configs
-from experiments.command import config_parser_for, exit_cleanly
-from experiments.runs import RunFolder, environment
+from experiments.harness import config as configs
+from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.runs import RunFolder, environment
 
 _COLOURS = ("#1f6f8b", "#c8553d", "#2a9d5c")
 
@@ -160,7 +160,7 @@ def draw(path: Path, found: dict[str, Array], config: Config) -> None:
 def main() -> None:
     """Parse the command line, travel, draw, print."""
     args = config_parser_for("interpolants", __doc__).parse_args()
-    config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
+    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     folder.claim(config)
     found = trajectories(config)

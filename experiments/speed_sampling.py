@@ -35,11 +35,14 @@ import optax
 from jaxtyping import Array
 
 import transportx as tx
-from experiments import config as configs
-from experiments import peers_sampling as peers
-from experiments import points, problem, timing
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.runs import environment
+from experiments.data import points
+from experiments.harness import config as configs
+from experiments.harness import timing
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import environment
+from experiments.racing import peers_sampling as peers
+from experiments.train import problem
+from experiments.train.config import Config
 from transportx.evolution import AdaptiveSteps, FixedSteps
 
 _WIDTH, _DEPTH = 64, 3
@@ -89,7 +92,7 @@ def trained_field(steps: int) -> tx.fields.MLP:
 
 def random_transformer(smoke: bool) -> tx.fields.DiT:
     """The transformer of the digits with normal weights; as it is made, it would be zero."""
-    config = configs.load(Path("configs/digits.toml"), smoke=smoke)
+    config = configs.load(Config, Path("configs/digits.toml"), smoke=smoke)
     shapes = eqx.filter_eval_shape(problem.make_field, config)
     assert isinstance(shapes, tx.fields.DiT)
     arrays, static = eqx.partition(shapes, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))

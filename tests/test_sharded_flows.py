@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
-from experiments import programs
+from experiments.plan import programs
 
 att, gf = tx.attention, tx.gradient_flows
 DEVICES, DIM, NUMBER = 8, 4, 8

@@ -239,9 +239,9 @@ def metric_of(name, *arrays, **options):
     ("call", "message"),
     [
         (metric_of("wasserstein2", X, Y[:39]), "`y` has 39 examples but `x` has 40; give as many"),
-        (metric_of("wasserstein2", X, Y[:, :2]), "`y` has examples of shape .*; give examples of"),
+        (metric_of("wasserstein2", X, Y[:, :2]), r"`y` has shape .*; give shape \(m, d\)"),
         (metric_of("wasserstein2", X[:0], Y[:0]), r"`x` has shape \(0, 3\); give at least one"),
-        (metric_of("energy_distance", X[0], Y), r"`x` has shape \(3,\); give at least one"),
+        (metric_of("energy_distance", X[0], Y), r"`x` has shape .*; give shape \(n, d\)"),
         (metric_of("energy_distance", X, Y.astype(int)), "`y` has dtype int64; convert it"),
         (metric_of("mmd", X, Y, bandwidth=0.0), "`bandwidth` is 0.0; give a positive number"),
         (metric_of("path_energy", turn, X[:0, :2]), r"`x0` has shape \(0, 2\); give at least one"),
@@ -255,7 +255,7 @@ def metric_of(name, *arrays, **options):
         ),
         (
             metric_of("normalized_path_energy", turn, X[:, :2], Y[:39, :2]),
-            "has 39 examples but .* has 40; give as many",
+            r"`x1` has shape .*; give shape \(n, d\)",
         ),
     ],
 )

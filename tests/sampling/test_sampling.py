@@ -324,15 +324,18 @@ def flow(x0=X0, args=None, field=scaling, **options):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: flow(steps=AdaptiveSteps(0.0, 1e-3)), "`rtol` is 0.0; give a positive number"),
+        (lambda: AdaptiveSteps(0.0, 1e-3), "`rtol` is 0.0; give a positive number"),
         (lambda: flow(steps=0), "`steps` is 0; give an integer of at least 1"),
-        (lambda: flow(steps=2.5), "`steps` is 2.5; give an integer"),
+        (lambda: flow(steps=2.5), "`steps` is .*; give an integer"),
         (lambda: AdaptiveSteps(1e-3, 1e-3, max_steps=0), "`max_steps` is 0; give an integer"),
         (lambda: flow(t0=-0.1), r"`t0` is -0.1; give a time in \[0, 1\]"),
         (lambda: flow(t1=1.5), r"`t1` is 1.5; give a time in \[0, 1\]"),
         (lambda: flow(times=jnp.array([0.5, 1.2])), "`times` is .*; give times between 0.0 and 1"),
         (lambda: flow(times=jnp.array([0.5, 0.2])), "`times` is .*; .* in that order"),
-        (lambda: flow(times=jnp.zeros(0)), r"`times` has shape \(0,\); give at least one time"),
+        (
+            lambda: flow(times=jnp.zeros(0)),
+            r"`times` has shape .*; give at least one example, shape \(k,\)",
+        ),
         (lambda: flow(X0.astype(int)), "`x0` has dtype int64; convert it"),
         (lambda: flow(X0[:0]), r"`x0` has shape \(0, 3\); give at least one example"),
         (lambda: flow(X0, jnp.ones(4)), "`args` has 4 examples but `x0` has 5; give as many"),

@@ -19,6 +19,7 @@ from transportx.evolution._steps import AdaptiveSteps, FixedSteps, Steps, as_ste
 Rates = Callable[..., PyTree[Array]]
 
 
+@_checks.gate
 class Evolution(eqx.Module):
     """What became of a state, or of each state of a batch.
 
@@ -39,6 +40,7 @@ class Evolution(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def integrate(
     rates: Rates,
     y0: PyTree[Array],
@@ -113,6 +115,7 @@ def integrate(
     return Evolution(states, taken, status)
 
 
+@_checks.gate
 def integrate_batch(
     rates: Rates,
     y0: PyTree[Array],
@@ -165,6 +168,7 @@ def integrate_batch(
     return Evolution(made.states, jnp.broadcast_to(made.num_steps, size), each)
 
 
+@_checks.gate
 def integrate_until(
     rates: Rates,
     y0: PyTree[Array],

@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from transportx import _checks
+
 # The bits of a NaN, which no time has: what areas are drawn from, beside increments.
 _NO_TIME = 0xFFFFFFFF
 
 
+@_checks.gate
 class Noise(eqx.Module):
     r"""The term $s(t)\,dW$ of a stochastic equation, with W as many independent Brownian motions.
 

@@ -13,6 +13,7 @@ from transportx import _checks
 Grid = Callable[[int, Any], Float[Array, " nodes"]]
 
 
+@_checks.gate
 def uniform_grid(num: int, dtype: Any) -> Float[Array, " nodes"]:
     """Where equal steps begin and end: `num` + 1 nodes from 0 to 1.
 
@@ -23,6 +24,7 @@ def uniform_grid(num: int, dtype: Any) -> Float[Array, " nodes"]:
     return jnp.linspace(0, 1, num + 1, dtype=dtype)
 
 
+@_checks.gate
 class FixedSteps(eqx.Module):
     """A fixed number of steps on a grid, differentiable in forward and in reverse mode.
 
@@ -62,6 +64,7 @@ class FixedSteps(eqx.Module):
         return jnp.concatenate([t0[None], inner, t1[None]])
 
 
+@_checks.gate
 class AdaptiveSteps(eqx.Module):
     """Steps as long as tolerances allow, by the error estimate of a solver.
 
@@ -107,6 +110,7 @@ class AdaptiveSteps(eqx.Module):
 Steps = int | FixedSteps | AdaptiveSteps
 
 
+@_checks.gate
 def as_steps(
     steps: Steps, solver: diffrax.AbstractSolver = diffrax.Euler()
 ) -> FixedSteps | AdaptiveSteps:

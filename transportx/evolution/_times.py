@@ -13,6 +13,7 @@ from transportx import _checks
 _NUM_RECORDS = 11
 
 
+@_checks.gate
 def time_dtype(state: PyTree[Array]) -> Any:
     """The dtype in which times of a state are kept: its own, and float32 where that is a half.
 
@@ -23,6 +24,7 @@ def time_dtype(state: PyTree[Array]) -> Any:
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
+@_checks.gate
 def check_times(name: str, times: Array, t0: ScalarLike, t1: ScalarLike) -> None:
     """Refuse times that are no vector, or out of order, or outside of a span.
 
@@ -48,6 +50,7 @@ def check_times(name: str, times: Array, t0: ScalarLike, t1: ScalarLike) -> None
         _checks.reject(name, f"is {recorded}", cure)
 
 
+@_checks.gate
 def record_times(
     times: Float[Array, " k"] | None, t1: Float[Array, ""], name: str = "times"
 ) -> Float[Array, " k"]:

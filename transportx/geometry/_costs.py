@@ -50,6 +50,7 @@ class AbstractCost(eqx.Module):
 class AbstractPointwiseCost(AbstractCost):
     """A cost known only pair by pair: subclasses write `__call__` alone."""
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jax.vmap(lambda xi: jax.vmap(lambda yj: self(xi, yj))(y))(x)
 
@@ -68,9 +69,11 @@ class SquaredEuclidean(AbstractCost):
 
     translation_invariant: ClassVar[bool] = True
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return jnp.sum((x - y) ** 2)
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         if x.shape[1] <= _FEW_COORDINATES:
             gaps = (xk[:, None] - yk[None, :] for xk, yk in zip(x.T, y.T, strict=True))
@@ -87,10 +90,12 @@ class Euclidean(AbstractPointwiseCost):
 
     translation_invariant: ClassVar[bool] = True
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return _norm(x - y)
 
 
+@_checks.gate
 class PNorm(AbstractPointwiseCost):
     """sum |x_i - y_i|^p, the p-th power of the p-norm distance.
 
@@ -105,6 +110,7 @@ class PNorm(AbstractPointwiseCost):
     def __check_init__(self):
         _checks.exponent("p", self.p)
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         gap = jnp.abs(x - y)
         apart = gap != 0
@@ -117,9 +123,11 @@ class Dot(AbstractCost):
 
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return -jnp.sum(x * y)
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return -_products(x, y)
 
@@ -129,9 +137,11 @@ class Cosine(AbstractCost):
 
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return 1 - jnp.sum(_direction(x) * _direction(y))
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return 1 - _products(jax.vmap(_direction)(x), jax.vmap(_direction)(y))
 
@@ -145,6 +155,7 @@ class Geodesic(AbstractPointwiseCost):
 
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return 2 * jnp.arctan2(_norm(x - y), _norm(x + y))
 
@@ -155,16 +166,19 @@ def _as_pytree(function: Callable[..., Array]) -> Callable[..., Array]:
     return jax.tree_util.Partial(function) if plain else function
 
 
+@_checks.gate
 class Pointwise(AbstractPointwiseCost):
     """Any callable `function(x, y) -> scalar` as a cost."""
 
     function: Callable[[Array, Array], Array] = eqx.field(converter=_as_pytree)
     translation_invariant: ClassVar[bool] = False
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.function(x, y)
 
 
+@_checks.gate
 class Swapped(AbstractCost):
     """A cost with its two points exchanged: what the transpose of a geometry needs."""
 
@@ -177,9 +191,11 @@ class Swapped(AbstractCost):
     def translation_invariant(self) -> bool:
         return self.cost.translation_invariant
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.cost(y, x)
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.cost.matrix(y, x).T
 

@@ -62,6 +62,7 @@ class AbstractGeometry(eqx.Module):
             The results, with leading axis n.
         """
 
+    @_checks.gate
     def fold_tiles(
         self,
         merge: Sum | AbstractMerge,
@@ -88,10 +89,12 @@ class AbstractGeometry(eqx.Module):
         """
         return self.map_tiles(eqx.Partial(function, columns), *rows)
 
+    @_checks.gate
     def map_rows(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """Apply `function(costs (m,), *row)` to every row of costs."""
         return self.map_tiles(eqx.Partial(_every_row, function), *rows)
 
+    @_checks.gate
     def fold_rows(
         self,
         merge: Sum | AbstractMerge,
@@ -106,6 +109,7 @@ class AbstractGeometry(eqx.Module):
         """All costs at once: n m numbers, whether the geometry streams or not."""
         return self.map_tiles(lambda costs: costs)
 
+    @_checks.gate
     def mean_cost(
         self, a: Float[Array, " n"] | None = None, b: Float[Array, " m"] | None = None
     ) -> Float[Array, ""]:
@@ -135,6 +139,7 @@ def _sum_absolute(weights: Array, costs: Array) -> Array:
     return jnp.sum(jnp.abs(costs) * weights[None, :], axis=1)
 
 
+@_checks.gate
 class CostMatrix(AbstractGeometry):
     """Costs given as an (n, m) matrix."""
 
@@ -158,11 +163,13 @@ class CostMatrix(AbstractGeometry):
     def T(self) -> "CostMatrix":
         return CostMatrix(self.costs.T)
 
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "CostMatrix":
         return CostMatrix(self.costs[sources][:, targets])
 
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         return function(self.costs, *rows)
 
@@ -183,6 +190,7 @@ class AbstractCloud(AbstractGeometry):
         """Costs between other sources and the same targets."""
 
 
+@_checks.gate
 class PointCloud(AbstractCloud):
     """Costs between two clouds, computed when asked for.
 
@@ -230,14 +238,17 @@ class PointCloud(AbstractCloud):
         tile = max(1, entries // self.x.shape[0])
         return PointCloud(self.y, self.x, Swapped(self.cost), tile=tile)
 
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "PointCloud":
         return PointCloud(self.x[sources], self.y[targets], self.cost)
 
+    @_checks.gate
     def moved(self, x: Float[Array, "k d"]) -> "PointCloud":
         return PointCloud(x, self.y, self.cost)
 
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         x, y = self._centred()
         if not self.streams:

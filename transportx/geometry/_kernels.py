@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
 from transportx.geometry._geometries import AbstractGeometry
 from transportx.geometry._merges import Sum, capped_exp
 from transportx.geometry._streamed import fused_product
@@ -27,6 +28,7 @@ class AbstractKernel(eqx.Module):
         """Product with a vector (m,) or with columns (m, k)."""
 
 
+@_checks.gate
 class DenseKernel(AbstractKernel):
     """A kernel held as a matrix, or as its transpose.
 
@@ -48,6 +50,7 @@ class DenseKernel(AbstractKernel):
         return jnp.matmul(self.matrix, v, precision=jax.lax.Precision.HIGHEST)
 
 
+@_checks.gate
 class StreamedKernel(AbstractKernel):
     """A kernel whose entries are computed tile by tile at every product; O(n + m) memory.
 
@@ -68,6 +71,7 @@ class StreamedKernel(AbstractKernel):
         return fused_product(self.geometry, *ends, v, otherwise=_product_in_tiles)
 
 
+@_checks.gate
 def gibbs_kernel(
     geometry: AbstractGeometry, f: Float[Array, " n"], g: Float[Array, " m"], epsilon: Scalar
 ) -> AbstractKernel:

@@ -23,6 +23,7 @@ from transportx.geometry._merges import AbstractMerge, Sum
 from transportx.geometry._ring import Ring
 
 
+@_checks.gate
 class ShardedCloud(AbstractCloud):
     """Costs between two clouds that lie over an axis of a mesh of devices.
 
@@ -109,6 +110,7 @@ class ShardedCloud(AbstractCloud):
             self.y, self.x, Swapped(self.cost), mesh=self.mesh, axes=axes, tile=tile
         )
 
+    @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> AbstractGeometry:
@@ -127,15 +129,18 @@ class ShardedCloud(AbstractCloud):
                 return PointCloud(x, y, self.cost)
         return ShardedCloud(x, y, self.cost, mesh=self.mesh, axes=(axis_x, axis_y))
 
+    @_checks.gate
     def moved(self, x: Float[Array, "k d"]) -> "ShardedCloud":
         return ShardedCloud(x, self.y, self.cost, mesh=self.mesh, axes=(None, self.axes[1]))
 
+    @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """As elsewhere; but each device holds its rows of costs whole."""
         given = Given((self.cost, _as_they_are), (self._rows(self.x),), (self.y, ()))
         costs = whole_costs(self._ring, self.tile, given)
         return function(costs[: self.x.shape[0]], *rows)
 
+    @_checks.gate
     def fold_tiles(
         self,
         merge: Sum | AbstractMerge,
@@ -156,6 +161,7 @@ class ShardedCloud(AbstractCloud):
         return array[jnp.minimum(jnp.arange(-(-n // blocks) * blocks), n - 1)]
 
 
+@_checks.gate
 def cloud_between(
     x: Float[Array, "n d"],
     y: Float[Array, "m e"],

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
 from transportx.geometry import _fused
 from transportx.geometry._costs import AbstractCost, SquaredEuclidean, Swapped
 from transportx.geometry._geometries import AbstractGeometry, PointCloud
@@ -14,6 +15,7 @@ from transportx.geometry._geometries import AbstractGeometry, PointCloud
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def fused_log_totals(
     geometry: AbstractGeometry,
     b: Float[Array, " m"],

@@ -58,6 +58,7 @@ class GradientShare(NamedTuple):
     any: Scalar
 
 
+@_checks.gate
 def energy_along(functional: AbstractFunctional, states: States) -> EnergyAlong:
     """Follow an energy along paired states: row i of each layer is one particle.
 
@@ -76,6 +77,7 @@ def energy_along(functional: AbstractFunctional, states: States) -> EnergyAlong:
     return EnergyAlong(energy, falls, alignment)
 
 
+@_checks.gate
 def update_asymmetry(update: Callable[[Array], Array], x: Cloud) -> Float[Array, " n"]:
     r"""`fields.asymmetry` of $x \mapsto \mathrm{update}(x) - x$ at each point: 0 for a gradient.
 
@@ -95,6 +97,7 @@ def update_asymmetry(update: Callable[[Array], Array], x: Cloud) -> Float[Array,
     return jax.vmap(lambda point: asymmetry(velocity, jnp.zeros((), x.dtype), point))(x)
 
 
+@_checks.gate
 def gradient_share(x: Cloud, updates: Cloud, features: Callable[[Array], Array]) -> GradientShare:
     r"""How much of paired updates is a gradient: two regressions, one of gradients only.
 
@@ -120,6 +123,7 @@ def gradient_share(x: Cloud, updates: Cloud, features: Callable[[Array], Array])
     return GradientShare(gradient, _explained(alone, updates) / total)
 
 
+@_checks.gate
 def update_spectrum(
     x: Cloud, updates: Cloud, directions: Float[Array, "d d"] | None = None
 ) -> UpdateSpectrum:
@@ -157,6 +161,7 @@ def update_spectrum(
     return UpdateSpectrum(variance, jnp.mean(pushed**2, axis=0), rate)
 
 
+@_checks.gate
 def linear_cka(x: Cloud, y: Float[Array, "n e"]) -> Scalar:
     r"""Linear centred kernel alignment $|Y^\top X|_F^2 / (|X^\top X|_F\,|Y^\top Y|_F)$, in [0, 1].
 

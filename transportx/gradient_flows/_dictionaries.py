@@ -16,6 +16,7 @@ from transportx import _checks
 Point = Float[Array, " d"]
 
 
+@_checks.gate
 class Monomials(eqx.Module):
     r"""Products of powers $x_1^{e_1} \cdots x_d^{e_d}$ of total degree 1 to `degree`.
 
@@ -41,6 +42,7 @@ class Monomials(eqx.Module):
         rows = sorted((row for row in powers if 0 < sum(row) <= self.degree), key=sum)
         return np.array(rows)
 
+    @_checks.gate
     def __call__(self, x: Point) -> Float[Array, " p"]:
         """All of them at one point."""
         powers = jnp.stack([x**k for k in range(self.degree + 1)])
@@ -48,6 +50,7 @@ class Monomials(eqx.Module):
         return functools.reduce(operator.mul, factors)
 
 
+@_checks.gate
 class Bumps(eqx.Module):
     r"""Gaussian bumps $\exp(-|x - c_k|^2 / 2 h^2)$: local, for potentials of unknown form.
 
@@ -63,6 +66,7 @@ class Bumps(eqx.Module):
         _checks.points("centres", self.centres)
         _checks.positive("bandwidth", self.bandwidth)
 
+    @_checks.gate
     def __call__(self, x: Point) -> Float[Array, " p"]:
         """All of them at one point."""
         squares = jnp.sum((x[None, :] - self.centres) ** 2, axis=1)

@@ -34,6 +34,7 @@ class Displacements(NamedTuple):
     converged: Bool[Array, " k"]
 
 
+@_checks.gate
 def transport_displacements(
     snapshots: Populations,
     times: Float[Array, " k"],
@@ -79,6 +80,7 @@ def transport_displacements(
     return Displacements(middles, velocities, weights[1:], converged)
 
 
+@_checks.gate
 def fit_displacements(
     displacements: Displacements,
     features: Features,

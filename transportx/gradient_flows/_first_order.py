@@ -17,6 +17,7 @@ from transportx.gradient_flows._snapshots import Populations, as_snapshots
 Features = Callable[[Array], Array]
 
 
+@_checks.gate
 def fit_first_order(
     snapshots: Populations,
     times: Float[Array, " k"],

@@ -17,6 +17,7 @@ from transportx.gradient_flows._newton import minimise
 Masses = Float[Array, " n"]
 
 
+@_checks.gate
 class GridFlow(eqx.Module):
     """A recorded flow of the masses of n cells, at the k - 1 steps and the start.
 
@@ -42,6 +43,7 @@ class GridFlow(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def grid_flow(
     functional: AbstractFunctional,
     box: Box,

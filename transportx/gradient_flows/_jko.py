@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ScalarLike
 
+from transportx import _checks
 from transportx.gradient_flows._dynamics import Wasserstein
 from transportx.gradient_flows._flow import ParticleFlow
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Weights, as_weights
@@ -11,6 +12,7 @@ from transportx.gradient_flows._implicit import settled, step_and_tolerance
 from transportx.gradient_flows._newton import minimise
 
 
+@_checks.gate
 def jko_flow(
     functional: AbstractFunctional,
     x0: Cloud,

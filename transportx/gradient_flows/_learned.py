@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
+from transportx import _checks
 from transportx._status import Status, judge
 from transportx.gradient_flows._energies import Potential
 from transportx.gradient_flows._equations import Unknowns
@@ -16,6 +17,7 @@ Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
 
 
+@_checks.gate
 class LinearPotential(eqx.Module):
     r"""$V = \sum_k c_k \phi_k$.
 
@@ -27,11 +29,13 @@ class LinearPotential(eqx.Module):
     features: Callable[[Array], Array] = eqx.field(converter=as_pytree)
     coefficients: Float[Array, " p"]
 
+    @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """V at one point."""
         return jnp.sum(self.coefficients * self.features(x))
 
 
+@_checks.gate
 class LearnedEnergy(eqx.Module):
     r"""$F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
 
@@ -57,6 +61,7 @@ class LearnedEnergy(eqx.Module):
         return Sum((Potential(self.potential), *scaled))
 
 
+@_checks.gate
 class EnergyFit(eqx.Module):
     """A free energy fitted to populations by least squares.
 

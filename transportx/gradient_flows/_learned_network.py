@@ -18,6 +18,7 @@ from transportx.gradient_flows._learned import LearnedEnergy
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class NetworkFit(eqx.Module):
     """A free energy whose potential is a network.
 
@@ -32,6 +33,7 @@ class NetworkFit(eqx.Module):
     status: Status
 
 
+@_checks.gate
 def fit_network(
     potential: Callable[[Array], Array],
     displacements: Displacements,

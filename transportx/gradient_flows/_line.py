@@ -17,6 +17,7 @@ Nodes = Float[Array, " nodes"]
 Masses = Float[Array, " n"]
 
 
+@_checks.gate
 class LineFlow(eqx.Module):
     """A recorded flow of a density on the line, constant between the nodes.
 
@@ -47,6 +48,7 @@ class LineFlow(eqx.Module):
         return self.masses[None, :] / jnp.diff(self.nodes, axis=1)
 
 
+@_checks.gate
 def line_flow(
     functional: Callable[[Masses], AbstractFunctional],
     nodes0: Nodes,

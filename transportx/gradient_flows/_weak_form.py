@@ -21,6 +21,7 @@ from transportx.gradient_flows._snapshots import (
 Features = Callable[[Array], Array]
 
 
+@_checks.gate
 def fit_weak_form(
     snapshots: Populations,
     times: Float[Array, " k"],

@@ -14,6 +14,7 @@ from transportx.sampling import flow
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -33,6 +34,7 @@ def path_energy(
     return energy
 
 
+@_checks.gate
 def straightness(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -56,6 +58,7 @@ def straightness(
     return energy - jnp.mean(jnp.sum(displacement, axis=1))
 
 
+@_checks.gate
 def normalized_path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "n d"],

@@ -11,6 +11,7 @@ from transportx import _checks
 Steps = tuple[Float[Array, " _"], Float[Array, " _"]]
 
 
+@_checks.gate
 def wasserstein_1d(
     x: Float[Array, " n"],
     y: Float[Array, " m"],
@@ -49,6 +50,7 @@ def wasserstein_1d(
     return _root(_power_1d(_quantiles("x", x, "a", a), _quantiles("y", y, "b", b), p), p)
 
 
+@_checks.gate
 def sliced_wasserstein(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

@@ -22,6 +22,7 @@ _COARSE_TOL = 0.01
 _SPREAD = 1.0
 
 
+@_checks.gate
 def solve(
     geometry: AbstractGeometry,
     a: Float[Array, " n"] | None = None,
@@ -84,6 +85,7 @@ def solve(
     return answer(problem, solver, start)
 
 
+@_checks.gate
 def solve_symmetric(
     geometry: AbstractGeometry,
     a: Float[Array, " n"] | None = None,

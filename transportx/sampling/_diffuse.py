@@ -16,6 +16,7 @@ from transportx.sampling._integrate import as_span, at_each, check_batch, check_
 Noise = Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
+@_checks.gate
 def diffuse(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -95,6 +96,7 @@ def _diffuse(field, x0, args, score, noise, key, steps, t0, t1) -> Array:
     return integrate(drift, x0, args, steps=steps, noise=evolution.Noise(level, key)).states
 
 
+@_checks.gate
 def predictor_corrector(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

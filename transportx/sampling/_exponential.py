@@ -13,6 +13,7 @@ from transportx.interpolants import AbstractInterpolant, from_velocity, noised_t
 from transportx.sampling._integrate import at_each, check_span
 
 
+@_checks.gate
 def exponential_flow(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
+from transportx import _checks
 from transportx._status import Status
 from transportx.evolution import Evolution, Steps, as_steps, integrate_batch
 from transportx.sampling._integrate import as_records, as_span, check_batch, check_span, still
 
 
+@_checks.gate
 class Trajectories(eqx.Module):
     """Where a flow took each example of a batch, and how it ended.
 
@@ -33,6 +35,7 @@ class Trajectories(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def flow(
     field: Callable[..., PyTree[Array]],
     x0: PyTree[Array],
@@ -82,6 +85,7 @@ def flow(
     return trajectories(field, x0, args, steps=steps, times=times, t0=t0, t1=t1).x
 
 
+@_checks.gate
 def trajectories(
     field: Callable[..., PyTree[Array]],
     x0: PyTree[Array],

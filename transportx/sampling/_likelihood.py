@@ -19,6 +19,7 @@ from transportx.sampling._integrate import check_batch
 TSIT5_STEPS = FixedSteps(100, diffrax.Tsit5())
 
 
+@_checks.gate
 class Likelihood(eqx.Module):
     """Log-densities of examples, where each ended, and how.
 
@@ -42,6 +43,7 @@ class Likelihood(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -86,6 +88,7 @@ def log_prob(
     return likelihood(field, x1, args, base_log_prob=base_log_prob, steps=steps).log_prob
 
 
+@_checks.gate
 def likelihood(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -112,6 +115,7 @@ def likelihood(
     return _likelihood(field, x1, args, None, base_log_prob, steps, 0)
 
 
+@_checks.gate
 def hutchinson_log_prob(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -153,6 +157,7 @@ def hutchinson_log_prob(
     return hutchinson_likelihood(field, x1, args, key=key, **options).log_prob
 
 
+@_checks.gate
 def hutchinson_likelihood(
     field: Callable[..., Array],
     x1: Float[Array, "b ..."],
@@ -185,6 +190,7 @@ def hutchinson_likelihood(
     return _likelihood(field, x1, args, key, base_log_prob, steps, num_probes)
 
 
+@_checks.gate
 def bits_per_dimension(
     log_prob: Float[Array, "..."], num_dims: int, bin_width: ScalarLike
 ) -> Float[Array, "..."]:

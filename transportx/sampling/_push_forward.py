@@ -15,6 +15,7 @@ from transportx.sampling._integrate import as_records, as_span, check_batch, che
 from transportx.sampling._likelihood import TSIT5_STEPS, Likelihood, with_density
 
 
+@_checks.gate
 def push_forward(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
