@@ -103,7 +103,7 @@ def integrate(
     if isinstance(steps, FixedSteps):
         nodes = steps.nodes(*span)
         states, solved = fixed_steps(terms, start, args, nodes, steps, times)
-        taken = jnp.asarray(steps.num)
+        taken = jnp.asarray(steps.num, int)
         failed = Status.STALLED
     else:
         solution = adaptive_steps(terms, start, args, span, steps, times=times)
