@@ -1,5 +1,7 @@
 """Public functions called again with other values of the same shapes compile nothing."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -27,11 +29,11 @@ def cloud(key):
     return jr.normal(key, (6, 2))
 
 
-def span(key):
+def span(key) -> dict[str, Any]:
     return {"t0": float(jr.uniform(key, maxval=0.3)), "t1": 0.9}
 
 
-def labelled(key):
+def labelled(key) -> dict[str, Any]:
     """Times as a user gives them: numbers of Python."""
     return {"times": jnp.array([0.35, 0.9]), **span(key)}
 
@@ -63,7 +65,7 @@ def compilations():
     """The programs lowered so far."""
     seen = []
 
-    def note(event, duration, **_):
+    def note(event, duration_secs, **_):
         if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
             seen.append(event)
 

@@ -1,5 +1,7 @@
 """The one clock: against diffrax's own loop, closed forms and finite differences."""
 
+from typing import Any
+
 import diffrax
 import equinox as eqx
 import jax
@@ -21,6 +23,7 @@ def swing(t, y, rate):
     return {"a": jnp.sin(3 * t) * y["a"] - rate * y["b"], "b": jnp.cos(y["a"][0]) - y["b"] ** 2}
 
 
+WRONG: Any = "many"
 TIMES = jnp.array([0.0, 0.05, 0.06, 0.5, 0.93, 1.0])
 SOLVERS = {
     "euler": diffrax.Euler(),
@@ -246,10 +249,13 @@ def test_an_event_ends_the_way():
 
 def test_a_network_of_another_precision_follows_its_points():
     field = tx.fields.MLP(2, 4, 1, key=jr.key(0))
-    single, double = (
-        jax.tree.map(lambda leaf: leaf.astype(to) if eqx.is_inexact_array(leaf) else leaf, field)
-        for to in (jnp.float32, jnp.float64)
-    )
+
+    def cast(to):
+        return jax.tree.map(
+            lambda leaf: leaf.astype(to) if eqx.is_inexact_array(leaf) else leaf, field
+        )
+
+    single, double = cast(jnp.float32), cast(jnp.float64)
     x0 = jr.normal(jr.key(1), (3, 2), jnp.float32)
     with jax.numpy_dtype_promotion("standard"):
         ends = tx.sampling.flow(double, x0, steps=4)
@@ -272,7 +278,7 @@ def test_a_network_of_another_precision_follows_its_points():
         (lambda: integrate(lambda t, y, a: y["a"], Y0), "`field` returns .*every part"),
         (lambda: integrate(lambda t, y, a: y.astype(complex), jnp.ones(2)), "has dtype complex128"),
         (lambda: integrate(lambda t, y, a: y, jnp.ones(2, int)), "`y0` has dtype int"),
-        (lambda: integrate(swing, Y0, RATE, steps="many"), "`steps` is"),
+        (lambda: integrate(swing, Y0, RATE, steps=WRONG), "`steps` is"),
         (
             lambda: integrate(
                 lambda t, y, a: y,
