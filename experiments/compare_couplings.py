@@ -14,11 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from experiments import config as configs
-from experiments import train
-from experiments.choices import PointsData
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.runs import RunFolder, environment
+from experiments.harness import config as configs
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import RunFolder, environment
+from experiments.train import run as train
+from experiments.train.choices import PointsData
+from experiments.train.config import Config
 
 _FIGURES = ("normalized_path_energy", "wasserstein2", "wasserstein2_floor", "straightness")
 
@@ -26,7 +27,7 @@ _FIGURES = ("normalized_path_energy", "wasserstein2", "wasserstein2_floor", "str
 def run(path: Path, coupling: str, seed: int, overrides: list[str], smoke: bool) -> dict[str, Any]:
     """Summary of one training run, in a folder that is thrown away."""
     overrides = [*overrides, f"coupling={{kind='{coupling}'}}", f"seed={seed}"]
-    config = configs.load(path, overrides=overrides, smoke=smoke)
+    config = configs.load(Config, path, overrides=overrides, smoke=smoke)
     if not isinstance(config.data, PointsData):
         raise UserError(f"{path} is about images; couplings are compared on points")
     with tempfile.TemporaryDirectory() as folder:

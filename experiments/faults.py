@@ -23,9 +23,9 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.checkpoints import Checkpoints
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.runs import RunFolder
+from experiments.harness.checkpoints import Checkpoints
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import RunFolder
 
 # Seconds that processes have to end after one of them was killed, or asked to.
 _GRACE = 20

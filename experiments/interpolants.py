@@ -26,9 +26,9 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 import transportx as tx
-from experiments import config as configs
-from experiments.command import config_parser_for, exit_cleanly
-from experiments.runs import RunFolder, environment
+from experiments.harness import config as configs
+from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.runs import RunFolder, environment
 
 _COLOURS = ("#1f6f8b", "#c8553d", "#2a9d5c")
 
@@ -74,7 +74,7 @@ def trajectories(config: Config) -> dict[str, Array]:
     noise_key, diffusion_key = jr.split(jr.key(config.seed))
     x0 = jr.normal(noise_key, (sampling.particles, 2))
     times = sampling.end * jnp.linspace(0, 1, sampling.steps + 1)
-    options = {"times": times, "t1": sampling.end, "rtol": 1e-6, "atol": 1e-6}
+    options = {"times": times, "t1": sampling.end, "steps": tx.evolution.AdaptiveSteps(1e-6, 1e-6)}
     paths = {
         "linear": tx.interpolants.Linear(),
         "trigonometric": tx.interpolants.Trigonometric(),
@@ -160,7 +160,7 @@ def draw(path: Path, found: dict[str, Array], config: Config) -> None:
 def main() -> None:
     """Parse the command line, travel, draw, print."""
     args = config_parser_for("interpolants", __doc__).parse_args()
-    config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
+    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     folder.claim(config)
     found = trajectories(config)

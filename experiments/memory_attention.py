@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array
 
-from experiments import timing
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.memory_sinkhorn import peak_mebibytes
+from experiments.harness import timing
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.memory import peak_mebibytes
 from transportx import attention as att
 
 _MEBIBYTE = 2**20

@@ -9,8 +9,6 @@ points, two Sinkhorn steps long, and prints the peak memory of this process: int
 JAX and points included. About two minutes on two cores.
 """
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 
@@ -20,8 +18,9 @@ import jax.random as jr
 from jaxtyping import Array
 
 import transportx as tx
-from experiments import timing
-from experiments.command import UserError, exit_cleanly, parser_for
+from experiments.harness import timing
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.memory import peak_mebibytes
 
 _MEBIBYTE = 2**20
 
@@ -59,12 +58,6 @@ def clouds(num: int, dim: int) -> tuple[Array, Array]:
     """Two Gaussians, shifted."""
     x_key, y_key = jr.split(jr.key(0))
     return jr.normal(x_key, (num, dim)), 0.3 + jr.normal(y_key, (num, dim))
-
-
-def peak_mebibytes() -> float:
-    """Most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (_MEBIBYTE if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

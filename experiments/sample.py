@@ -16,12 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 import transportx as tx
-from experiments import devices, images, problem
-from experiments.checkpoints import Checkpoints
-from experiments.choices import ImagesData
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.config import Config
-from experiments.runs import RunFolder
+from experiments.data import images
+from experiments.harness import devices
+from experiments.harness.checkpoints import Checkpoints
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import RunFolder
+from experiments.train import problem
+from experiments.train.choices import ImagesData
+from experiments.train.config import Config
 
 
 def load_field(folder: RunFolder, config: Config) -> tx.fields.MLP | tx.fields.DiT:
@@ -92,7 +94,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1, help="that share the samples")
     args = parser.parse_args()
     folder = RunFolder(args.run)
-    config = folder.config()
+    config = folder.config(Config)
     check(config, args)
     archive = draw(
         config,

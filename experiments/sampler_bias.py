@@ -27,10 +27,10 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 import transportx as tx
-from experiments import config as configs
-from experiments.command import config_parser_for, exit_cleanly
-from experiments.images import load_halves
-from experiments.runs import RunFolder, environment
+from experiments.data.images import load_halves
+from experiments.harness import config as configs
+from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.runs import RunFolder, environment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,10 +108,10 @@ def travel(source: Source, data: Array, config: Config, key: Array) -> Outcome:
     @jax.jit
     def run(x0):
         start = jnp.concatenate([x0, jnp.zeros((len(x0), 1))], axis=1)
-        return tx.sampling.flow(rate, start, num_steps=config.steps)
+        return tx.sampling.flow(rate, start, steps=config.steps)
 
     ends = run(x0)
-    middle = tx.sampling.flow(field, x0[:100], num_steps=config.steps // 2, t1=0.5)
+    middle = tx.sampling.flow(field, x0[:100], steps=config.steps // 2, t1=0.5)
     skew = jax.vmap(lambda x: tx.fields.asymmetry(field, jnp.asarray(0.5), x))(middle)
     return Outcome(ends[:, :-1], np.asarray(ends[:, -1]), float(jnp.mean(skew)))
 
@@ -157,7 +157,7 @@ def draw(path: Path, found: dict[str, Outcome], train: Array) -> None:
 def main() -> None:
     """Parse the command line, travel, draw, print."""
     args = config_parser_for("sampler_bias", __doc__).parse_args()
-    config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
+    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
     folder.claim(config)
     train, fresh = digits(config)

@@ -36,10 +36,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import transportx as tx
-from experiments import entropic, timing
-from experiments.ahead import CHIPS
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.runs import environment
+from experiments.harness import timing
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import environment
+from experiments.plan.ahead import CHIPS
+from experiments.racing import audits as entropic
 from transportx.geometry import _fused
 
 _CELLS = ((10_000, 64), (10_000, 128), (40_000, 128), (40_000, 512))

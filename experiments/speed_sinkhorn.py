@@ -32,11 +32,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import transportx as tx
-from experiments import entropic, peers_sinkhorn, race, race_tables, timing
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.entropic import Problem
-from experiments.race import Entrant, Searched, Trial
-from experiments.runs import environment
+from experiments.harness import timing
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import environment
+from experiments.racing import audits as entropic
+from experiments.racing import peers_sinkhorn, race
+from experiments.racing import tables as race_tables
+from experiments.racing.audits import Problem
+from experiments.racing.race import Entrant, Searched, Trial
 
 
 class Cell(NamedTuple):

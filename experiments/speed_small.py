@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import Array
 
 import transportx as tx
-from experiments import timing
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.runs import environment
-from experiments.timing import Compiled
+from experiments.harness import timing
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import environment
+from experiments.harness.timing import Compiled
 
 _CELLS = ((2, 8192), (8, 4096), (32, 512), (128, 64))
 _TOL = 1e-3

@@ -27,10 +27,14 @@ import optax
 from scipy.optimize import linear_sum_assignment
 
 import transportx as tx
-from experiments import config as configs
-from experiments import peers, points, problem, timing
-from experiments.command import UserError, exit_cleanly, parser_for
-from experiments.runs import environment
+from experiments.data import points
+from experiments.harness import config as configs
+from experiments.harness import timing
+from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.runs import environment
+from experiments.racing import peers_training as peers
+from experiments.train import problem
+from experiments.train.config import Config
 
 _BATCH, _WIDTH, _DEPTH, _RATE = 256, 64, 3, 1e-3
 _AHEAD = 4
@@ -119,7 +123,7 @@ def measure(runners: dict[str, Runner], rounds: int, steps: int) -> dict[str, li
 
 def compile_seconds(path: Path) -> float:
     """Seconds to trace and compile one training step of a config."""
-    made = problem.make(configs.load(path))
+    made = problem.make(configs.load(Config, path))
 
     def first_step() -> float:
         start = time.perf_counter()

@@ -25,9 +25,9 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 import transportx as tx
-from experiments import config as configs
-from experiments.command import config_parser_for, exit_cleanly
-from experiments.runs import RunFolder, environment
+from experiments.harness import config as configs
+from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.runs import RunFolder, environment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def draw(path: Path, box: tx.fields.Box, density: Array, found: dict[str, Any]) 
 def main() -> None:
     """Parse the command line, compute, draw, print."""
     args = config_parser_for("velocity_fields", __doc__).parse_args()
-    config = configs.load_as(Config, args.config, overrides=args.set, smoke=args.smoke)
+    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
     # Densities fall over many decades, and the field of least energy divides by them.
     jax.config.update("jax_enable_x64", True)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)

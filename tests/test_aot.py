@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import transportx as tx
-from experiments import ahead, plan, programs
-from experiments import config as configs
-from experiments.command import UserError
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.plan import ahead, programs
+from experiments.plan import run as plan
+from experiments.train.config import Config
 from tests import aot_jobs
 
 pytestmark = pytest.mark.aot
@@ -58,7 +60,7 @@ def test_training_steps_of_configs_compile(name, target):
     path = pathlib.Path(f"configs/{name}.toml")
     # Of a size that the devices divide; larger networks at smoke size, to compile in seconds.
     smoke = name in ("mnist", "tpu/photographs")
-    config = configs.load(path, overrides=["training.batch=64"], smoke=smoke)
+    config = configs.load(Config, path, overrides=["training.batch=64"], smoke=smoke)
     figures = plan.plan(config, target)
     assert figures["fits"]
     assert figures["devices"] == target.mesh.size
@@ -98,7 +100,7 @@ def test_a_plan_says_what_a_known_program_needs(v5e):
 
 def test_a_plans_memory_is_no_less_than_what_the_compiler_counts(v5e):
     """Told of too small a device, it says what it counts against one."""
-    lowered = plan.lower_step(configs.load(pathlib.Path("configs/digits.toml")), v5e)
+    lowered = plan.lower_step(configs.load(Config, pathlib.Path("configs/digits.toml")), v5e)
     program = ahead.compile_quietly(lowered)
     memory, planned = program.memory_analysis(), plan.memory_at_peak(program) / 2**20
     assert memory is not None

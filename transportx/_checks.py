@@ -1,17 +1,15 @@
 """What can be refused before anything runs: one message each, naming argument and cure."""
 
 import numbers
-from typing import Any, NoReturn
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 from jaxtyping import Array
 
-
-def reject(argument: str, problem: str, cure: str) -> NoReturn:
-    """Raise the `ValueError` that every refusal in transportx looks like."""
-    raise ValueError(f"`{argument}` {problem}; {cure}.")
+from transportx._gate import gate as gate
+from transportx._gate import reject as reject
 
 
 def positive(argument: str, value: Any) -> None:

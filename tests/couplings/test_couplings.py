@@ -369,7 +369,7 @@ def test_one_to_one_couplings_refuse_unequal_sizes(name):
 @pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("epsilon", [0.0, -1, float("nan")])
 def test_entropic_refuses_an_epsilon_that_is_not_positive(epsilon):
-    with pytest.raises(ValueError, match=f"`epsilon` is {epsilon}.*positive number"):
+    with pytest.raises(ValueError, match=f"`epsilon` is {epsilon}.*number"):
         tx.couplings.Entropic(epsilon)
 
 
@@ -393,7 +393,7 @@ def test_entropic_refuses_an_epsilon_that_is_not_positive(epsilon):
             lambda: tx.couplings.Conditional(tx.couplings.Independent(), 1.0)(
                 B, B, jnp.ones(4), key=KEY
             ),
-            "`conditions` has 4 examples but `x1` has 3",
+            r"`conditions` has shape .*; give shape \(b, \*k\)",
         ),
     ],
 )

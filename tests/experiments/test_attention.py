@@ -8,17 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import attention
-from experiments import config as configs
-from experiments.attention import Config
-from experiments.command import UserError
-from experiments.runs import RunFolder
+from experiments.attention.run import Config, run
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.harness.runs import RunFolder
 
 CONFIG = Path("configs/attention.toml")
 
 
 def load(*overrides, smoke=True):
-    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=smoke)
+    return configs.load(Config, CONFIG, overrides=list(overrides), smoke=smoke)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def finished(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "attention")
     # In float32, as a user runs it.
     with jax.enable_x64(False):
-        return folder, attention.run(load(), folder)
+        return folder, run(load(), folder)
 
 
 def test_a_run_leaves_its_files(finished):
@@ -34,7 +33,7 @@ def test_a_run_leaves_its_files(finished):
     assert json.loads((folder.path / "summary.json").read_text()) == summary
     for name in ("circle", "sphere", "sweep", "gaussian", "shift"):
         assert (folder.path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert configs.load_as(Config, folder.path / "config.toml") == load()
+    assert configs.load(Config, folder.path / "config.toml") == load()
 
 
 def test_the_log_holds_every_recorded_depth(finished):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import config as configs
-from experiments.command import UserError
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.train.config import Config
 
 CONFIGS = sorted(p for p in Path("configs").rglob("*.toml") if "[field]" in p.read_text())
 DIGITS = Path("configs/digits.toml")
@@ -15,21 +16,21 @@ DIGITS = Path("configs/digits.toml")
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("smoke", [False, True])
 def test_every_config_loads_and_reads_back_equal(path, smoke, tmp_path):
-    config = configs.load(path, smoke=smoke)
+    config = configs.load(Config, path, smoke=smoke)
     (tmp_path / "config.toml").write_text(configs.dump(config))
-    assert configs.load(tmp_path / "config.toml") == config
+    assert configs.load(Config, tmp_path / "config.toml") == config
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_number_in_a_config_differs_from_its_smoke_run_only_as_said(path):
-    full, smoke = configs.load(path), configs.load(path, smoke=True)
+    full, smoke = configs.load(Config, path), configs.load(Config, path, smoke=True)
     assert "training.steps" in configs.differences(full, smoke)
     assert dataclasses.asdict(full)["data"] == dataclasses.asdict(smoke)["data"]
 
 
 def test_overrides_reach_every_type():
     overrides = ["training.steps=7_000", "training.learning_rate=1", "coupling.kind=independent"]
-    config = configs.load(DIGITS, overrides=overrides)
+    config = configs.load(Config, DIGITS, overrides=overrides)
     assert config.training.steps == 7000
     assert config.training.learning_rate == 1.0
     assert config.coupling.kind == "independent"
@@ -71,7 +72,7 @@ def test_overrides_reach_every_type():
 )
 def test_bad_settings_are_refused_by_name(override, named):
     with pytest.raises(UserError) as refusal:
-        configs.load(DIGITS, overrides=[override])
+        configs.load(Config, DIGITS, overrides=[override])
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -80,18 +81,18 @@ def test_a_missing_key_is_named(tmp_path):
     text = DIGITS.read_text().replace("batch = 128", "")
     (tmp_path / "short.toml").write_text(text)
     with pytest.raises(UserError, match=r"missing key training\.batch"):
-        configs.load(tmp_path / "short.toml")
+        configs.load(Config, tmp_path / "short.toml")
 
 
 def test_files_that_are_missing_or_no_toml_are_named(tmp_path):
     with pytest.raises(UserError, match="no config file at"):
-        configs.load(tmp_path / "none.toml")
+        configs.load(Config, tmp_path / "none.toml")
     (tmp_path / "broken.toml").write_text("seed = = 1")
     with pytest.raises(UserError, match="is not valid TOML"):
-        configs.load(tmp_path / "broken.toml")
+        configs.load(Config, tmp_path / "broken.toml")
 
 
 def test_points_need_a_network_for_points():
     overrides = ["data={kind='points', source='moons', target='moons'}"]
     with pytest.raises(UserError, match="points need an mlp"):
-        configs.load(DIGITS, overrides=overrides)
+        configs.load(Config, DIGITS, overrides=overrides)

@@ -13,11 +13,15 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import transportx as tx
-from experiments import config as configs
-from experiments import devices, problem, programs, report, runs, train
-from experiments.checkpoints import Checkpoints
-from experiments.command import UserError
 from experiments.faults import outcome
+from experiments.harness import config as configs
+from experiments.harness import devices, runs
+from experiments.harness.checkpoints import Checkpoints
+from experiments.harness.command import UserError
+from experiments.plan import programs
+from experiments.train import problem, report
+from experiments.train import run as train
+from experiments.train.config import Config
 from tests.helpers import command
 
 POINTS, DIGITS = Path("configs/moons_to_8gaussians.toml"), Path("configs/digits.toml")
@@ -31,7 +35,7 @@ def as_users_run():
 
 
 def smoke(*overrides):
-    return configs.load(POINTS, overrides=list(overrides), smoke=True)
+    return configs.load(Config, POINTS, overrides=list(overrides), smoke=True)
 
 
 def test_a_shared_batch_trains_as_the_same_parts_on_one_device():
@@ -89,7 +93,7 @@ def test_images_lie_over_the_devices_and_each_draws_from_its_own():
 
 
 def test_training_images_are_cut_to_what_the_devices_divide():
-    config = configs.load(DIGITS, smoke=True)
+    config = configs.load(Config, DIGITS, smoke=True)
     whole = problem.make(config).draw_batch
     shared = problem.make(config, devices.mesh(8)).draw_batch
     assert isinstance(shared, problem.SharedBatches)
@@ -103,7 +107,7 @@ def test_training_images_are_cut_to_what_the_devices_divide():
 @pytest.mark.parametrize("times", [None, (0.0, 0.5, 1.0)])
 def test_devices_share_samples_and_change_none(times):
     """Thirteen of two labels: eight devices do not divide them."""
-    config = configs.load(DIGITS, overrides=["sampling.steps=2"], smoke=True)
+    config = configs.load(Config, DIGITS, overrides=["sampling.steps=2"], smoke=True)
     field = jax.tree.map(
         lambda leaf: leaf + 0.1 if eqx.is_inexact_array(leaf) else leaf, problem.make_field(config)
     )

@@ -10,17 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import config as configs
-from experiments import differentiate_sinkhorn, photographs, warps
-from experiments.command import UserError, exit_cleanly
-from experiments.differentiate_sinkhorn import Config
-from experiments.runs import RunFolder
+from experiments.data import photographs
+from experiments.differentiate_sinkhorn import run as differentiate_sinkhorn
+from experiments.differentiate_sinkhorn import warps
+from experiments.differentiate_sinkhorn.run import Config
+from experiments.harness import config as configs
+from experiments.harness.command import UserError, exit_cleanly
+from experiments.harness.runs import RunFolder
 
 CONFIG = Path("configs/differentiate_sinkhorn.toml")
 
 
 def load(*overrides, smoke=True):
-    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=smoke)
+    return configs.load(Config, CONFIG, overrides=list(overrides), smoke=smoke)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_a_run_leaves_its_files(finished):
     assert summary["environment"]["jax"]
     for name in ("colour_transfer.png", "registration.png"):
         assert (folder.path / name).read_bytes().startswith(b"\x89PNG")
-    assert configs.load_as(Config, folder.path / "config.toml") == load()
+    assert configs.load(Config, folder.path / "config.toml") == load()
 
 
 def test_the_log_ends_with_the_errors_of_the_summary(finished):

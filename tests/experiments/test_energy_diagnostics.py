@@ -9,17 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import config as configs
 from experiments import energy_diagnostics
-from experiments.command import UserError
 from experiments.energy_diagnostics import Config
-from experiments.runs import RunFolder
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.harness.runs import RunFolder
 
 CONFIG = Path("configs/energy_diagnostics.toml")
 
 
 def load(*overrides):
-    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=True)
+    return configs.load(Config, CONFIG, overrides=list(overrides), smoke=True)
 
 
 def test_a_run_leaves_its_files_and_shares_are_shares(tmp_path):

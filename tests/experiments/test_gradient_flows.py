@@ -7,17 +7,16 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import config as configs
-from experiments import gradient_flows
-from experiments.command import UserError
-from experiments.gradient_flows import Config
-from experiments.runs import RunFolder
+from experiments.gradient_flows.run import Config, run
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.harness.runs import RunFolder
 
 CONFIG = Path("configs/gradient_flows.toml")
 
 
 def load(*overrides, smoke=True):
-    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=smoke)
+    return configs.load(Config, CONFIG, overrides=list(overrides), smoke=smoke)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def finished(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "gradient_flows")
     # In float32, as a user runs it.
     with jax.enable_x64(False):
-        return folder, gradient_flows.run(load(), folder)
+        return folder, run(load(), folder)
 
 
 def test_a_run_leaves_its_files(finished):
@@ -33,7 +32,7 @@ def test_a_run_leaves_its_files(finished):
     assert json.loads((folder.path / "summary.json").read_text()) == summary
     for name in ("particles.png", "energies.png", "porous.png", "line.png"):
         assert (folder.path / name).read_bytes().startswith(b"\x89PNG")
-    assert configs.load_as(Config, folder.path / "config.toml") == load()
+    assert configs.load(Config, folder.path / "config.toml") == load()
 
 
 def test_the_log_ends_with_the_figures_of_the_summary(finished):
@@ -101,4 +100,4 @@ def test_bad_settings_are_refused_by_name(override, named):
 
 def test_a_finished_run_is_not_overwritten(finished):
     with pytest.raises(UserError, match="already holds a run"):
-        gradient_flows.run(load(), finished[0])
+        run(load(), finished[0])

@@ -7,20 +7,19 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config as configs
-from experiments import learned_energy
-from experiments import learned_energy_data as data
-from experiments import learned_energy_prediction as prediction
-from experiments import learned_energy_questions as questions
-from experiments.command import UserError
-from experiments.learned_energy import Config
-from experiments.runs import RunFolder
+from experiments.data import populations as data
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.harness.runs import RunFolder
+from experiments.learned_energy import prediction, questions
+from experiments.learned_energy import run as learned_energy
+from experiments.learned_energy.run import Config
 
 CONFIG = Path("configs/learned_energy.toml")
 
 
 def load(*overrides, smoke=True):
-    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=smoke)
+    return configs.load(Config, CONFIG, overrides=list(overrides), smoke=smoke)
 
 
 @pytest.mark.slow
@@ -31,7 +30,7 @@ def test_a_run_leaves_its_files_and_recovers(tmp_path):
     assert json.loads((folder.path / "summary.json").read_text()) == summary
     for name in ("potentials.png", "populations.png", "storms.png", "baselines.png"):
         assert (folder.path / name).read_bytes().startswith(b"\x89PNG")
-    assert configs.load_as(Config, folder.path / "config.toml") == load()
+    assert configs.load(Config, folder.path / "config.toml") == load()
     # Sixty points a population; of 2,000 the error is a few percent.
     assert summary["recovery"]["potential"]["weak form"]["gradient_error"] < 0.5
     storms = summary["prediction"]["storms"]

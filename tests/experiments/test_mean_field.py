@@ -7,17 +7,16 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import config as configs
-from experiments import mean_field
-from experiments.command import UserError
-from experiments.mean_field import Config
-from experiments.runs import RunFolder
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.harness.runs import RunFolder
+from experiments.mean_field.run import Config, run
 
 CONFIG = Path("configs/mean_field.toml")
 
 
 def load(*overrides, smoke=True):
-    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=smoke)
+    return configs.load(Config, CONFIG, overrides=list(overrides), smoke=smoke)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def finished(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "mean_field")
     # In float32, as a user runs it.
     with jax.enable_x64(False):
-        return folder, mean_field.run(load(), folder)
+        return folder, run(load(), folder)
 
 
 def test_a_run_leaves_its_files(finished):
@@ -33,7 +32,7 @@ def test_a_run_leaves_its_files(finished):
     assert json.loads((folder.path / "summary.json").read_text()) == summary
     for name in ("neurons", "descent", "width"):
         assert (folder.path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert configs.load_as(Config, folder.path / "config.toml") == load()
+    assert configs.load(Config, folder.path / "config.toml") == load()
 
 
 def test_the_log_ends_with_the_figures_of_the_summary(finished):
@@ -81,4 +80,4 @@ def test_bad_settings_are_refused_by_name(override, named):
 
 def test_a_finished_run_is_not_overwritten(finished):
     with pytest.raises(UserError, match="already holds a run"):
-        mean_field.run(load(), finished[0])
+        run(load(), finished[0])

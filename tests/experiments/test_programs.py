@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments import programs
+from experiments.plan import programs
 
 SIZE, STEPS = 32, 5
 SHAPE = jax.ShapeDtypeStruct((SIZE, SIZE), jnp.float32)

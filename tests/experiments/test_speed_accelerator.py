@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import speed_accelerator
-from experiments.command import UserError
+from experiments.harness.command import UserError
 
 
 def run(monkeypatch, *options):

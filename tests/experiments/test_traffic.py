@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.traffic import traffic
+from experiments.plan.traffic import traffic
 
 
 def compiled(function, *arguments):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.images import load_halves
+from experiments.data.images import load_halves
 from tests.helpers import assert_refused, command
 
 CONFIGS = sorted(p for p in Path("configs").rglob("*.toml") if "[field]" in p.read_text())

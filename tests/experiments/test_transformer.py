@@ -8,19 +8,21 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import config as configs
-from experiments import images, transformer, transformer_network
-from experiments import transformer_training as training
-from experiments.command import UserError
-from experiments.runs import RunFolder
-from experiments.transformer import MIXINGS, Config
-from experiments.transformer_report import CURVES
+from experiments.data import images
+from experiments.harness import config as configs
+from experiments.harness.command import UserError
+from experiments.harness.runs import RunFolder
+from experiments.transformer import network as transformer_network
+from experiments.transformer import run as transformer
+from experiments.transformer import train
+from experiments.transformer.report import CURVES
+from experiments.transformer.run import MIXINGS, Config
 
 CONFIG = Path("configs/transformer.toml")
 
 
 def load(*overrides, smoke=True):
-    return configs.load_as(Config, CONFIG, overrides=list(overrides), smoke=smoke)
+    return configs.load(Config, CONFIG, overrides=list(overrides), smoke=smoke)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_a_run_leaves_its_files(finished):
     assert json.loads((folder.path / "summary.json").read_text()) == summary
     for name in ("training", "tokens", "depth", "shares"):
         assert (folder.path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert configs.load_as(Config, folder.path / "config.toml") == load()
+    assert configs.load(Config, folder.path / "config.toml") == load()
     rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert {(row["mixing"], row["seed"], row["step"]) for row in rows} == {
         (mixing, seed, step) for mixing in MIXINGS for seed in (0, 1) for step in (2, 4)
@@ -70,7 +72,7 @@ def test_what_is_shown_is_what_was_found(finished, capsys):
 
 
 def test_images_of_the_parts_are_all_and_none_is_in_two():
-    parts = training.split(load(smoke=False).training)
+    parts = train.split(load(smoke=False).training)
     assert [len(part.labels) for part in parts] == [699, 200, 898]
     half, test = images.load_halves("digits")
     assert np.array_equal(parts.test.images, test.images)

@@ -449,36 +449,51 @@ T = jnp.array(0.5)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: gaussians.wasserstein2(M, S, jnp.zeros(3), S), "`m1`.*`m0`.*same shape"),
-        (lambda: gaussians.wasserstein2(M, jnp.eye(3), M, S), "`S0`.*2 x 2 covariance"),
-        (lambda: gaussians.wasserstein2_squared(M, S, M, jnp.ones(2)), "`S1`.*2 x 2 covariance"),
-        (lambda: gaussians.transport_map(M, jnp.ones((2, 3)), M, S), "`S0`.*2 x 2 covariance"),
-        (lambda: gaussians.geodesic(0.5, M, S, M, jnp.eye(3)), "`S1`.*2 x 2 covariance"),
+        (
+            lambda: gaussians.wasserstein2(M, S, jnp.zeros(3), S),
+            r"`m1` has shape .*; give shape \(d,\)",
+        ),
+        (
+            lambda: gaussians.wasserstein2(M, jnp.eye(3), M, S),
+            r"`S0` has shape .*; give shape \(d, d\)",
+        ),
+        (
+            lambda: gaussians.wasserstein2_squared(M, S, M, jnp.ones(2)),
+            r"`S1` has shape .*; give shape \(d, d\)",
+        ),
+        (
+            lambda: gaussians.transport_map(M, jnp.ones((2, 3)), M, S),
+            r"`S0` has shape .*; give shape \(d, d\)",
+        ),
+        (
+            lambda: gaussians.geodesic(0.5, M, S, M, jnp.eye(3)),
+            r"`S1` has shape .*; give shape \(d, d\)",
+        ),
         (lambda: gaussians.transport_map(jnp.zeros(0), S, M, S), "`m0`.*at least one"),
         (
             lambda: gaussians.transport_map(jnp.zeros(2, jnp.int32), S, M, S),
             "`m0` has dtype int32.*convert",
         ),
-        (lambda: gaussians.bures_squared(S, jnp.eye(3)), "`S1`.*`S0`.*same shape"),
+        (lambda: gaussians.bures_squared(S, jnp.eye(3)), r"`S1` has shape .*; give shape \(d, d\)"),
         (
             lambda: gaussians.flow_matching_field((T, T, T), (T, T, T), M, S, M, jnp.eye(3)),
-            "`S1`.*2 x 2 covariance",
+            r"`S1` has shape .*; give shape \(d, d\)",
         ),
         (
             lambda: gaussians.flow_matching_field((T, T, T), (T, T, T), M, S, M, S, jnp.eye(3)),
-            "`cross`.*2 x 2",
+            r"`cross` has shape .*; give shape \(d, d\)",
         ),
         (
             lambda: gaussians.Mixture(jnp.ones(2), jnp.zeros((3, 2)), jnp.stack([S] * 3)),
-            "`weights`.*one number a component",
+            "`(means|weights)` has shape .*; give shape",
         ),
         (
             lambda: gaussians.Mixture(jnp.ones((3, 1)), jnp.zeros((3, 2)), jnp.stack([S] * 3)),
-            "`weights`.*one number a component",
+            "`(means|weights)` has shape .*; give shape",
         ),
         (
             lambda: gaussians.Mixture(jnp.ones(3), jnp.zeros((3, 2)), S),
-            "`covariances`.*one matrix a component",
+            r"`covariances` has shape .*; give shape \(k, d, d\)",
         ),
         (
             lambda: gaussians.Mixture(jnp.ones(1), jnp.zeros((1, 2), jnp.int32), S[None]),

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from experiments import ahead, gpu_kernels, plan
+from experiments.plan import ahead, gpu_kernels
+from experiments.plan import run as plan
 from tests.aot_jobs import shape
 from transportx.geometry._fused import log_totals, product
 

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
-from experiments import programs
+from experiments.plan import programs
 from transportx.ot import _solve
 
 DEVICES = 8

@@ -229,12 +229,18 @@ POINTS = jnp.ones((4, 2))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: loss_of(POINTS[:0], POINTS[:0]), r"`x1` has shape \(0, 2\); give at least one"),
-        (lambda: loss_of(jnp.ones(()), jnp.ones(())), r"`x1` has shape \(\); give at least one"),
+        (
+            lambda: loss_of(POINTS[:0], POINTS[:0]),
+            r"`x0` has shape .*; give at least one example, shape \(b, \.\.\.\)",
+        ),
+        (
+            lambda: loss_of(jnp.ones(()), jnp.ones(())),
+            r"`x0` has shape .*; give at least one example, shape \(b, \.\.\.\)",
+        ),
         (lambda: loss_of(POINTS, POINTS.astype(int)), "`x1` has dtype int64; convert it"),
         (
             lambda: loss_of(POINTS[:3], POINTS),
-            r"`x0` has shape \(3, 2\) but `x1` has shape \(4, 2\); give both the same shape",
+            r"`x1` has shape .*; give shape \(b, \.\.\.\)",
         ),
         (
             lambda: loss_of(POINTS, POINTS, jnp.arange(3)),

@@ -326,9 +326,15 @@ def cloud():
     [
         (lambda: tx.ot.solve(cloud(), epsilon=0.0), "`epsilon` is 0.0.*positive"),
         (lambda: tx.ot.solve(cloud(), epsilon=-1), "`epsilon` is -1.*positive"),
-        (lambda: tx.ot.solve(cloud(), epsilon=float("nan")), "`epsilon` is nan.*positive"),
+        (
+            lambda: tx.ot.solve(cloud(), epsilon=float("nan")),
+            "`epsilon` is nan; give a number",
+        ),
         (lambda: tx.ot.solve(cloud(), jnp.ones(4), epsilon=1.0), r"`a`.*shape \(3,\)"),
-        (lambda: tx.ot.solve(cloud(), None, jnp.ones((4, 1)), epsilon=1.0), r"`b`.*shape \(4,\)"),
+        (
+            lambda: tx.ot.solve(cloud(), None, jnp.ones((4, 1)), epsilon=1.0),
+            r"`b` has shape .*; give shape \(m,\)",
+        ),
         (lambda: tx.ot.solve(cloud(), jnp.arange(3), epsilon=1.0), "`a` has dtype.*convert"),
         (lambda: tx.ot.Sinkhorn(tol=0.0), "`tol` is 0.0.*positive"),
         (lambda: tx.ot.Sinkhorn(max_steps=0), "`max_steps` is 0.*at least 1"),

@@ -214,21 +214,30 @@ KEY = jr.key(0)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tx.ot.assignment(jnp.zeros((3, 4))), "`cost`.*square matrix"),
-        (lambda: tx.ot.assignment(jnp.zeros(3)), "`cost`.*square matrix"),
-        (lambda: tx.ot.assignment(jnp.zeros((0, 0))), "`cost`.*square matrix"),
+        (lambda: tx.ot.assignment(jnp.zeros((3, 4))), "`cost` .*; give"),
+        (lambda: tx.ot.assignment(jnp.zeros(3)), "`cost` .*; give"),
+        (lambda: tx.ot.assignment(jnp.zeros((0, 0))), "`cost` .*; give"),
         (lambda: tx.ot.assignment(jnp.zeros((3, 3), jnp.int32)), "`cost` has dtype.*convert"),
         (lambda: tx.ot.wasserstein_1d(V, V, p=0.5), "`p` is 0.5.*at least 1"),
-        (lambda: tx.ot.wasserstein_1d(V, V, p=float("nan")), "`p` is nan.*at least 1"),
-        (lambda: tx.ot.wasserstein_1d(V[:, None], V), "`x`.*at least one position"),
-        (lambda: tx.ot.wasserstein_1d(V, V[:0]), "`y`.*at least one position"),
+        (
+            lambda: tx.ot.wasserstein_1d(V, V, p=float("nan")),
+            "`p` is nan; give an integer or a Python number",
+        ),
+        (lambda: tx.ot.wasserstein_1d(V[:, None], V), r"`x` has shape .*; give shape \(n,\)"),
+        (
+            lambda: tx.ot.wasserstein_1d(V, V[:0]),
+            r"`y` has shape .*; give at least one example, shape \(m,\)",
+        ),
         (lambda: tx.ot.wasserstein_1d(jnp.arange(3), V), "`x` has dtype.*convert"),
-        (lambda: tx.ot.wasserstein_1d(V, V, jnp.ones(2)), "`a`.*`x`.*same shape"),
-        (lambda: tx.ot.wasserstein_1d(V, V, None, jnp.ones(2)), "`b`.*`y`.*same shape"),
+        (lambda: tx.ot.wasserstein_1d(V, V, jnp.ones(2)), r"`a` has shape .*; give shape \(n,\)"),
+        (
+            lambda: tx.ot.wasserstein_1d(V, V, None, jnp.ones(2)),
+            r"`b` has shape .*; give shape \(m,\)",
+        ),
         (lambda: tx.ot.wasserstein_1d(V, V, jnp.arange(3)), "`a` has dtype.*convert"),
         (
             lambda: tx.ot.sliced_wasserstein(V[:, None], jnp.ones((3, 2)), key=KEY),
-            "`y`.*one shape",
+            r"`y` has shape .*; give shape \(m, d\)",
         ),
         (lambda: tx.ot.sliced_wasserstein(V, V, key=KEY), r"`x`.*shape \(n, d\)"),
         (

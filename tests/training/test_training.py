@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
-from experiments import programs
+from experiments.plan import programs
 from tests import tables
 
 

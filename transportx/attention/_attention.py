@@ -20,6 +20,7 @@ def _heads(matrix: Array) -> Array:
     return matrix[None] if getattr(matrix, "ndim", None) == 2 else matrix
 
 
+@_checks.gate
 class Attention(eqx.Module):
     r"""The field $\Gamma[\alpha](x)$ of a weighted measure of tokens, summed over heads.
 
@@ -67,6 +68,7 @@ class Attention(eqx.Module):
             problem = f"has shape {self.value.shape} beside a `query` of {self.query.shape}"
             _checks.reject("value", problem, f"give shape ({heads}, e, {dim})")
 
+    @_checks.gate
     def __call__(
         self,
         x: Float[Array, "n d"],
@@ -83,6 +85,7 @@ class Attention(eqx.Module):
         """
         return jnp.sum(self._heads_at(x, y, weights, self.mixing), axis=0)
 
+    @_checks.gate
     def potential(
         self,
         x: Float[Array, "n d"],
@@ -92,6 +95,7 @@ class Attention(eqx.Module):
         """A function of each row of `x` whose gradient is the field where V = Q^T K."""
         return jnp.sum(self._heads_at(x, y, weights, self.mixing.potential), axis=0)
 
+    @_checks.gate
     def energy(self, y: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
         """Energy of the measure, as its mixing defines it.
 
@@ -105,6 +109,7 @@ class Attention(eqx.Module):
 
         return jnp.sum(jax.vmap(head)(self.query, self.key, self.value))
 
+    @_checks.gate
     def matrix(
         self,
         x: Float[Array, "n d"],
@@ -129,6 +134,7 @@ class Attention(eqx.Module):
         return jax.vmap(at)(self.query, self.key, self.value)
 
 
+@_checks.gate
 def gradient_attention(
     query: Float[Array, "*h k d"], key: Float[Array, "*h k d"], mixing: AbstractMixing
 ) -> Attention:

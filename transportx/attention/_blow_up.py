@@ -14,6 +14,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def softmax_gaussian_map(
     t: ScalarLike,
     mean: Point,
@@ -45,6 +46,7 @@ def softmax_gaussian_map(
     return AffineMap(mean, jnp.exp(t) * move @ mean, move)
 
 
+@_checks.gate
 def softmax_blow_up(
     covariance: Matrix, matrix: Matrix | None = None, *, temperature: ScalarLike = 1.0
 ) -> Scalar:
@@ -68,6 +70,7 @@ def _whitened(covariance, matrix, temperature) -> tuple[Matrix, Matrix]:
     return root, (scores + scores.T) / 2
 
 
+@_checks.gate
 def blow_up_depth(
     attention: Attention,
     mean: Point,

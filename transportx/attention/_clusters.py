@@ -15,6 +15,7 @@ Tokens = Float[Array, "n d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
     """The cluster of each token, named by its first member.
 
@@ -45,18 +46,21 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
     return labels
 
 
+@_checks.gate
 def num_clusters(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, ""]:
     """How many clusters `cluster_labels` finds."""
     labels = cluster_labels(tokens, radius=radius)
     return jnp.sum(labels == jnp.arange(tokens.shape[0]))
 
 
+@_checks.gate
 def order_parameter(tokens: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
     r"""$|\sum_i w_i x_i/|x_i||$ over the mass: 1 where all directions agree, 0 in balance."""
     masses = token_weights(tokens, weights)
     return jnp.linalg.norm(masses @ normalise(tokens)) / jnp.sum(masses)
 
 
+@_checks.gate
 def angle_histogram(
     tokens: Tokens, weights: Float[Array, " n"] | None = None, *, bins: int
 ) -> Float[Array, " bins"]:
@@ -77,11 +81,13 @@ def angle_histogram(
     return masses @ PointCloud(units, units).map_rows(row)
 
 
+@_checks.gate
 def cluster_counts(path: Float[Array, "k n d"], *, radius: ScalarLike) -> Int[Array, " k"]:
     """How many clusters there are at each recorded depth."""
     return jax.lax.map(lambda tokens: num_clusters(tokens, radius=radius), path)
 
 
+@_checks.gate
 def time_to_cluster(
     times: Float[Array, " k"], path: Float[Array, "k n d"], *, radius: ScalarLike, most: int = 1
 ) -> Scalar:
@@ -113,6 +119,7 @@ class Plateau(NamedTuple):
     end: Scalar
 
 
+@_checks.gate
 def longest_plateau(
     times: Float[Array, " k"], counts: Int[Array, " k"], *, least: int = 2, most: int | None = None
 ) -> Plateau:

@@ -16,6 +16,7 @@ from transportx.attention._sphere import normalise, tangent
 Tokens = Float[Array, "n d"]
 
 
+@_checks.gate
 class TokenField(eqx.Module):
     r"""Velocity of all tokens at once: $\dot x_i = P_{x_i}(\Gamma[\alpha](x_i) + p(x_i) - c\,x_i)$.
 
@@ -37,6 +38,7 @@ class TokenField(eqx.Module):
     decay: ScalarLike = 0.0
     sphere: bool = eqx.field(static=True, default=False)
 
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Tokens, args: Float[Array, " n"] | None = None
     ) -> Tokens:
@@ -47,6 +49,7 @@ class TokenField(eqx.Module):
         norms = jnp.linalg.norm(x, axis=1, keepdims=True)
         return norms * tangent(unit, self._free(unit, args))
 
+    @_checks.gate
     def retract(self, x: Float[Array, "*k n d"]) -> Float[Array, "*k n d"]:
         """Tokens where they live: normalised on the sphere, as they are elsewhere."""
         return normalise(x) if self.sphere else x
@@ -58,6 +61,7 @@ class TokenField(eqx.Module):
         return velocity if self.pointwise is None else velocity + jax.vmap(self.pointwise)(x)
 
 
+@_checks.gate
 def evolve(
     field: TokenField | Attention,
     tokens: Tokens,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
 from transportx.attention._attention import token_weights
 from transportx.attention._dynamics import TokenField
 
@@ -15,6 +16,7 @@ Scalar = Float[Array, ""]
 Functional = Callable[[Tokens, Weights | None], Scalar]
 
 
+@_checks.gate
 def energy_rate(
     energy: Functional, field: TokenField, tokens: Tokens, weights: Weights | None = None
 ) -> Scalar:
@@ -32,12 +34,14 @@ def energy_rate(
     return jax.jvp(lambda x: energy(x, weights), (tokens,), (velocity,))[1]
 
 
+@_checks.gate
 def squared_speed(field: TokenField, tokens: Tokens, weights: Weights | None = None) -> Scalar:
     r"""$\int |\dot x|^2\,d\alpha$: the squared speed of the measure, as far as it is a gradient."""
     velocity = field(jnp.zeros((), tokens.dtype), tokens, weights)
     return jnp.sum(token_weights(tokens, weights)[:, None] * velocity**2)
 
 
+@_checks.gate
 def wasserstein_gradient(
     energy: Functional, tokens: Tokens, weights: Weights | None = None
 ) -> Tokens:

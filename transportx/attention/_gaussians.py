@@ -16,6 +16,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> AffineMap:
     r"""The field of N(mean, covariance), affine: exact, in O(h d^3).
 
@@ -54,6 +55,7 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
     return AffineMap(mean, jnp.sum(offsets, axis=0), jnp.sum(slopes, axis=0))
 
 
+@_checks.gate
 def gaussian_rates(
     attention: Attention, mean: Point, covariance: Matrix, *, decay: ScalarLike = 0.0
 ) -> tuple[Point, Matrix]:
@@ -64,6 +66,7 @@ def gaussian_rates(
     return field(mean) - c * mean, moved + moved.T
 
 
+@_checks.gate
 def gaussian_flow(
     attention: Attention,
     mean: Point,

@@ -15,6 +15,7 @@ Tokens = Float[Array, "n d"]
 Weights = Float[Array, " n"]
 
 
+@_checks.gate
 class SelfAttention(eqx.Module):
     r"""Attention with matrices to train: $\sum_h O_h V_h$ takes the place of each head's value.
 
@@ -76,6 +77,7 @@ class SelfAttention(eqx.Module):
         value = jnp.matmul(self.output, self.value, precision=highest)
         return Attention(self.query, self.key, value, self.mixing)
 
+    @_checks.gate
     def __call__(
         self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
     ) -> Tokens:
@@ -83,6 +85,7 @@ class SelfAttention(eqx.Module):
         return self.field(x, y, weights)
 
 
+@_checks.gate
 class Block(eqx.Module):
     r"""One layer's velocity of all tokens: $v(x)_i = \Gamma[N\alpha](N x_i) + p(N x_i)$.
 
@@ -123,20 +126,24 @@ class Block(eqx.Module):
         """The velocity as a field, which everything in this room and in `sampling` takes."""
         return TokenField(self.attend, self.pointwise)
 
+    @_checks.gate
     def attend(
         self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
     ) -> Tokens:
         """The attention's part of the velocity at each row of `x`."""
         return self.attention(self.normalise(x), self.normalise(y), weights)
 
+    @_checks.gate
     def pointwise(self, token: Float[Array, " d"]) -> Float[Array, " d"]:
         """The network's part of the velocity of one token."""
         return self.network(self.norm(token))
 
+    @_checks.gate
     def normalise(self, x: Tokens) -> Tokens:
         """Tokens as attention sees them: its energies are of these."""
         return jax.vmap(self.norm)(x)
 
+    @_checks.gate
     def __call__(self, x: Tokens, weights: Weights | None = None) -> Tokens:
         """Velocities of tokens of these weights."""
         return self.field(jnp.zeros((), x.dtype), x, weights)

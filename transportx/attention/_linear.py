@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
+from transportx import _checks
 from transportx.attention._mixing import (
     AbstractClosedMixing,
     AbstractOnMixtures,
@@ -22,6 +23,7 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 _TILE = 128
 
 
+@_checks.gate
 class Linear(AbstractClosedMixing, AbstractOnMixtures):
     r"""$\sum_j w_j \langle Qx, Ky_j\rangle V y_j / \tau$: linear in x, by second moments alone.
 
@@ -49,6 +51,7 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
 
+    @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
         weighed = context.weights[:, None] * context.keys
         if self.causal:
@@ -59,13 +62,16 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
             images = jnp.matmul(queries, moments, precision=_HIGHEST)
         return images / jnp.asarray(self.temperature, images.dtype)
 
+    @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         images = self(queries, context._replace(values=context.keys))
         return jnp.sum(queries * images, axis=1) / 2
 
+    @_checks.gate
     def energy(self, context: Context) -> Scalar:
         return jnp.sum(context.weights * self.potential(context.queries, context)) / 2
 
+    @_checks.gate
     def on_gaussian(
         self,
         query: Array,
@@ -77,6 +83,7 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
         slope = moments @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
         return AffineMap(mean, slope @ mean, slope)
 
+    @_checks.gate
     def on_mixture(
         self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
     ) -> Taken:

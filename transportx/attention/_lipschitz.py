@@ -17,6 +17,7 @@ Scalar = Float[Array, ""]
 Points = Float[Array, "*n d"]
 
 
+@_checks.gate
 def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar:
     r"""A bound for x -> Gamma[alpha](x), at every x, of every alpha on a ball about 0.
 
@@ -35,6 +36,7 @@ def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar
     return jnp.sum(values * steepness)
 
 
+@_checks.gate
 def lipschitz_bound(
     attention: Attention, *, radius: ScalarLike, num_tokens: ScalarLike = jnp.inf
 ) -> Scalar:
@@ -92,6 +94,7 @@ def _norms(attention: Attention, radius: ScalarLike) -> tuple[Array, Array]:
     return jax.vmap(norm)(attention.value), scale * scores
 
 
+@_checks.gate
 class Stretch(eqx.Module):
     """The most that a function stretches near a point: a singular value of its Jacobian J.
 
@@ -116,6 +119,7 @@ class Stretch(eqx.Module):
         return self.status == Status.CONVERGED
 
 
+@_checks.gate
 def local_lipschitz(
     function: Callable[[Points], Array],
     x: Points,

@@ -84,9 +84,11 @@ class AbstractAverage(AbstractClosedMixing):
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         """Scores between queries and the context's keys."""
 
+    @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
         return self.scores(queries, context).averages(context.values)
 
+    @_checks.gate
     def log_totals(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         """The logs of softmax's denominators."""
         return self.scores(queries, context).log_totals()

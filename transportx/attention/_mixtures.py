@@ -15,6 +15,7 @@ Point = Float[Array, " d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class MixtureContext(eqx.Module):
     r"""The field of a mixture at one point: what `Attention` is of infinitely many tokens.
 
@@ -66,11 +67,13 @@ class MixtureContext(eqx.Module):
             problem = f"has {found} dimensions, but the matrices act on {dim}"
             _checks.reject("mixture", problem, "give both the same dimension")
 
+    @_checks.gate
     def __call__(self, x: Point) -> Float[Array, " e"]:
         """The field at one point."""
         taken = jax.vmap(lambda value, taken: value @ taken)
         return jnp.sum(taken(self.attention.value, self._taken(x).value), axis=0)
 
+    @_checks.gate
     def potential(self, x: Point) -> Scalar:
         """A function of one point whose gradient is the field where V = Q^T K."""
         return jnp.sum(self._taken(x).potential)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
+from transportx import _checks
 from transportx.attention._mixing import AbstractAverage, Context, check_numbers
 from transportx.attention._scores import Scores
 from transportx.gaussians import AffineMap, entropic_plan
@@ -14,6 +15,7 @@ from transportx.ot import AbstractSolver, EntropicPlan, Newton, solve
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class Sinkhorn(AbstractAverage):
     r"""Values weighed by $w_j e^{(\langle Qx, Ky_j\rangle + f(x) + g_j)/\tau}$.
 
@@ -46,19 +48,23 @@ class Sinkhorn(AbstractAverage):
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
 
+    @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         logs = self.log_totals(queries, context)
         return jnp.asarray(self.temperature, logs.dtype) * logs
 
+    @_checks.gate
     def energy(self, context: Context) -> Scalar:
         plan = self.plan(context)
         return jnp.where(plan.converged, -plan.value / 2, jnp.nan)
 
+    @_checks.gate
     def plan(self, context: Context) -> EntropicPlan:
         """The plan of the context's queries onto its keys, with its status."""
         cloud, weights = self._cloud(context.queries, context), context.weights
         return solve(cloud, weights, weights, epsilon=self.temperature, solver=self.solver)
 
+    @_checks.gate
     def on_gaussian(
         self,
         query: Float[Array, "k d"],
@@ -73,6 +79,7 @@ class Sinkhorn(AbstractAverage):
         plan = entropic_plan(*source, mean, covariance, epsilon=epsilon)
         return AffineMap(mean, mean, plan.map.matrix @ matrix)
 
+    @_checks.gate
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         plan = self.plan(context)
         gains = jnp.where(plan.converged, plan.g, jnp.nan) / plan.epsilon

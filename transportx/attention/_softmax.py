@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
+from transportx import _checks
 from transportx.attention._mixing import (
     AbstractAverage,
     AbstractOnMixtures,
@@ -23,6 +24,7 @@ Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
 
 
+@_checks.gate
 class Softmax(AbstractAverage, AbstractOnMixtures):
     r"""Values averaged with weights $w_j e^{s_j}$, $s_j = \langle Qx, Ky_j\rangle/\tau$.
 
@@ -53,28 +55,34 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
 
+    @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         logs = self.log_totals(queries, context)
         return jnp.asarray(self.temperature, logs.dtype) * logs
 
+    @_checks.gate
     def energy(self, context: Context) -> Scalar:
         return jnp.sum(context.weights * self.potential(context.queries, context))
 
+    @_checks.gate
     def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
         slope = covariance @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
         return AffineMap(mean, mean + slope @ mean, slope)
 
+    @_checks.gate
     def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
         temperature = jnp.asarray(self.temperature, x.dtype)
         tilts = softmax_tilts(key.T @ (query @ x) / temperature, mixture)
         value, log = _average(*tilts, mixture.weights)
         return Taken(value, temperature * log)
 
+    @_checks.gate
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         cloud = cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)
         return Scores(cloud, context.weights, self.temperature, causal=self.causal)
 
 
+@_checks.gate
 class L2(AbstractAverage, AbstractOnMixtures):
     r"""As `Softmax`, with scores $s_j = -|Qx - Ky_j|^2/\tau$: kernel regression, mean shift.
 
@@ -102,13 +110,16 @@ class L2(AbstractAverage, AbstractOnMixtures):
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
 
+    @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         logs = self.log_totals(queries, context)
         return (jnp.sum(queries**2, axis=1) + jnp.asarray(self.temperature, logs.dtype) * logs) / 2
 
+    @_checks.gate
     def energy(self, context: Context) -> Scalar:
         return jnp.sum(context.weights * self.potential(context.queries, context))
 
+    @_checks.gate
     def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
         # The posterior given a noisy K y, in the form that needs no inverse covariance.
         gain = 2 * covariance @ key.T / jnp.asarray(self.temperature, mean.dtype)
@@ -116,6 +127,7 @@ class L2(AbstractAverage, AbstractOnMixtures):
         slope = jnp.linalg.solve(widened, gain @ query)
         return AffineMap(mean, jnp.linalg.solve(widened, mean) + slope @ mean, slope)
 
+    @_checks.gate
     def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
         temperature, q = jnp.asarray(self.temperature, x.dtype), query @ x
         noise = temperature / 2 * jnp.eye(q.size, dtype=q.dtype)
@@ -130,6 +142,7 @@ class L2(AbstractAverage, AbstractOnMixtures):
         log = log + q.size / 2 * jnp.log(jnp.pi * temperature)
         return Taken(value, (q @ q + temperature * log) / 2)
 
+    @_checks.gate
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         cloud = cloud_between(
             queries, context.keys, SquaredEuclidean(), mesh=self.mesh, tile=self.tile

@@ -14,6 +14,7 @@ Tokens = Float[Array, "n d"]
 Weights = Float[Array, " n"]
 
 
+@_checks.gate
 class Transformer(eqx.Module):
     r"""Blocks in a row, $x_{l+1} = x_l + h\,v_l(x_l)$: Euler's scheme for tokens in motion.
 
@@ -72,14 +73,17 @@ class Transformer(eqx.Module):
         self.blocks = make(jr.split(key, depth))
         self.step = step
 
+    @_checks.gate
     def __call__(self, x: Tokens, weights: Weights | None = None) -> Tokens:
         """Tokens after the last layer."""
         return self._run(x, weights)[0]
 
+    @_checks.gate
     def path(self, x: Tokens, weights: Weights | None = None) -> Float[Array, "l n d"]:
         """Tokens before the first layer and after each: depth + 1 sets."""
         return jnp.concatenate([x[None], self._run(x, weights)[1]])
 
+    @_checks.gate
     def layer(self, index: int) -> Block:
         """One layer's block."""
         arrays, static = eqx.partition(self.blocks, eqx.is_array)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
+from transportx import _checks
 from transportx.attention._mixing import (
     AbstractOnMixtures,
     Context,
@@ -20,6 +21,7 @@ Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
 
 
+@_checks.gate
 class Unnormalised(AbstractOnMixtures):
     r"""$\sum_j w_j e^{\langle Qx, Ky_j\rangle/\tau} V y_j$, without softmax's denominator.
 
@@ -48,16 +50,20 @@ class Unnormalised(AbstractOnMixtures):
     def __check_init__(self):
         check_numbers(self.temperature, self.tile)
 
+    @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
         return self.scores(queries, context).sums(context.values)
 
+    @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         totals = self.scores(queries, context).sums(jnp.ones_like(context.weights))
         return jnp.asarray(self.temperature, totals.dtype) * totals
 
+    @_checks.gate
     def energy(self, context: Context) -> Scalar:
         return jnp.sum(context.weights * self.potential(context.queries, context)) / 2
 
+    @_checks.gate
     def on_mixture(
         self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
     ) -> Taken:
@@ -66,6 +72,7 @@ class Unnormalised(AbstractOnMixtures):
         masses = exponentials(scores, mixture.weights)
         return Taken(masses @ means, temperature * jnp.sum(masses))
 
+    @_checks.gate
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         """Scores between queries and the context's keys."""
         cloud = cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)

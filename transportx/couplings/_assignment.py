@@ -3,11 +3,13 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from transportx import _checks
 from transportx.couplings._coupling import AbstractCoupling, Pairs, check_batches, geometry_between
 from transportx.geometry import AbstractCost, SquaredEuclidean
 from transportx.ot import assignment
 
 
+@_checks.gate
 class Assignment(AbstractCoupling):
     """Exact optimal transport between the two batches, one to one.
 
@@ -26,6 +28,7 @@ class Assignment(AbstractCoupling):
 
     cost: AbstractCost = SquaredEuclidean()
 
+    @_checks.gate
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
     ) -> Pairs:

@@ -8,6 +8,7 @@ from transportx import _checks
 from transportx.couplings._coupling import AbstractCoupling, Pairs, check_batches, flat
 
 
+@_checks.gate
 class Conditional(eqx.Module):
     """Couples two batches with the conditions of the targets in the cost.
 
@@ -37,6 +38,7 @@ class Conditional(eqx.Module):
     def __check_init__(self):
         _checks.positive("weight", self.weight)
 
+    @_checks.gate
     def __call__(
         self,
         x0: Float[Array, "b ..."],

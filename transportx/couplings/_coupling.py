@@ -41,6 +41,7 @@ class AbstractCoupling(eqx.Module):
 class Independent(AbstractCoupling):
     """Pairs points as they come: batches drawn independently stay independent. Free."""
 
+    @_checks.gate
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
     ) -> Pairs:

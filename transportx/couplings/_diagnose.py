@@ -28,6 +28,7 @@ class Diagnostics(NamedTuple):
     spread: Float[Array, ""]
 
 
+@_checks.gate
 def diagnose(plan: EntropicPlan) -> Diagnostics:
     """Where between independent pairs and a map a plan of point clouds lies. O(n m)."""
     rows, columns = plan.marginals

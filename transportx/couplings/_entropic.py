@@ -14,6 +14,7 @@ from transportx.ot import AbstractSolver, EntropicPlan, Newton, Potentials, solv
 _ROUGH = Newton(tol=1e-2, max_steps=1000)
 
 
+@_checks.gate
 class Entropic(AbstractCoupling):
     """Draws, for every target, a source from the entropic plan given that target.
 
@@ -47,11 +48,13 @@ class Entropic(AbstractCoupling):
     def __check_init__(self):
         _checks.positive("epsilon", self.epsilon)
 
+    @_checks.gate
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
     ) -> Pairs:
         return self.draw(self.plan(x0, x1), key=key)
 
+    @_checks.gate
     def plan(
         self,
         x0: Float[Array, "n ..."],
@@ -70,6 +73,7 @@ class Entropic(AbstractCoupling):
         geometry, epsilon = _regularised(self, x0, x1, self.mesh)
         return solve(geometry, epsilon=epsilon, init=init, solver=self.solver)
 
+    @_checks.gate
     def draw(self, plan: EntropicPlan, *, key: PRNGKeyArray) -> Pairs:
         """Draw a source for every target of a plan."""
         index = jnp.arange(plan.b.size)
@@ -77,6 +81,7 @@ class Entropic(AbstractCoupling):
         return jnp.where(usable, plan.sample_sources(key=key), index % plan.a.size), index
 
 
+@_checks.gate
 class Unbalanced(AbstractCoupling):
     """Draws pairs from an unbalanced plan: outliers of either batch are left out.
 
@@ -106,6 +111,7 @@ class Unbalanced(AbstractCoupling):
         _checks.positive("epsilon", self.epsilon)
         _checks.positive("rho", self.rho)
 
+    @_checks.gate
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
     ) -> Pairs:

@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
 
+
+@_checks.gate
 def asymmetry(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, " d"], args=None
 ) -> Float[Array, ""]:

@@ -11,6 +11,7 @@ Cells = Float[Array, "..."]
 Faces = tuple[Float[Array, "..."], ...]
 
 
+@_checks.gate
 class Box(eqx.Module):
     """A box of equal cells in one or two dimensions, with walls.
 
@@ -52,6 +53,7 @@ class Box(eqx.Module):
         ]
         return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
 
+    @_checks.gate
     def divergence(self, flux: Faces) -> Cells:
         """What flows out of each cell, over its volume; the walls let nothing through."""
         total = jnp.zeros(self.shape, flux[0].dtype)
@@ -60,18 +62,21 @@ class Box(eqx.Module):
             total = total + jnp.diff(jnp.pad(through, walls), axis=axis) / width
         return total
 
+    @_checks.gate
     def gradient(self, potential: Cells) -> Faces:
         """Slopes across the faces: minus the adjoint of `divergence`."""
         return tuple(
             jnp.diff(potential, axis=axis) / width for axis, width in enumerate(self.spacing)
         )
 
+    @_checks.gate
     def on_faces(self, density: Cells) -> Faces:
         """Density on the faces, the mean of the cells on both sides."""
         return tuple(
             (after(density, axis) + before(density, axis)) / 2 for axis in range(len(self.shape))
         )
 
+    @_checks.gate
     def solve_poisson(self, source: Cells) -> Cells:
         """The potential of mean zero whose Laplacian is the source less its mean; by DCT."""
         modes = jax.scipy.fft.dctn(source)

@@ -16,6 +16,7 @@ from transportx import _checks
 from transportx.fields._box import Box, Cells, Faces, after, before
 
 
+@_checks.gate
 def dacorogna_moser(box: Box, density: Cells, rate: Cells) -> Faces:
     r"""The field whose flux is a gradient: $v = -\rho^{-1} \nabla \Delta^{-1} \partial_t \rho$.
 
@@ -36,6 +37,7 @@ def dacorogna_moser(box: Box, density: Cells, rate: Cells) -> Faces:
     return tuple(-j / r for j, r in zip(flux, box.on_faces(density), strict=True))
 
 
+@_checks.gate
 def least_squares(
     box: Box, density: Cells, rate: Cells, *, rtol: float = 1e-6, max_steps: int = 2000
 ) -> Faces:
@@ -93,6 +95,7 @@ def _diagonal(box: Box, weights: Faces) -> Cells:
     return total
 
 
+@_checks.gate
 def flux_null(box: Box, density: Cells, stream: Float[Array, "k l"]) -> Faces:
     r"""A field that moves mass in circles and changes no density: $\rho v = \nabla^\perp s$.
 
@@ -118,6 +121,7 @@ def flux_null(box: Box, density: Cells, stream: Float[Array, "k l"]) -> Faces:
     return along / first, across / second
 
 
+@_checks.gate
 def project_onto_gradients(box: Box, density: Cells, velocity: Faces, **options) -> Faces:
     """The gradient field that moves the density as `velocity` does: its part of least energy.
 
@@ -145,6 +149,7 @@ class FieldDiagnostics(NamedTuple):
     residual: Float[Array, ""]
 
 
+@_checks.gate
 def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> FieldDiagnostics:
     """Energy, curl and continuity residual of a field on a grid."""
     _check(box, density, rate)
@@ -158,6 +163,7 @@ def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> Fi
     )
 
 
+@_checks.gate
 def upwind_step(
     box: Box, density: Cells, velocity: Faces, duration: Float[Array, ""] | float
 ) -> Cells:

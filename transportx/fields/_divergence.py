@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from transportx import _checks
 
 
+@_checks.gate
 def divergence(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, "..."], args=None
 ) -> Float[Array, ""]:
@@ -27,6 +28,7 @@ def divergence(
     return jnp.sum(jax.vmap(lambda direction: _rate(field, t, x, args, direction))(directions))
 
 
+@_checks.gate
 def hutchinson_divergence(
     field: Callable[..., Array],
     t: Float[Array, ""],

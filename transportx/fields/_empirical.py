@@ -12,6 +12,7 @@ from transportx.interpolants import AbstractInterpolant, Linear
 Point = Float[Array, " d"]
 
 
+@_checks.gate
 class SourcedEmpiricalField(eqx.Module):
     r"""What perfect training yields from any source: `EmpiricalField` without its Gaussian.
 
@@ -38,6 +39,7 @@ class SourcedEmpiricalField(eqx.Module):
         if self.path.has_noise:
             _checks.reject("path", "has noise of its own", "give one without, as `Linear()`")
 
+    @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.point("x", x, "data", self.data)

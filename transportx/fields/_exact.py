@@ -13,6 +13,7 @@ Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
 
 
+@_checks.gate
 class GaussianField(eqx.Module):
     r"""$v(t, x) = E[\dot x_t \mid x_t = x]$ between N(m0, S0) and N(m1, S1). O(d^3) a call.
 
@@ -39,6 +40,7 @@ class GaussianField(eqx.Module):
         if self.cross is not None:
             _checks.same_shape("cross", self.cross, "S0", self.S0)
 
+    @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.same_shape("x", x, "m0", self.m0)
@@ -46,6 +48,7 @@ class GaussianField(eqx.Module):
         return flow_matching_field(*self.path.rates(t), *ends, self.cross)(x)
 
 
+@_checks.gate
 class MixtureField(eqx.Module):
     r"""Exact field between two Gaussian mixtures: each pair's field, weighted by its share.
 
@@ -72,6 +75,7 @@ class MixtureField(eqx.Module):
             problem = f"has shape {self.coupling.shape}"
             _checks.reject("coupling", problem, f"give one weight a pair of components, {shape}")
 
+    @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.point("x", x, "source", self.source.means)
@@ -86,6 +90,7 @@ class MixtureField(eqx.Module):
         velocities = jax.vmap(velocity)(*self._pairs())
         return jnp.sum(shares[:, None] * velocities, axis=0)
 
+    @_checks.gate
     def law(self, t: Float[Array, ""]) -> Mixture:
         """The law of x_t: a mixture with one component a pair, k0 k1 in all."""
         alpha, beta, gamma = self.path.coefficients(t)
@@ -110,6 +115,7 @@ class MixtureField(eqx.Module):
         )
 
 
+@_checks.gate
 class EmpiricalField(eqx.Module):
     r"""Exact field from N(0, scale^2 I) to a finite data set: what perfect training yields.
 
@@ -140,6 +146,7 @@ class EmpiricalField(eqx.Module):
         if self.weights is not None:
             _checks.same_size("weights", self.weights, "data", self.data)
 
+    @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.point("x", x, "data", self.data)

@@ -6,7 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
+from transportx import _checks
 
+
+@_checks.gate
 class Guided(eqx.Module):
     r"""A class-conditional field pushed towards its class: $v_\emptyset + w (v_c - v_\emptyset)$.
 
@@ -27,6 +30,7 @@ class Guided(eqx.Module):
     scale: ScalarLike
     null_label: int = eqx.field(static=True)
 
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, "..."], args: Int[Array, ""]
     ) -> Float[Array, "..."]:

@@ -31,6 +31,7 @@ def _selu_jvp(primals, tangents):
     return y, jnp.where(x > 0, _SCALE, y + _SCALE * _ALPHA) * tangent
 
 
+@_checks.gate
 class MLP(eqx.Module):
     """Fully connected field on R^dim; time and condition are appended to the point.
 
@@ -83,6 +84,7 @@ class MLP(eqx.Module):
         self.condition_dim = condition_dim
         self.num_frequencies = num_frequencies
 
+    @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"], args=None) -> Float[Array, " d"]:
         """Velocity at one point and time."""
         if x.shape != (self.dim,):

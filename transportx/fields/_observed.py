@@ -16,6 +16,7 @@ Time = Float[Array, ""]
 Point = Float[Array, "..."]
 
 
+@_checks.gate
 class ObservationGuided(eqx.Module):
     r"""The field of targets given $y = A x_1 + \mathrm{noise}\cdot\epsilon$.
 
@@ -64,6 +65,7 @@ class ObservationGuided(eqx.Module):
         _checks.positive("rtol", self.rtol)
         _checks.count("max_steps", self.max_steps)
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
         transpose = jax.linear_transpose(self.operator, x)

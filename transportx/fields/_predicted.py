@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
+from transportx import _checks
 from transportx.interpolants import (
     AbstractInterpolant,
     NoisedTarget,
@@ -24,6 +25,7 @@ Point = Float[Array, "..."]
 _REGULAR = 0.75
 
 
+@_checks.gate
 class VelocityFrom(eqx.Module):
     r"""The velocity field of a network that predicts noise, score or the denoised target.
 
@@ -53,6 +55,7 @@ class VelocityFrom(eqx.Module):
     convert: Callable[..., Predictions] = eqx.field(static=True)
     scale: ScalarLike = 1.0
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity at one point and time."""
 
@@ -82,6 +85,7 @@ class VelocityFrom(eqx.Module):
         )
 
 
+@_checks.gate
 class ScoreOf(eqx.Module):
     """The score of the marginals that a velocity field carries a Gaussian source through.
 
@@ -95,12 +99,14 @@ class ScoreOf(eqx.Module):
     path: AbstractInterpolant
     scale: ScalarLike = 1.0
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Score at one point and time; infinite where no noise is left."""
         velocity = self.field(t, x, args)
         return from_velocity(self.path, t, x, velocity, scale=self.scale).score
 
 
+@_checks.gate
 class Rescheduled(eqx.Module):
     r"""A velocity field, trained on one path, for sampling along another.
 
@@ -124,6 +130,7 @@ class Rescheduled(eqx.Module):
     new: AbstractInterpolant
     scale: ScalarLike = 1.0
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity along the new path at one point and time."""
         new = noised_target(self.new, t, self.scale)

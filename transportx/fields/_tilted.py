@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
+from transportx import _checks
 from transportx.interpolants import AbstractInterpolant, from_score, from_velocity
 
 Time = Float[Array, ""]
 Point = Float[Array, "..."]
 
 
+@_checks.gate
 class EnergyGuided(eqx.Module):
     r"""A field pushed down an energy of the target that it predicts.
 
@@ -48,6 +50,7 @@ class EnergyGuided(eqx.Module):
     scale: ScalarLike = 1.0
     source_scale: ScalarLike = 1.0
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
 
@@ -60,6 +63,7 @@ class EnergyGuided(eqx.Module):
         return velocity + jnp.asarray(self.scale, x.dtype) * gain
 
 
+@_checks.gate
 class ClassifierGuided(eqx.Module):
     r"""A field pushed up a log-density that knows the time: $\nabla\log h_t$ given outright.
 
@@ -85,6 +89,7 @@ class ClassifierGuided(eqx.Module):
     scale: ScalarLike = 1.0
     source_scale: ScalarLike = 1.0
 
+    @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
         t = off_the_source(t)

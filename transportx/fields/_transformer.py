@@ -19,6 +19,7 @@ _BFLOAT16 = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
 _EVERYTHING = jax.checkpoint_policies.everything_saveable
 
 
+@_checks.gate
 class DiT(eqx.Module):
     r"""Diffusion transformer: patches as tokens, time and label modulating every block.
 
@@ -96,6 +97,7 @@ class DiT(eqx.Module):
         self.bfloat16 = bfloat16
         self.keep = keep
 
+    @_checks.gate
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Int[Array, ""] | None = None
     ) -> Float[Array, "h w c"]:

@@ -18,6 +18,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def bridge(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> tuple[Point, Matrix]:
@@ -44,6 +45,7 @@ def bridge(
     return (1 - t) * m0 + t * m1, blend @ S0 @ blend + sigma**2 * t * blend
 
 
+@_checks.gate
 def bridge_drift(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> AffineMap:

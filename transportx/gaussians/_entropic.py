@@ -14,6 +14,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class Quadratic(eqx.Module):
     """x -> constant + <linear, x - centre> + <x - centre, matrix (x - centre)>."""
 
@@ -22,12 +23,14 @@ class Quadratic(eqx.Module):
     linear: Point
     matrix: Matrix
 
+    @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """Value at one point."""
         moved = x - self.centre
         return self.constant + self.linear @ moved + moved @ self.matrix @ moved
 
 
+@_checks.gate
 class EntropicGaussianPlan(eqx.Module):
     r"""Optimal entropic plan P between two Gaussians, itself a Gaussian on pairs (x, y).
 
@@ -49,6 +52,7 @@ class EntropicGaussianPlan(eqx.Module):
     g: Quadratic
 
 
+@_checks.gate
 def entropic_plan(
     m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, epsilon: ScalarLike
 ) -> EntropicGaussianPlan:
@@ -96,6 +100,7 @@ def entropic_plan(
     )
 
 
+@_checks.gate
 def sinkhorn_divergence(
     m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, epsilon: ScalarLike
 ) -> Scalar:

@@ -14,6 +14,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class AffineMap(eqx.Module):
     """x -> offset + matrix (x - centre)."""
 
@@ -21,11 +22,13 @@ class AffineMap(eqx.Module):
     offset: Point
     matrix: Matrix
 
+    @_checks.gate
     def __call__(self, x: Point) -> Point:
         """Image of one point."""
         return self.offset + self.matrix @ (x - self.centre)
 
 
+@_checks.gate
 def log_density(x: Point, mean: Point, covariance: Matrix) -> Scalar:
     """Log-density of N(mean, covariance) at one point; covariance positive definite."""
     root = jnp.linalg.cholesky(covariance)
@@ -34,6 +37,7 @@ def log_density(x: Point, mean: Point, covariance: Matrix) -> Scalar:
     return -(jnp.sum(white**2) + log_volume) / 2
 
 
+@_checks.gate
 class Mixture(eqx.Module):
     """Gaussian mixture of k components.
 
@@ -57,11 +61,13 @@ class Mixture(eqx.Module):
             problem = f"has shape {self.covariances.shape}"
             _checks.reject("covariances", problem, f"give one matrix a component, {(k, d, d)}")
 
+    @_checks.gate
     def log_density(self, x: Point) -> Scalar:
         """Log-density at one point; its gradient is the score."""
         logs = jax.vmap(log_density, in_axes=(None, 0, 0))(x, self.means, self.covariances)
         return logsumexp(logs + jnp.log(self.weights))
 
+    @_checks.gate
     def sample(self, *, key: PRNGKeyArray, num: int) -> Float[Array, "n d"]:
         """Draw `num` independent points."""
         _checks.count("num", num)

@@ -13,6 +13,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def transport_map(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> AffineMap:
     r"""Optimal map from N(m0, S0) to N(m1, S1) for the cost |x - y|^2.
 
@@ -28,6 +29,7 @@ def transport_map(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> AffineMap:
     return AffineMap(m0, m1, symmetric(jnp.linalg.solve(root, half.T)))
 
 
+@_checks.gate
 def bures_squared(S0: Matrix, S1: Matrix) -> Scalar:
     r"""Squared Bures distance $\mathrm{tr}(S_0 + S_1 - 2 (S_0^{1/2} S_1 S_0^{1/2})^{1/2})$.
 
@@ -40,6 +42,7 @@ def bures_squared(S0: Matrix, S1: Matrix) -> Scalar:
     return jnp.where(distance < 0, 0, distance)
 
 
+@_checks.gate
 def wasserstein2_squared(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
     """W2^2 between N(m0, S0) and N(m1, S1).
 
@@ -49,6 +52,7 @@ def wasserstein2_squared(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar
     return jnp.sum((m0 - m1) ** 2) + bures_squared(S0, S1)
 
 
+@_checks.gate
 def wasserstein2(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
     """W2 between N(m0, S0) and N(m1, S1); its derivative at equal laws is taken as zero."""
     square = wasserstein2_squared(m0, S0, m1, S1)
@@ -57,6 +61,7 @@ def wasserstein2(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
     return jnp.where(apart, root, 0 * square)
 
 
+@_checks.gate
 def geodesic(t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> tuple[Point, Matrix]:
     r"""Mean and covariance at time t of McCann's displacement interpolation.
 
@@ -68,6 +73,7 @@ def geodesic(t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> tup
     return (1 - t) * m0 + t * m1, blend @ S0 @ blend
 
 
+@_checks.gate
 def flow_matching_field(
     coefficients: tuple[Scalar, Scalar, Scalar],
     rates: tuple[Scalar, Scalar, Scalar],

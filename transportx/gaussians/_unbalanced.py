@@ -23,6 +23,7 @@ Matrix = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class UnbalancedGaussianPlan(eqx.Module):
     """Optimal unbalanced plan between two Gaussians: a mass times a Gaussian on pairs.
 
@@ -45,6 +46,7 @@ class UnbalancedGaussianPlan(eqx.Module):
     cross: Matrix
 
 
+@_checks.gate
 def unbalanced(
     mass0: ScalarLike,
     m0: Point,
@@ -66,6 +68,7 @@ def unbalanced(
     return _solve(mass0, m0, S0, mass1, m1, S1, 0, rho_a, rho_b)
 
 
+@_checks.gate
 def entropic_unbalanced(
     mass0: ScalarLike,
     m0: Point,

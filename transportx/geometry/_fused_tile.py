@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from transportx import _checks
+
 # In place of minus infinity, which less itself is not a number.
 LOWEST = -1e38
 # Up to this many coordinates costs are sums of squared differences, as XLA's tiles take them.
 FEW_COORDINATES = 8
 
 
+@_checks.gate
 def capped_exp(exponents: Array) -> Array:
     """As `geometry.capped_exp`; NaN stays NaN, which minima in compiled kernels may drop."""
     cap = 0.7 * float(np.log(jnp.finfo(exponents.dtype).max))

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
+from transportx.geometry._forbidden import exponents
 from transportx.geometry._geometries import AbstractGeometry
 from transportx.geometry._merges import Sum, capped_exp
 from transportx.geometry._streamed import fused_product
@@ -27,6 +29,7 @@ class AbstractKernel(eqx.Module):
         """Product with a vector (m,) or with columns (m, k)."""
 
 
+@_checks.gate
 class DenseKernel(AbstractKernel):
     """A kernel held as a matrix, or as its transpose.
 
@@ -48,6 +51,7 @@ class DenseKernel(AbstractKernel):
         return jnp.matmul(self.matrix, v, precision=jax.lax.Precision.HIGHEST)
 
 
+@_checks.gate
 class StreamedKernel(AbstractKernel):
     """A kernel whose entries are computed tile by tile at every product; O(n + m) memory.
 
@@ -68,13 +72,17 @@ class StreamedKernel(AbstractKernel):
         return fused_product(self.geometry, *ends, v, otherwise=_product_in_tiles)
 
 
+@_checks.gate
 def gibbs_kernel(
     geometry: AbstractGeometry, f: Float[Array, " n"], g: Float[Array, " m"], epsilon: Scalar
 ) -> AbstractKernel:
-    """The kernel exp((f_i + g_j - C_ij) / epsilon): a matrix, or streamed like its geometry."""
+    """The kernel exp((f_i + g_j - C_ij) / epsilon): a matrix, or streamed like its geometry.
+
+    Entries of infinite costs are zero, and have derivative zero.
+    """
     if geometry.streams:
         return StreamedKernel(geometry, f, g, epsilon)
-    return DenseKernel(_entries(geometry.matrix(), f, g, epsilon))
+    return DenseKernel(_entries(geometry.working_matrix(), f, g, epsilon))
 
 
 def _product_in_tiles(geometry, f, g, epsilon, v):
@@ -88,4 +96,4 @@ def _product(epsilon, columns, costs, f):
 
 
 def _entries(costs, f, g, epsilon):
-    return capped_exp((f[:, None] + g[None, :] - costs) * (1 / epsilon))
+    return capped_exp(exponents(costs, f[:, None] + g[None, :], epsilon))

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from transportx import _checks
 
+
+@_checks.gate
 def capped_exp(exponent: Array) -> Array:
     """exp, kept finite and fit for sums: larger exponents belong to entries of weight zero."""
     return jnp.exp(jnp.minimum(exponent, 0.7 * jnp.log(jnp.finfo(exponent.dtype).max)))
@@ -62,25 +65,29 @@ class SumExp(AbstractMerge):
         counts = jnp.broadcast_to(first != 0, exponents.shape)
         seen = exponents if mask is None else jnp.where(mask, exponents, -jnp.inf)
         peaks = jnp.max(jnp.where(counts, seen, -jnp.inf), axis=-1)
-        # Without a mask, a compiler that knows the weights knows whether something counts.
-        some = jnp.any(first != 0) if mask is None else peaks != -jnp.inf
-        peaks = jax.lax.stop_gradient(jnp.where(some, peaks, exponents[..., 0]))
+        # Relative to any number where nothing counts; exponents of -inf count for nothing too.
+        other = jnp.where(exponents[..., 0] == -jnp.inf, 0, exponents[..., 0])
+        peaks = jax.lax.stop_gradient(jnp.where(peaks == -jnp.inf, other, peaks))
         ratios = capped_exp(seen - peaks[..., None])
         return peaks, jnp.matmul(ratios, weights, precision=jax.lax.Precision.HIGHEST)
 
+    @_checks.gate
     def empty(self, part: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]) -> tuple[Array, Array]:
         peaks, sums = part
         return jnp.full(peaks.shape, -jnp.inf, peaks.dtype), jnp.zeros(sums.shape, sums.dtype)
 
+    @_checks.gate
     def join(self, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
         peaks = jnp.maximum(*map(_counted_peaks, (one, other)))
         return peaks, _rescaled(one, peaks) + _rescaled(other, peaks)
 
+    @_checks.gate
     def share(self, whole: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[Array, Array]:
         # Peaks are held: whatever they are, what is made of both has the same derivative.
         return jnp.zeros_like(whole[0]), _rescaled(part, whole[0])
 
 
+@_checks.gate
 class Largest(AbstractMerge):
     """Parts are the k largest values, falling, and the targets (m for none) that they are of.
 
@@ -92,6 +99,7 @@ class Largest(AbstractMerge):
     m: int = eqx.field(static=True)
     k: int = eqx.field(static=True)
 
+    @_checks.gate
     def part(
         self, values: Float[Array, " l"], targets: Int[Array, " l"]
     ) -> tuple[Float[Array, " k"], Int[Array, " k"]]:
@@ -105,6 +113,7 @@ class Largest(AbstractMerge):
             jnp.pad(targets[places], rest, constant_values=self.m),
         )
 
+    @_checks.gate
     def empty(self, part: tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]) -> tuple[Array, Array]:
         values, targets = part
         return (
@@ -112,11 +121,13 @@ class Largest(AbstractMerge):
             jnp.full(targets.shape, self.m, targets.dtype),
         )
 
+    @_checks.gate
     def join(self, one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
         values, targets = (jnp.concatenate(both, axis=1) for both in zip(one, other, strict=True))
         falling, targets = jax.lax.sort((-values, targets), dimension=1, num_keys=2)
         return -falling[:, : self.k], targets[:, : self.k]
 
+    @_checks.gate
     def share(self, whole: tuple[Array, Array], part: tuple[Array, Array]) -> tuple[Array, Array]:
         same = whole[1][:, :, None] == part[1][:, None, :]
         return jnp.sum(jnp.where(same, part[0][:, None, :], 0), axis=2), whole[1]

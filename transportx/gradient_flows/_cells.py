@@ -13,6 +13,7 @@ from transportx import _checks
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Scalar, Weights
 
 
+@_checks.gate
 class Box(eqx.Module):
     """Equal cells of a box in d dimensions, known by their centres; a measure is their masses.
 
@@ -82,11 +83,13 @@ class AbstractInternalEnergy(AbstractCellEnergy):
     def energy_density(self, density: Weights) -> Weights:
         """U at each density, with a finite value at zero."""
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         volume = jnp.asarray(self.volume, x.dtype)
         return jnp.sum(volume * self.energy_density(weights / volume))
 
 
+@_checks.gate
 class Entropy(AbstractInternalEnergy):
     r"""$\int \rho\log\rho$: its flow is the heat equation $\partial_t\rho = \Delta\rho$.
 
@@ -99,11 +102,13 @@ class Entropy(AbstractInternalEnergy):
     def __check_init__(self):
         _checks.positive("volume", self.volume)
 
+    @_checks.gate
     def energy_density(self, density: Weights) -> Weights:
         present = density > 0
         return jnp.where(present, density * jnp.log(jnp.where(present, density, 1)), 0)
 
 
+@_checks.gate
 class PorousMedium(AbstractInternalEnergy):
     r"""$\frac1{m-1}\int\rho^m$: its flow is $\partial_t\rho = \Delta\rho^m$, with fronts.
 
@@ -120,6 +125,7 @@ class PorousMedium(AbstractInternalEnergy):
         if isinstance(self.exponent, numbers.Real) and not float(self.exponent) > 1:
             _checks.reject("exponent", f"is {self.exponent}", "give a number above 1")
 
+    @_checks.gate
     def energy_density(self, density: Weights) -> Weights:
         m = jnp.asarray(self.exponent, density.dtype)
         present = density > 0

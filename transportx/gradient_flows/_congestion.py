@@ -8,6 +8,7 @@ from transportx.gradient_flows._cells import AbstractInternalEnergy
 from transportx.gradient_flows._functional import Weights
 
 
+@_checks.gate
 class DensityCap(AbstractInternalEnergy):
     r"""A barrier $-\delta\,c\int\log(1 - \rho/c)$ that holds densities below a cap c.
 
@@ -34,6 +35,7 @@ class DensityCap(AbstractInternalEnergy):
         for name in ("volume", "cap", "stiffness"):
             _checks.positive(name, getattr(self, name))
 
+    @_checks.gate
     def energy_density(self, density: Weights) -> Weights:
         cap, stiffness = (jnp.asarray(s, density.dtype) for s in (self.cap, self.stiffness))
         filled = density / cap

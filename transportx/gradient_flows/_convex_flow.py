@@ -30,6 +30,7 @@ class Pushed(NamedTuple):
     log_determinants: Float[Array, "k j"]
 
 
+@_checks.gate
 class ConvexFlow(eqx.Module):
     """A recorded flow of n particles, at k times, each moved by the map of a convex potential.
 
@@ -59,6 +60,7 @@ class ConvexFlow(eqx.Module):
         """Whether every step met the tolerance, with an energy that fell."""
         return self.status == Status.COMPLETED
 
+    @_checks.gate
     def push(self, z: Float[Array, "j d"]) -> Pushed:
         """Carry other points along, with what their densities change by."""
         _checks.points("z", z)
@@ -74,6 +76,7 @@ class ConvexFlow(eqx.Module):
         return Pushed(*(jnp.concatenate([s[None], r]) for s, r in zip(start, records, strict=True)))
 
 
+@_checks.gate
 def convex_flow(
     functional: AbstractFunctional,
     potential: ConvexPotential,

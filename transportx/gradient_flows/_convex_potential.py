@@ -12,6 +12,7 @@ Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
 
 
+@_checks.gate
 class ConvexPotential(eqx.Module):
     r"""An input-convex network $\psi(x) = \frac12|Bx|^2 + \langle b, x\rangle + \mathrm{net}(x)$.
 
@@ -52,6 +53,7 @@ class ConvexPotential(eqx.Module):
         self.root = jnp.eye(dim)
         self.shift = jnp.zeros(dim)
 
+    @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """The potential at one point."""
         if x.shape != self.shift.shape:

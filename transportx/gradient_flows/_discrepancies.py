@@ -27,6 +27,7 @@ Target = Float[Array, "m d"]
 TargetWeights = Float[Array, " m"]
 
 
+@_checks.gate
 class MMD(AbstractFunctional):
     r"""$\mathrm{MMD}^2 = \iint k(x, y)\,d(\alpha - \beta)(x)\,d(\alpha - \beta)(y)$.
 
@@ -55,6 +56,7 @@ class MMD(AbstractFunctional):
         as_weights(self.target, self.weights, "target")
         _checks.divided("target", self.target, self.mesh)
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         _checks.same_dimension("x", x, "target", self.target)
         y, b = self.target, as_weights(self.target, self.weights)
@@ -63,6 +65,7 @@ class MMD(AbstractFunctional):
         return within - 2 * between_sum(self.kernel, x, weights, y, b, self.mesh)
 
 
+@_checks.gate
 def energy_distance(
     target: Target, weights: TargetWeights | None = None, *, mesh: Mesh | None = None
 ) -> MMD:
@@ -78,6 +81,7 @@ def energy_distance(
     return MMD(target, NegativeDistance(), weights, mesh)
 
 
+@_checks.gate
 class SinkhornDivergence(AbstractFunctional):
     r"""Debiased entropic transport to a target; between transport and a kernel distance.
 
@@ -109,6 +113,7 @@ class SinkhornDivergence(AbstractFunctional):
         _checks.divided("target", self.target, self.mesh)
         _checks.positive("epsilon", self.epsilon)
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         return sinkhorn_divergence(
             x,
@@ -122,6 +127,7 @@ class SinkhornDivergence(AbstractFunctional):
         ).value
 
 
+@_checks.gate
 class SlicedWasserstein(AbstractFunctional):
     r"""$SW_2^2$: the mean over directions of W2^2 between the projections.
 
@@ -146,6 +152,7 @@ class SlicedWasserstein(AbstractFunctional):
         _checks.points("directions", self.directions)
         _checks.same_dimension("directions", self.directions, "target", self.target)
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         def along(direction):
             along_x = jnp.matmul(x, direction, precision="highest")
@@ -155,6 +162,7 @@ class SlicedWasserstein(AbstractFunctional):
         return jnp.mean(jax.lax.map(along, self.directions))
 
 
+@_checks.gate
 def random_directions(*, key: PRNGKeyArray, num: int, dim: int, dtype=None) -> Float[Array, "k d"]:
     """Draw independent directions, uniform on the sphere.
 

@@ -57,17 +57,21 @@ class AbstractVelocity(AbstractDynamics):
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         """Velocities of the points from the Wasserstein gradient at them."""
 
+    @_checks.gate
     def start(self, x: Cloud) -> PyTree[Array]:
         return x
 
+    @_checks.gate
     def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
         return Measure(state, weights)
 
+    @_checks.gate
     def rates(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
         return self.velocities(functional.gradient(state, weights), state, weights)
 
+    @_checks.gate
     def energy_and_dissipation(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> tuple[Scalar, Scalar]:
@@ -84,10 +88,12 @@ class Wasserstein(AbstractVelocity):
 
     lowers_energy: ClassVar[bool] = True
 
+    @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         return -slopes
 
 
+@_checks.gate
 class Langevin(AbstractVelocity):
     r"""$dX_i = -\nabla\frac{\delta F}{\delta\alpha}(X_i)\,dt + \sqrt{2T}\,dW_i$.
 
@@ -105,10 +111,12 @@ class Langevin(AbstractVelocity):
     def __check_init__(self):
         _checks.not_negative("temperature", self.temperature)
 
+    @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         return -slopes
 
 
+@_checks.gate
 class Kinetic(AbstractDynamics):
     r"""Motion with momentum and friction: $\dot x_i = p_i,\ \dot p_i = -\nabla_i - \gamma p_i$.
 
@@ -125,12 +133,15 @@ class Kinetic(AbstractDynamics):
     def __check_init__(self):
         _checks.not_negative("friction", self.friction)
 
+    @_checks.gate
     def start(self, x: Cloud) -> PyTree[Array]:
         return x, jnp.zeros_like(x)
 
+    @_checks.gate
     def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
         return Measure(state[0], weights)
 
+    @_checks.gate
     def rates(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
@@ -138,6 +149,7 @@ class Kinetic(AbstractDynamics):
         friction = jnp.asarray(self.friction, x.dtype)
         return momentum, -functional.gradient(x, weights) - friction * momentum
 
+    @_checks.gate
     def energy_and_dissipation(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> tuple[Scalar, Scalar]:

@@ -23,6 +23,7 @@ from transportx.gradient_flows._sums import product, within_sum
 Point = Float[Array, " d"]
 
 
+@_checks.gate
 class Potential(AbstractFunctional):
     r"""$F(\alpha) = \int V\,d\alpha$.
 
@@ -36,10 +37,12 @@ class Potential(AbstractFunctional):
 
     potential: Callable[[Array], Array] = eqx.field(converter=as_pytree)
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         return jnp.sum(weights * jax.vmap(self.potential)(x))
 
 
+@_checks.gate
 class Interaction(AbstractFunctional):
     r"""$F(\alpha) = \frac12 \iint W(x, y)\,d\alpha(x)\,d\alpha(y)$; O(n^2) a call, streamed.
 
@@ -56,10 +59,12 @@ class Interaction(AbstractFunctional):
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
     mesh: Mesh | None = eqx.field(static=True, default=None)
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         return within_sum(self.kernel, x, weights, self.mesh) / 2
 
 
+@_checks.gate
 class SmoothedEntropy(AbstractFunctional):
     r"""$F(\alpha) = \int \log(K_h * \alpha)\,d\alpha$ with a Gaussian $K_h$ of integral one.
 
@@ -82,6 +87,7 @@ class SmoothedEntropy(AbstractFunctional):
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         width = jnp.asarray(self.bandwidth, x.dtype)
         _checks.divided("x", x, self.mesh)
@@ -92,6 +98,7 @@ class SmoothedEntropy(AbstractFunctional):
         return jnp.sum(weights * (logs - scale))
 
 
+@_checks.gate
 def kl_divergence(
     log_density: Callable[[Point], Scalar], *, bandwidth: ScalarLike, mesh: Mesh | None = None
 ) -> AbstractFunctional:
@@ -109,6 +116,7 @@ def kl_divergence(
     return Potential(_Negative(log_density)) + SmoothedEntropy(bandwidth, mesh)
 
 
+@_checks.gate
 def potential_from_score(score: Callable[[Point], Point]) -> Callable[[Point], Scalar]:
     r"""A potential known by its gradient alone: $\nabla V = -\mathrm{score}$.
 

@@ -12,6 +12,7 @@ from transportx.ot import AbstractSolver, EntropicPlan, Sinkhorn, solve
 Masses = Float[Array, " n"]
 
 
+@_checks.gate
 def entropic_jko_step(
     geometry: AbstractGeometry,
     masses: Masses,

@@ -9,6 +9,7 @@ from transportx.gradient_flows._cells import AbstractCellEnergy, Box
 from transportx.gradient_flows._functional import Cloud, Scalar, Weights
 
 
+@_checks.gate
 class HalfFisher(AbstractCellEnergy):
     r"""$\frac12\int|\nabla\log(\rho/\pi)|^2\,d\rho = 2\int|\nabla\sqrt{\rho/\pi}|^2\,d\pi$.
 
@@ -35,6 +36,7 @@ class HalfFisher(AbstractCellEnergy):
             _checks.floating("reference", self.reference)
             _check_cells("reference", self.reference, self.box)
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         _check_cells("weights", weights, self.box)
         before, behind, widths = self.box.faces

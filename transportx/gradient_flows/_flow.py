@@ -21,6 +21,7 @@ from transportx.gradient_flows._reaction import WassersteinFisherRao
 _NUM_RECORDS = 11
 
 
+@_checks.gate
 class ParticleFlow(eqx.Module):
     """A recorded flow of n particles, at k times.
 
@@ -48,6 +49,7 @@ class ParticleFlow(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def flow(
     functional: AbstractFunctional,
     x0: Cloud,

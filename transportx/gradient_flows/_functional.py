@@ -31,10 +31,12 @@ class AbstractFunctional(eqx.Module):
         changes nothing.
         """
 
+    @_checks.gate
     def __call__(self, x: Cloud, weights: Weights | None = None) -> Scalar:
         """F of a cloud, uniform by default."""
         return self.value(x, as_weights(x, weights))
 
+    @_checks.gate
     def first_variation(
         self, z: Float[Array, "k d"], x: Cloud, weights: Weights | None = None
     ) -> Float[Array, " k"]:
@@ -52,6 +54,7 @@ class AbstractFunctional(eqx.Module):
 
         return jax.grad(with_mass)(jnp.zeros(z.shape[0], x.dtype))
 
+    @_checks.gate
     def gradient(self, x: Cloud, weights: Weights | None = None) -> Cloud:
         r"""Wasserstein gradient at the points: $\nabla_{x_i} F / w_i$, zero where w_i is.
 
@@ -60,6 +63,7 @@ class AbstractFunctional(eqx.Module):
         """
         return self.value_and_gradient(x, weights)[1]
 
+    @_checks.gate
     def value_and_gradient(self, x: Cloud, weights: Weights | None = None) -> tuple[Scalar, Cloud]:
         """Both at the price of the gradient."""
         weights = as_weights(x, weights)
@@ -79,11 +83,13 @@ class AbstractFunctional(eqx.Module):
         return Scaled(factor, self)
 
 
+@_checks.gate
 class Sum(AbstractFunctional):
     """The sum of functionals, as `F + G` makes it."""
 
     terms: tuple[AbstractFunctional, ...]
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         total = jnp.zeros((), x.dtype)
         for term in self.terms:
@@ -91,6 +97,7 @@ class Sum(AbstractFunctional):
         return total
 
 
+@_checks.gate
 class Scaled(AbstractFunctional):
     """A multiple of a functional, as `0.5 * F` makes it.
 
@@ -102,6 +109,7 @@ class Scaled(AbstractFunctional):
     factor: ScalarLike
     functional: AbstractFunctional
 
+    @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         return jnp.asarray(self.factor, x.dtype) * self.functional.value(x, weights)
 

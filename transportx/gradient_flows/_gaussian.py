@@ -19,6 +19,7 @@ Scalar = Float[Array, ""]
 _NUM_RECORDS = 11
 
 
+@_checks.gate
 class GaussianFlow(eqx.Module):
     """A recorded flow of Gaussians, at k times.
 
@@ -46,6 +47,7 @@ class GaussianFlow(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def gaussian_flow(
     energy: Callable[[Mean, Covariance], Scalar],
     m0: Mean,

@@ -5,11 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
+
 Mean = Float[Array, " d"]
 Covariance = Float[Array, "d d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class GaussianRelativeEntropy(eqx.Module):
     """KL of N(m, S) to N(mean, covariance): Fokker-Planck's, of Ornstein-Uhlenbeck processes.
 
@@ -21,6 +24,7 @@ class GaussianRelativeEntropy(eqx.Module):
     mean: Mean
     covariance: Covariance
 
+    @_checks.gate
     def __call__(self, mean: Mean, covariance: Covariance) -> Scalar:
         """The divergence, zero at the target."""
         root = jnp.linalg.cholesky(self.covariance)
@@ -30,6 +34,7 @@ class GaussianRelativeEntropy(eqx.Module):
         return (jnp.trace(ratio) - mean.size - volumes + jnp.sum(gap * (mean - self.mean))) / 2
 
 
+@_checks.gate
 class GaussianFisher(eqx.Module):
     r"""Half relative Fisher information, $\frac12\int|\nabla\log(\rho/\pi)|^2 d\rho$.
 
@@ -41,6 +46,7 @@ class GaussianFisher(eqx.Module):
     mean: Mean
     covariance: Covariance
 
+    @_checks.gate
     def __call__(self, mean: Mean, covariance: Covariance) -> Scalar:
         """The information, zero at the target."""
         precision = jnp.linalg.inv(self.covariance)
@@ -49,6 +55,7 @@ class GaussianFisher(eqx.Module):
         return (jnp.trace(gap @ covariance @ gap) + jnp.sum(push**2)) / 2
 
 
+@_checks.gate
 class GaussianInteraction(eqx.Module):
     r"""$\frac14\iint (x - y)^\top G (x - y)\,d\rho\,d\rho = \frac12\mathrm{tr}(G S)$.
 
@@ -58,11 +65,13 @@ class GaussianInteraction(eqx.Module):
 
     matrix: Covariance
 
+    @_checks.gate
     def __call__(self, mean: Mean, covariance: Covariance) -> Scalar:
         """The energy, which does not depend on the mean."""
         return jnp.sum(self.matrix * covariance.T) / 2
 
 
+@_checks.gate
 def gaussian_entropy(mean: Mean, covariance: Covariance) -> Scalar:
     r"""$\int\rho\log\rho$ of a Gaussian: its flow is the heat flow, S' = 2 I."""
     return -(_log_volume(covariance) + mean.size * (jnp.log(2 * jnp.pi) + 1)) / 2

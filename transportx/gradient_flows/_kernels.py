@@ -33,13 +33,16 @@ class AbstractRadialKernel(AbstractCost):
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         """Phi of every entry, differentiable also where it is zero."""
 
+    @_checks.gate
     def profile_and_slope(self, squares: Float[Array, "..."]) -> tuple[Array, Array]:
         """Phi and its derivative, entry by entry."""
         return jax.jvp(self.profile, (squares,), (jnp.ones_like(squares),))
 
+    @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
         return self.profile(jnp.sum((x - y) ** 2))
 
+    @_checks.gate
     def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.profile(self.squares.matrix(x, y))
 
@@ -68,6 +71,7 @@ def _norms(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"
     return jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None, :]
 
 
+@_checks.gate
 class Gaussian(AbstractRadialKernel):
     r"""$k(x, y) = \exp(-|x - y|^2 / 2 h^2)$.
 
@@ -81,6 +85,7 @@ class Gaussian(AbstractRadialKernel):
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
 
+    @_checks.gate
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.exp(squares * self.rate.astype(squares.dtype))
 
@@ -90,6 +95,7 @@ class Gaussian(AbstractRadialKernel):
         return -1 / (2 * jnp.asarray(self.bandwidth) ** 2)
 
 
+@_checks.gate
 class InverseMultiquadric(AbstractRadialKernel):
     r"""$k(x, y) = (1 + |x - y|^2 / h^2)^{-1/2}$: its tail reaches points far from the target.
 
@@ -103,6 +109,7 @@ class InverseMultiquadric(AbstractRadialKernel):
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
 
+    @_checks.gate
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         return jax.lax.rsqrt(1 + squares / jnp.asarray(self.bandwidth, squares.dtype) ** 2)
 
@@ -126,11 +133,13 @@ class NegativeDistance(AbstractRadialKernel):
 
     squares: ClassVar[AbstractCost] = _Resolved()
 
+    @_checks.gate
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         # NaN stays NaN.
         apart = squares != 0
         return -jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
 
+    @_checks.gate
     def profile_and_slope(self, squares: Float[Array, "..."]) -> tuple[Array, Array]:
         apart = squares != 0
         inverse = jnp.where(apart, jax.lax.rsqrt(jnp.where(apart, squares, 1)), 0)

@@ -18,6 +18,7 @@ from transportx.gradient_flows._functional import (
 )
 
 
+@_checks.gate
 class WassersteinFisherRao(AbstractDynamics):
     r"""Points move and weights react: mass leaves where it costs most.
 
@@ -48,9 +49,11 @@ class WassersteinFisherRao(AbstractDynamics):
         """Whether `transport` is a Python zero."""
         return isinstance(self.transport, numbers.Real) and float(self.transport) == 0
 
+    @_checks.gate
     def start(self, x: Cloud) -> PyTree[Array]:
         return x, jnp.zeros(x.shape[0], x.dtype)
 
+    @_checks.gate
     def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
         x, growth = state
         # The state holds log growth, of which a constant does not count.
@@ -58,6 +61,7 @@ class WassersteinFisherRao(AbstractDynamics):
         grown = weights * jnp.exp(jnp.where(weights > 0, growth - peak, 0))
         return Measure(x, grown * (jnp.sum(weights) / jnp.sum(grown)))
 
+    @_checks.gate
     def rates(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
@@ -67,6 +71,7 @@ class WassersteinFisherRao(AbstractDynamics):
         )
         return -transport * slopes, -reaction * excess
 
+    @_checks.gate
     def energy_and_dissipation(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> tuple[Scalar, Scalar]:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._dictionaries import slopes_and_laplacians
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
+from transportx.gradient_flows._slopes import slopes_and_laplacians
 
 
+@_checks.gate
 class FittedScore(AbstractVelocity):
     r"""$\dot x_i = -\nabla_i - T\,s(x_i)$, where s is a score fitted to the particles as they are.
 
@@ -46,9 +47,11 @@ class FittedScore(AbstractVelocity):
         _checks.not_negative("temperature", self.temperature)
         _checks.positive("ridge", self.ridge)
 
+    @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         return -slopes - jnp.asarray(self.temperature, x.dtype) * self.score(x, weights)
 
+    @_checks.gate
     def score(self, x: Cloud, weights: Weights) -> Cloud:
         """The fitted score at the particles it is fitted to."""
         centre = jnp.sum(weights[:, None] * x, axis=0) / jnp.sum(weights)

@@ -17,6 +17,7 @@ from transportx.gradient_flows._kernels import AbstractRadialKernel
 from transportx.gradient_flows._sums import product, product_and_slopes
 
 
+@_checks.gate
 class Stein(AbstractVelocity):
     r"""Stein variational descent: the velocity is the gradient smoothed by a kernel.
 
@@ -43,6 +44,7 @@ class Stein(AbstractVelocity):
     def __check_init__(self):
         _checks.not_negative("temperature", self.temperature)
 
+    @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         _checks.divided("x", x, self.mesh)
         temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes

@@ -29,20 +29,24 @@ class AbstractInterpolant(eqx.Module):
     def coefficients(self, t: Time) -> Coefficients:
         """(alpha, beta, gamma): (1, 0, 0) at time 0 and (0, 1, 0) at time 1."""
 
+    @_checks.gate
     def rates(self, t: Time) -> tuple[Coefficients, Coefficients]:
         """The coefficients at time `t` and their time derivatives."""
         return jax.jvp(self.coefficients, (t,), (jnp.ones_like(t),))
 
+    @_checks.gate
     def position(self, t: Time, x0: Point, x1: Point, z: Point) -> Point:
         """Where the particle is at time `t`."""
         alpha, beta, gamma = self.coefficients(t)
         return alpha * x0 + beta * x1 + gamma * z
 
+    @_checks.gate
     def __call__(self, t: Time, x0: Point, x1: Point, z: Point) -> tuple[Point, Point]:
         """Position and velocity at time `t`: the pair that a flow-matching loss needs."""
         return jax.jvp(lambda s: self.position(s, x0, x1, z), (t,), (jnp.ones_like(t),))
 
 
+@_checks.gate
 class Linear(AbstractInterpolant):
     r"""Straight lines at constant speed: $\alpha = 1 - (1 - w) t$, beta = t.
 
@@ -62,6 +66,7 @@ class Linear(AbstractInterpolant):
     def __check_init__(self):
         _checks.not_negative("end_width", self.end_width)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         return 1 - (1 - jnp.asarray(self.end_width, t.dtype)) * t, t, jnp.zeros_like(t)
 
@@ -76,11 +81,13 @@ class Trigonometric(AbstractInterpolant):
 
     has_noise: ClassVar[bool] = False
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         angle = jnp.pi / 2 * t
         return jnp.cos(angle), jnp.sin(angle), jnp.zeros_like(t)
 
 
+@_checks.gate
 class VariancePreserving(AbstractInterpolant):
     r"""The diffusion schedule with linear noise rate, its noisy end shifted to pure noise.
 
@@ -106,6 +113,7 @@ class VariancePreserving(AbstractInterpolant):
         _checks.positive("rate_min", self.rate_min)
         _checks.positive("rate_max", self.rate_max)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         low, high = jnp.asarray(self.rate_min, t.dtype), jnp.asarray(self.rate_max, t.dtype)
         s = 1 - t
@@ -114,6 +122,7 @@ class VariancePreserving(AbstractInterpolant):
         return root(lost * (2 - lost)), 1 - lost, jnp.zeros_like(t)
 
 
+@_checks.gate
 class BrownianBridge(AbstractInterpolant):
     r"""Straight lines in noise: $\gamma = \sigma\sqrt{t(1-t)}$, the bridge of dX = sigma dW.
 
@@ -133,10 +142,12 @@ class BrownianBridge(AbstractInterpolant):
     def __check_init__(self):
         _checks.positive("sigma", self.sigma)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         return 1 - t, t, jnp.asarray(self.sigma, t.dtype) * root(t * (1 - t))
 
 
+@_checks.gate
 class VarianceExploding(AbstractInterpolant):
     r"""Noise taken away from the data: $\alpha = \sigma_1 (\sigma_0/\sigma_1)^t$, beta = 1.
 
@@ -161,6 +172,7 @@ class VarianceExploding(AbstractInterpolant):
         _checks.positive("sigma_min", self.sigma_min)
         _checks.positive("sigma_max", self.sigma_max)
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         low, high = jnp.asarray(self.sigma_min, t.dtype), jnp.asarray(self.sigma_max, t.dtype)
         return high * (low / high) ** t, jnp.ones_like(t), jnp.zeros_like(t)
@@ -178,6 +190,7 @@ class EncodingDecoding(AbstractInterpolant):
 
     has_noise: ClassVar[bool] = True
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         share = jnp.cos(jnp.pi * t) ** 2
         first = t < 0.5

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
+from transportx import _checks
 from transportx.interpolants._interpolants import AbstractInterpolant, Time
 
 Point = Float[Array, "..."]
@@ -50,6 +51,7 @@ class NoisedTarget(NamedTuple):
         return jnp.arctan2(self.beta, self.sigma)
 
 
+@_checks.gate
 def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -> NoisedTarget:
     """How a path from N(0, scale^2 I) noises its target at time `t`."""
 
@@ -62,6 +64,7 @@ def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -
     return NoisedTarget(*values, *rates)
 
 
+@_checks.gate
 def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.0) -> Time:
     """When the target stands at this angle to the noise: by bisection, and a step of Newton's.
 
@@ -83,6 +86,7 @@ def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.
     return found + (angle - reached) / jax.lax.stop_gradient(rate)
 
 
+@_checks.gate
 def from_velocity(
     path: AbstractInterpolant, t: Time, x: Point, velocity: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:
@@ -106,6 +110,7 @@ def from_velocity(
     return Predictions(velocity, -noise / sigma, noise, denoiser)
 
 
+@_checks.gate
 def from_noise(
     path: AbstractInterpolant, t: Time, x: Point, noise: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:
@@ -120,6 +125,7 @@ def from_noise(
     return Predictions(beta_rate * denoiser + sigma_rate * noise, -noise / sigma, noise, denoiser)
 
 
+@_checks.gate
 def from_score(
     path: AbstractInterpolant, t: Time, x: Point, score: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:
@@ -128,6 +134,7 @@ def from_score(
     return from_noise(path, t, x, -sigma * score, scale=scale)._replace(score=score)
 
 
+@_checks.gate
 def from_denoiser(
     path: AbstractInterpolant, t: Time, x: Point, denoiser: Point, *, scale: ScalarLike = 1.0
 ) -> Predictions:

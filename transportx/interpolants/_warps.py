@@ -21,6 +21,7 @@ class AbstractWarp(eqx.Module):
         """The warped time."""
 
 
+@_checks.gate
 class Power(AbstractWarp):
     """t^power.
 
@@ -33,10 +34,12 @@ class Power(AbstractWarp):
     def __check_init__(self):
         _checks.positive("power", self.power)
 
+    @_checks.gate
     def __call__(self, t: Time) -> Time:
         return t ** jnp.asarray(self.power, t.dtype)
 
 
+@_checks.gate
 class Sigmoid(AbstractWarp):
     """The logistic curve of (t - 1/2), mapped affinely onto [0, 1]: slow at both ends.
 
@@ -49,12 +52,14 @@ class Sigmoid(AbstractWarp):
     def __check_init__(self):
         _checks.positive("sharpness", self.sharpness)
 
+    @_checks.gate
     def __call__(self, t: Time) -> Time:
         # The logistic curve less one half is an odd tanh: exact at both ends.
         quarter = jnp.asarray(self.sharpness, t.dtype) / 4
         return (1 + jnp.tanh(quarter * (2 * t - 1)) / jnp.tanh(quarter)) / 2
 
 
+@_checks.gate
 class Bernstein(AbstractWarp):
     """A rising polynomial of any degree: a schedule to be learnt.
 
@@ -72,6 +77,7 @@ class Bernstein(AbstractWarp):
             problem = f"has shape {self.logits.shape}"
             _checks.reject("logits", problem, "give at least one number, shape (k,)")
 
+    @_checks.gate
     def __call__(self, t: Time) -> Time:
         values = jnp.concatenate([jnp.zeros(1, t.dtype), self._rises(t.dtype)])
         # De Casteljau: each pass lowers the degree by one.
@@ -84,6 +90,7 @@ class Bernstein(AbstractWarp):
         return rises / rises[-1]
 
 
+@_checks.gate
 class Warped(AbstractInterpolant):
     """A path run through at another pace; the same curve from each point to its partner.
 
@@ -106,10 +113,12 @@ class Warped(AbstractInterpolant):
         self.warp = warp
         self.has_noise = path.has_noise
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         return self.path.coefficients(self.warp(t))
 
 
+@_checks.gate
 class Noised(AbstractInterpolant):
     """A path with noise of its own added to that which it has, independent of it.
 
@@ -123,6 +132,7 @@ class Noised(AbstractInterpolant):
     noise: Callable[[Time], Time]
     has_noise: ClassVar[bool] = True
 
+    @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
         alpha, beta, gamma = self.path.coefficients(t)
         return (
@@ -132,6 +142,7 @@ class Noised(AbstractInterpolant):
         )
 
 
+@_checks.gate
 class BridgeNoise(eqx.Module):
     """sigma sqrt(t (1 - t)): none at the ends, and the spread of a Brownian bridge between.
 
@@ -144,10 +155,12 @@ class BridgeNoise(eqx.Module):
     def __check_init__(self):
         _checks.positive("sigma", self.sigma)
 
+    @_checks.gate
     def __call__(self, t: Time) -> Time:
         return jnp.asarray(self.sigma, t.dtype) * root(t * (1 - t))
 
 
+@_checks.gate
 class ConstantNoise(eqx.Module):
     """The same noise at all times: the ends are blurred, and every velocity is finite.
 
@@ -164,5 +177,6 @@ class ConstantNoise(eqx.Module):
     def __check_init__(self):
         _checks.positive("sigma", self.sigma)
 
+    @_checks.gate
     def __call__(self, t: Time) -> Time:
         return jnp.full_like(t, self.sigma)

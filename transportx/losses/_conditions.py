@@ -7,6 +7,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from transportx import _checks
 
 
+@_checks.gate
 def drop_labels(
     labels: Int[Array, " b"], *, null_label: int, probability: float, key: PRNGKeyArray
 ) -> Int[Array, " b"]:

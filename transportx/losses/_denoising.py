@@ -20,6 +20,7 @@ from transportx.losses._times import Times, uniform_times
 Batch = Float[Array, "b ..."]
 
 
+@_checks.gate
 def denoiser_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -46,6 +47,7 @@ def denoiser_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
+@_checks.gate
 def noise_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -73,6 +75,7 @@ def noise_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
+@_checks.gate
 def score_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -104,6 +107,7 @@ def score_matching(
     return average(error, path, x0, x1, args, key=key, times=times)
 
 
+@_checks.gate
 def sliced_score_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,
@@ -145,6 +149,7 @@ def sliced_score_matching(
     return average(error, path, x0, x1, conditions, key=path_key, times=times)
 
 
+@_checks.gate
 def latent_noise_matching(
     network: Callable[..., Array],
     path: AbstractInterpolant,

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from transportx import _checks
 from transportx.interpolants import AbstractInterpolant
 from transportx.losses._regression import Weight, regression, unweighted
 from transportx.losses._times import Times, uniform_times
 
 
+@_checks.gate
 def flow_matching(
     field: Callable[..., Array],
     path: AbstractInterpolant,

@@ -12,6 +12,7 @@ from transportx import _checks
 from transportx.losses._times import inside
 
 
+@_checks.gate
 class ImportanceTimes(eqx.Module):
     r"""A histogram law of times, in proportion to the root mean square of losses seen there.
 
@@ -55,6 +56,7 @@ class ImportanceTimes(eqx.Module):
         _checks.floating("mean_squares", self.mean_squares)
         _checks.positive("uniform_share", self.uniform_share)
 
+    @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
         density = self._density().astype(dtype)
@@ -62,14 +64,17 @@ class ImportanceTimes(eqx.Module):
         edges = jnp.linspace(0, 1, reached.size, dtype=dtype)
         return inside(jnp.interp(jr.uniform(key, (num,), dtype), reached / reached[-1], edges))
 
+    @_checks.gate
     def density(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """The density of the law at a time."""
         return self._density().astype(t.dtype)[self._bin(t)]
 
+    @_checks.gate
     def weight(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """What a loss at a time is to be weighed by: 1/q."""
         return 1 / self.density(t)
 
+    @_checks.gate
     def updated(
         self, t: Float[Array, " b"], losses: Float[Array, " b"], *, rate: ScalarLike = 0.1
     ) -> "ImportanceTimes":

@@ -14,6 +14,7 @@ from transportx import _checks
 Times = Callable[..., Float[Array, " b"]]
 
 
+@_checks.gate
 def uniform_times(num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
     """`num` independent uniform times, in the open interval (0, 1).
 
@@ -22,6 +23,7 @@ def uniform_times(num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " 
     return jr.uniform(key, (num,), dtype, minval=jnp.finfo(dtype).eps, maxval=1)
 
 
+@_checks.gate
 class LogitNormalTimes(eqx.Module):
     """Times whose logit is normal: more of them in the middle, where the field is hard.
 
@@ -40,12 +42,14 @@ class LogitNormalTimes(eqx.Module):
     def __check_init__(self):
         _checks.positive("deviation", self.deviation)
 
+    @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
         mean, deviation = (jnp.asarray(part, dtype) for part in (self.mean, self.deviation))
         return inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), dtype)))
 
 
+@_checks.gate
 class BetaTimes(eqx.Module):
     """Times drawn from a Beta law: (1, 1) is uniform, equal shapes above 1 favour the middle.
 
@@ -61,6 +65,7 @@ class BetaTimes(eqx.Module):
         _checks.positive("a", self.a)
         _checks.positive("b", self.b)
 
+    @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
         a, b = jnp.asarray(self.a, dtype), jnp.asarray(self.b, dtype)

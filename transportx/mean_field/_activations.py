@@ -31,6 +31,7 @@ class Linear(AbstractActivation):
 
     degree: ClassVar[int] = 1
 
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         return s
 
@@ -40,10 +41,12 @@ class Relu(AbstractActivation):
 
     degree: ClassVar[int] = 1
 
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         return jax.nn.relu(s)
 
 
+@_checks.gate
 class Power(AbstractActivation):
     """max(s, 0)^p.
 
@@ -57,6 +60,7 @@ class Power(AbstractActivation):
     def __check_init__(self):
         _checks.exponent("degree", self.degree)
 
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         positive = s > 0
         return jnp.where(positive, jnp.where(positive, s, 1) ** self.degree, 0)
@@ -67,5 +71,6 @@ class Tanh(AbstractActivation):
 
     degree: ClassVar[None] = None
 
+    @_checks.gate
     def __call__(self, s: Numbers) -> Numbers:
         return jnp.tanh(s)

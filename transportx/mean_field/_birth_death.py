@@ -14,6 +14,7 @@ from transportx.mean_field._risk import Risk
 from transportx.mean_field._train import Training, check_data, record, train
 
 
+@_checks.gate
 def resample(network: Network, *, key: PRNGKeyArray) -> Network:
     """Neurons of one weight, each drawn as often as its weight says.
 
@@ -38,6 +39,7 @@ def resample(network: Network, *, key: PRNGKeyArray) -> Network:
     return network.with_neurons(neurons, jnp.full(n, total / n))
 
 
+@_checks.gate
 def birth_death(
     risk: Risk,
     network: Network,

@@ -12,6 +12,7 @@ from transportx.mean_field._risk import Risk
 from transportx.mean_field._train import Training, check_data, record
 
 
+@_checks.gate
 def sgd(
     risk: Risk,
     network: Network,

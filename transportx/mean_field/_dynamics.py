@@ -69,6 +69,7 @@ class Wasserstein(AbstractTransport):
     lowers_risk: ClassVar[bool] = True
 
 
+@_checks.gate
 class Langevin(AbstractTransport):
     r"""$d\theta_i = -\nabla V(\theta_i)\,dt + \sqrt{2T}\,dW_i$.
 
@@ -91,6 +92,7 @@ class Langevin(AbstractTransport):
         _checks.not_negative("temperature", self.temperature)
 
 
+@_checks.gate
 class BirthDeath(AbstractDynamics):
     r"""Neurons move, and their weights react: $\dot a_i = -\alpha a_i (V(\theta_i) - \bar V)$.
 
@@ -112,9 +114,11 @@ class BirthDeath(AbstractDynamics):
     def __check_init__(self):
         _checks.not_negative("rate", self.rate)
 
+    @_checks.gate
     def start(self, network: Network) -> PyTree[Array]:
         return network.neurons, jnp.zeros_like(network.masses)
 
+    @_checks.gate
     def network(self, state: PyTree[Array], start: Network) -> Network:
         neurons, growth = state
         # The state holds log growth, of which a constant does not count.
@@ -123,12 +127,14 @@ class BirthDeath(AbstractDynamics):
         grown = masses * jnp.exp(jnp.where(masses > 0, growth - peak, 0))
         return start.with_neurons(neurons, grown * (jnp.sum(masses) / jnp.sum(grown)))
 
+    @_checks.gate
     def rates(self, risk: Risk, state: PyTree[Array], start: Network) -> PyTree[Array]:
         network = self.network(state, start)
         _, slopes, variation = risk.derivatives(network)
         growth = -jnp.asarray(self.rate, variation.dtype) * _excess(variation, network)
         return Neurons(*map(jnp.negative, slopes)), growth
 
+    @_checks.gate
     def risk_and_dissipation(self, risk: Risk, network: Network) -> tuple[Scalar, Scalar]:
         value, slopes, variation = risk.derivatives(network)
         reacted = network.masses @ _excess(variation, network) ** 2

@@ -7,6 +7,7 @@ from transportx import _checks
 from transportx.mean_field._network import Network
 
 
+@_checks.gate
 def invariants(network: Network) -> Float[Array, " n"]:
     r"""$|u_i|^2 - |w_i|^2 / p$ of each neuron, which the flow keeps.
 
@@ -30,6 +31,7 @@ def invariants(network: Network) -> Float[Array, " n"]:
     return outer - inner / degree
 
 
+@_checks.gate
 def strengths(network: Network) -> Float[Array, " n"]:
     r"""$a_i |u_i| |w_i|^p$ of each neuron: its share of the outputs; p = 1 where there is none."""
     degree = network.activation.degree or 1
@@ -37,6 +39,7 @@ def strengths(network: Network) -> Float[Array, " n"]:
     return network.masses * outer * inner**degree
 
 
+@_checks.gate
 def alignment(network: Network, teacher: Network) -> Float[Array, " n"]:
     """How well each neuron points along one of the teacher's: 1 where it does, at least 0.
 

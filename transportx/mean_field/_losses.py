@@ -4,20 +4,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
+
 Output = Float[Array, " e"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def square_loss(prediction: Output, target: Output) -> Scalar:
     """|f - y|^2 / 2."""
     return jnp.sum((prediction - target) ** 2) / 2
 
 
+@_checks.gate
 def logistic_loss(prediction: Output, target: Output) -> Scalar:
     """log(1 + exp(-y f)), y = -1 or 1, summed over the outputs."""
     return jnp.sum(jax.nn.softplus(-target * prediction))
 
 
+@_checks.gate
 def softmax_loss(prediction: Output, target: Output) -> Scalar:
     """-sum_c y_c log softmax(f)_c: the targets are the probabilities of e classes."""
     return -jnp.sum(target * jax.nn.log_softmax(prediction))

@@ -17,6 +17,7 @@ Scalar = Float[Array, ""]
 Moments = Float[Array, "p p"]
 
 
+@_checks.gate
 class LinearTraining(eqx.Module):
     """The second moments of linear neurons in training, at k times.
 
@@ -40,12 +41,14 @@ class LinearTraining(eqx.Module):
         return self.status == Status.COMPLETED
 
 
+@_checks.gate
 def second_moments(network: Network) -> Moments:
     r"""$\int\theta\theta^\top d\mu$, raw, with $\theta = (w, u)$: shape (d + e, d + e)."""
     theta = jnp.concatenate(network.neurons, axis=1)
     return (network.masses[:, None] * theta).T @ theta
 
 
+@_checks.gate
 def linear_training(
     risk: Risk,
     moments: Moments,

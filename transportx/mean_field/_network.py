@@ -26,6 +26,7 @@ class Neurons(NamedTuple):
     outer: Float[Array, "n e"]
 
 
+@_checks.gate
 class Network(eqx.Module):
     r"""$f(x) = \sum_i a_i u_i\,\sigma(\langle w_i, x\rangle)$: an integral over neurons.
 
@@ -88,12 +89,14 @@ class Network(eqx.Module):
             return jnp.full(n, 1 / n, self.inner.dtype)
         return jnp.where(self.weights < 0, jnp.nan, self.weights).astype(self.inner.dtype)
 
+    @_checks.gate
     def with_neurons(
         self, neurons: Neurons, weights: Float[Array, " n"] | None = None
     ) -> "Network":
         """The same kind of network of other neurons."""
         return Network(neurons.inner, neurons.outer, weights, self.activation, self.tile)
 
+    @_checks.gate
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m e"]:
         """Outputs at each row of `x`."""
         _checks.points("x", x)
@@ -112,6 +115,7 @@ class Network(eqx.Module):
         zero = jnp.zeros((x.shape[0], self.outer.shape[1]), x.dtype)
         return jax.lax.scan(add, zero, _split(rows, tile))[0]
 
+    @_checks.gate
     def map_tiles(
         self, function: Callable[[Neurons], PyTree[Array]], num_points: int
     ) -> PyTree[Array]:
@@ -134,6 +138,7 @@ class Network(eqx.Module):
         return default if self.tile is None else self.tile
 
 
+@_checks.gate
 def random_network(
     num: int,
     *,

@@ -17,6 +17,7 @@ from transportx.metrics import wasserstein2
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class ResidualNetwork(eqx.Module):
     r"""$x_{s + 1/L} = x_s + \frac1L f_{\mu_s}(x_s)$ for s = 0, 1 / L, ...: L layers of neurons.
 
@@ -41,6 +42,7 @@ class ResidualNetwork(eqx.Module):
         """L."""
         return self.layers.inner.shape[0]
 
+    @_checks.gate
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Outputs at each row of `x`; the backward pass keeps one state a layer."""
 
@@ -50,6 +52,7 @@ class ResidualNetwork(eqx.Module):
         return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), x, self.layers)[0]
 
 
+@_checks.gate
 def random_residual_network(
     depth: int,
     num: int,
@@ -73,6 +76,7 @@ def random_residual_network(
     return ResidualNetwork(eqx.filter_vmap(layer)(jr.split(key, depth)))
 
 
+@_checks.gate
 def conditional_wasserstein2(one: ResidualNetwork, other: ResidualNetwork) -> Scalar:
     r"""$\big(\frac1L\sum_s W_2^2(\mu_s, \nu_s)\big)^{1/2}$: neurons move within their layer alone.
 
@@ -96,6 +100,7 @@ def conditional_wasserstein2(one: ResidualNetwork, other: ResidualNetwork) -> Sc
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
 
 
+@_checks.gate
 class ResidualTraining(eqx.Module):
     """A recorded training of a residual network at k times.
 
@@ -118,11 +123,13 @@ class ResidualTraining(eqx.Module):
         """Whether all is finite and the risk never rose."""
         return self.status == Status.COMPLETED
 
+    @_checks.gate
     def network(self, index: int) -> ResidualNetwork:
         """The network of one record."""
         return jax.tree.map(lambda leaf: leaf[index], self.networks)
 
 
+@_checks.gate
 def train_residual(
     network: ResidualNetwork,
     x: Float[Array, "m d"],

@@ -17,6 +17,7 @@ Scalar = Float[Array, ""]
 Loss = Callable[[Float[Array, " e"], Float[Array, " e"]], Scalar]
 
 
+@_checks.gate
 class Risk(eqx.Module):
     r"""$R(\mu) = \frac1m\sum_j \ell(f_\mu(x_j), y_j) + \frac\lambda2\int|\theta|^2 d\mu(\theta)$.
 
@@ -52,11 +53,13 @@ class Risk(eqx.Module):
         _checks.same_size("y", self.y, "x", self.x)
         _checks.not_negative("ridge", self.ridge)
 
+    @_checks.gate
     def __call__(self, network: Network) -> Scalar:
         """The risk of a network."""
         penalty = network.masses @ self._penalty(network.neurons)
         return self._of_outputs(self._outputs(network)) + penalty
 
+    @_checks.gate
     def first_variation(self, neurons: Neurons, network: Network) -> Float[Array, " k"]:
         """V at any neurons: what mass put there adds to the risk of `network`, per mass.
 
@@ -67,6 +70,7 @@ class Risk(eqx.Module):
         variation = partial(self._variation, network.activation, forces)
         return probes.map_tiles(variation, self.x.shape[0])
 
+    @_checks.gate
     def gradient(self, network: Network) -> Neurons:
         r"""Wasserstein gradient: $\nabla V(\theta_i)$.
 
@@ -75,6 +79,7 @@ class Risk(eqx.Module):
         """
         return self.derivatives(network)[1]
 
+    @_checks.gate
     def derivatives(self, network: Network) -> tuple[Scalar, Neurons, Float[Array, " n"]]:
         """Value, Wasserstein gradient and V at the network's own neurons.
 
@@ -92,6 +97,7 @@ class Risk(eqx.Module):
         penalty = network.masses @ self._penalty(network.neurons)
         return self._of_outputs(outputs) + penalty, slopes, variation
 
+    @_checks.gate
     def batch(self, rows: Array) -> "Risk":
         """The risk on some of the data, given by their indices."""
         return Risk(self.x[rows], self.y[rows], self.loss, self.ridge)

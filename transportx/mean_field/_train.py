@@ -20,6 +20,7 @@ from transportx.mean_field._risk import Risk
 _NUM_RECORDS = 11
 
 
+@_checks.gate
 class Training(eqx.Module):
     """A recorded training at k times.
 
@@ -45,6 +46,7 @@ class Training(eqx.Module):
         """Whether the last time was reached, finite, with a risk that fell where it must."""
         return self.status == Status.COMPLETED
 
+    @_checks.gate
     def network(self, index: int) -> Network:
         """The network of one record."""
         return jax.tree.map(lambda leaf: leaf[index], self.networks)
@@ -55,6 +57,7 @@ class Training(eqx.Module):
         return self.network(-1)
 
 
+@_checks.gate
 def train(
     risk: Risk,
     network: Network,

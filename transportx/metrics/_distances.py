@@ -13,6 +13,7 @@ Cloud = Float[Array, "n d"]
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 def wasserstein2(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     """Exact W2 between two clouds of one size with uniform weights.
 
@@ -34,6 +35,7 @@ def wasserstein2(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     return _safe_root(jnp.mean(jnp.sum((x - matched) ** 2, axis=1)))
 
 
+@_checks.gate
 def energy_distance(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     r"""Energy distance: $D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|$; returns D.
 
@@ -53,6 +55,7 @@ def energy_distance(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     return _safe_root(2 * between - within)
 
 
+@_checks.gate
 def mmd(x: Cloud, y: Float[Array, "m d"], *, bandwidth: ScalarLike) -> Scalar:
     r"""Maximum mean discrepancy for the kernel $k = \exp(-|x - y|^2 / 2 h^2)$.
 

@@ -22,6 +22,7 @@ _SHRINK = 2.0**-24
 _NUM_THREADS = os.cpu_count() or 1
 
 
+@_checks.gate
 def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """Match rows to columns one to one at the least total cost.
 

@@ -10,6 +10,7 @@ from transportx.ot._solve import solve
 from transportx.ot._solvers import AbstractSolver, Newton
 
 
+@_checks.gate
 def birkhoff(
     logits: Float[Array, "n n"],
     *,
@@ -48,6 +49,7 @@ def birkhoff(
     return solve(CostMatrix(-logits), ones, ones, epsilon=temperature, solver=solver)
 
 
+@_checks.gate
 def soft_sort(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:
@@ -71,6 +73,7 @@ def soft_sort(
     return jnp.where(plan.converged, x.size * (plan.T @ x), jnp.nan)
 
 
+@_checks.gate
 def soft_rank(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:

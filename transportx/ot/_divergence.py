@@ -25,6 +25,7 @@ from transportx.ot._solvers import AbstractSolver, Newton
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class SinkhornDivergence(eqx.Module):
     """The divergence, and the three plans that it is made of.
 
@@ -56,6 +57,7 @@ class SinkhornDivergence(eqx.Module):
         return self.plan.converged & self.plan_x.converged & self.plan_y.converged
 
 
+@_checks.gate
 def sinkhorn_divergence(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

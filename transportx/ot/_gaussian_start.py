@@ -9,6 +9,7 @@ from transportx.geometry import PointCloud
 from transportx.ot._problem import Potentials
 
 
+@_checks.gate
 def gaussian_potentials(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

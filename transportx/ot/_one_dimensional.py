@@ -33,6 +33,7 @@ class _Merged(NamedTuple):
     of_y: Int[Array, " n+m"]
 
 
+@_checks.gate
 def wasserstein_1d(
     x: Float[Array, " n"],
     y: Float[Array, " m"],
@@ -78,6 +79,7 @@ def wasserstein_1d(
     return _mean_of_powers(gaps, merged.masses, p).astype(answered)
 
 
+@_checks.gate
 def sliced_wasserstein(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],

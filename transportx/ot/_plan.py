@@ -22,6 +22,7 @@ from transportx.ot._problem import Potentials, Problem
 Scalar = Float[Array, ""]
 
 
+@_checks.gate
 class EntropicPlan(eqx.Module):
     r"""The plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)$ and its status.
 
@@ -131,7 +132,7 @@ class EntropicPlan(eqx.Module):
     def matrix(self) -> Float[Array, "n m"]:
         """The plan itself, n m numbers."""
         f, g, a, b = self.f[:, None], self.g[None, :], self.a[:, None], self.b[None, :]
-        return _entries(self.epsilon, (b, g), self.geometry.matrix(), f, a)
+        return _entries(self.epsilon, (b, g), self.geometry.working_matrix(), f, a)
 
     def barycentric_map(self) -> Float[Array, "n d"]:
         """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.
@@ -146,6 +147,7 @@ class EntropicPlan(eqx.Module):
         images = kernel @ (self.b[:, None] * jnp.concatenate([y, jnp.ones_like(y[:, :1])], 1))
         return images[:, :-1] / images[:, -1:]
 
+    @_checks.gate
     def map(self, x_new: Float[Array, "k d"]) -> Float[Array, "k d"]:
         """Entropic map at new points: the mean of the targets given each point.
 
@@ -166,6 +168,7 @@ class EntropicPlan(eqx.Module):
         _, sums = cloud.moved(x_new).fold_tiles(SumExp(), part, columns)
         return sums[:, 1:] / sums[:, :1]
 
+    @_checks.gate
     def sample(
         self, *, key: PRNGKeyArray, num: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
@@ -179,11 +182,13 @@ class EntropicPlan(eqx.Module):
         keys = jr.split(target_key, num)
         return i, _draw(self.geometry.restrict(i), scores, self.epsilon, keys)
 
+    @_checks.gate
     def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
         """Draw one source for each target from the plan given that target."""
         scores = self.f / self.epsilon + jnp.log(self.a)
         return _draw(self.geometry.T, scores, self.epsilon, jr.split(key, self.b.size))
 
+    @_checks.gate
     def top(self, k: int) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
         """The k largest entries of each row, falling, and their columns."""
         _checks.count("k", k)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from transportx import _checks
 from transportx.geometry import (
     AbstractGeometry,
     AbstractKernel,
@@ -17,6 +18,7 @@ Scalar = Float[Array, ""]
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
 
 
+@_checks.gate
 class Problem(eqx.Module):
     r"""Costs, weights, regularisation, and how loosely each marginal is held.
 
@@ -45,10 +47,12 @@ class Problem(eqx.Module):
         geometry = self.geometry.T
         return Problem(geometry, self.b, self.a, self.epsilon, self.loose_b, self.loose_a)
 
+    @_checks.gate
     def at(self, epsilon: Scalar) -> "Problem":
         """The same problem with another regularisation."""
         return Problem(self.geometry, self.a, self.b, epsilon, self.loose_a, self.loose_b)
 
+    @_checks.gate
     def between(
         self, geometry: AbstractGeometry, a: Float[Array, " k"], b: Float[Array, " l"]
     ) -> "Problem":
@@ -70,18 +74,22 @@ class Problem(eqx.Module):
         """rho_b / (rho_b + epsilon)."""
         return 1 / (1 + self.epsilon * self.loose_b)
 
+    @_checks.gate
     def asked_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
         """Source marginal that optimality asks of the plan."""
         return self.a * capped_exp(-self.loose_a * f)
 
+    @_checks.gate
     def asked_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
         """Target marginal that optimality asks of the plan."""
         return self.b * capped_exp(-self.loose_b * g)
 
+    @_checks.gate
     def kernel(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> AbstractKernel:
         """exp((f_i + g_j - C_ij) / epsilon)."""
         return gibbs_kernel(self.geometry, f, g, self.epsilon)
 
+    @_checks.gate
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
         totals = fused_log_totals(
@@ -89,10 +97,12 @@ class Problem(eqx.Module):
         )
         return -self.damping_a * self.epsilon * totals
 
+    @_checks.gate
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
         """The best g for this f."""
         return self.T.update_f(f)
 
+    @_checks.gate
     def centre(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
         """Move a constant between the potentials; the plan stays as it is.
 
@@ -108,6 +118,7 @@ class Problem(eqx.Module):
         shift = jnp.where(self.balanced, even, (log_a - log_b) / loose)
         return f + shift, g - shift
 
+    @_checks.gate
     def error(
         self,
         f: Float[Array, " n"],

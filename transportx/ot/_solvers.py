@@ -37,6 +37,7 @@ class Iterate(NamedTuple):
     error: Scalar
 
 
+@_checks.gate
 class Scaling(eqx.Module):
     """A problem with potentials (f, g) absorbed in its kernel, to be scaled."""
 
@@ -45,20 +46,24 @@ class Scaling(eqx.Module):
     f: Float[Array, " n"]
     g: Float[Array, " m"]
 
+    @_checks.gate
     def fit_rows(self, row_sums: Float[Array, " n"]) -> Float[Array, " n"]:
         """Log-scaling of the rows that is exact for these sums: half a Sinkhorn step."""
         problem = self.problem
         return -problem.damping_a * (problem.loose_a * self.f + jnp.log(row_sums))
 
+    @_checks.gate
     def fit_columns(self, column_sums: Float[Array, " m"]) -> Float[Array, " m"]:
         """Log-scaling of the columns that is exact for these sums."""
         problem = self.problem
         return -problem.damping_b * (problem.loose_b * self.g + jnp.log(column_sums))
 
+    @_checks.gate
     def evaluate(self, phi: Float[Array, " n"]) -> Iterate:
         """Fit the columns to these rows, and see what that leaves: one pair of products."""
         return self.complete(phi, self.kernel.T @ (self.problem.a * capped_exp(phi)))
 
+    @_checks.gate
     def complete(self, phi: Float[Array, " n"], column_sums: Float[Array, " m"]) -> Iterate:
         """`evaluate` where the column sums are known."""
         problem = self.problem
@@ -94,6 +99,7 @@ class AbstractSolver(eqx.Module):
             The last iterate and the steps taken; whoever calls checks the result.
         """
 
+    @_checks.gate
     def log_step(
         self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
     ) -> Potentials:
@@ -102,6 +108,7 @@ class AbstractSolver(eqx.Module):
         return problem.centre(f, problem.update_g(f))
 
 
+@_checks.gate
 class Sinkhorn(AbstractSolver):
     """Alternate exact updates of the two potentials, each O(n m).
 
@@ -117,6 +124,7 @@ class Sinkhorn(AbstractSolver):
     tol: float = eqx.field(static=True, default=1e-3)
     max_steps: int = eqx.field(static=True, default=10_000)
 
+    @_checks.gate
     def refine(
         self, scaling: Scaling, start: Iterate, *, tol: Scalar, budget: Steps
     ) -> tuple[Iterate, Steps]:
@@ -126,6 +134,7 @@ class Sinkhorn(AbstractSolver):
         return _repeat(step, start, tol=tol, budget=budget)
 
 
+@_checks.gate
 class Newton(AbstractSolver):
     """Newton's method on the semi-dual, by conjugate gradients; the default.
 
@@ -147,6 +156,7 @@ class Newton(AbstractSolver):
     tol: float = eqx.field(static=True, default=1e-3)
     max_steps: int = eqx.field(static=True, default=10_000)
 
+    @_checks.gate
     def refine(
         self, scaling: Scaling, start: Iterate, *, tol: Scalar, budget: Steps
     ) -> tuple[Iterate, Steps]:

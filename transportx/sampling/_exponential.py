@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
+from transportx.evolution import Grid, uniform_grid
 from transportx.interpolants import AbstractInterpolant, from_velocity, noised_target
-from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import at_each, check_span
 
 
+@_checks.gate
 def exponential_flow(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],

@@ -1,6 +1,5 @@
 """Where fixed steps begin and end: `grid(num_steps, dtype)`, from 0 to 1 of the way."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -9,16 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx.evolution import uniform_grid
 from transportx.interpolants import AbstractInterpolant, time_of_angle
 
-Grid = Callable[[int, Any], Float[Array, " steps"]]
 
-
-def uniform_grid(num_steps: int, dtype: Any) -> Float[Array, " steps"]:
-    """Equal steps."""
-    return jnp.linspace(0, 1, num_steps + 1, dtype=dtype)
-
-
+@_checks.gate
 class PowerGrid(eqx.Module):
     """1 - (1 - i/n)^power: with a power of 2 or more, steps that shorten towards the end.
 
@@ -31,12 +25,14 @@ class PowerGrid(eqx.Module):
     def __check_init__(self):
         _checks.positive("power", self.power)
 
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid."""
         left = 1 - uniform_grid(num_steps, dtype)
         return 1 - left ** jnp.asarray(self.power, dtype)
 
 
+@_checks.gate
 class KarrasGrid(eqx.Module):
     r"""Steps even in the power 1 / rho of the noise-to-target ratio sigma_t / beta_t.
 
@@ -66,6 +62,7 @@ class KarrasGrid(eqx.Module):
         for name in ("ratio_min", "ratio_max", "rho"):
             _checks.positive(name, getattr(self, name))
 
+    @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid.
 

@@ -5,7 +5,10 @@ from typing import ClassVar
 import diffrax
 import numpy as np
 
+from transportx import _checks
 
+
+@_checks.gate
 class RK4(diffrax.AbstractERK):
     """The classical method of fourth order: four evaluations a step.
 

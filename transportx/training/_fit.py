@@ -26,6 +26,7 @@ class NonFiniteLossError(FloatingPointError):
         )
 
 
+@_checks.gate
 def fit(
     state: TrainState,
     step: Step,

@@ -16,6 +16,7 @@ from transportx.training._parts import differentiate_parts
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
 
 
+@_checks.gate
 class TrainState(eqx.Module):
     """Everything that training needs to go on.
 
@@ -32,6 +33,7 @@ class TrainState(eqx.Module):
     num_steps: Int[Array, ""]
 
 
+@_checks.gate
 def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step. Trains every floating-point array in `field`."""
     parameters = eqx.filter(field, eqx.is_inexact_array)
@@ -39,6 +41,7 @@ def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     return TrainState(field, average, optimizer.init(parameters), jnp.zeros((), jnp.int32))
 
 
+@_checks.gate
 def make_step(
     loss: Callable[..., Float[Array, ""]],
     optimizer: optax.GradientTransformation,

@@ -1,0 +1,1 @@
+"""What is learned from: points of the plane, images, photographs, populations."""

@@ -1,0 +1,1 @@
+"""Colours and registration through the gradient of entropic transport."""

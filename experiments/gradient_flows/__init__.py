@@ -1,0 +1,1 @@
+"""Particles, densities and porous media, each going down its functional."""

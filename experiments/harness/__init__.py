@@ -1,0 +1,1 @@
+"""What every command stands on: configs, command line, run folders, checkpoints, devices."""

@@ -1,0 +1,1 @@
+"""A free energy learned from populations."""

@@ -1,0 +1,1 @@
+"""Networks as measures over neurons."""

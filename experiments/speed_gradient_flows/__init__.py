@@ -1,0 +1,1 @@
+"""Flows of particles beside loops by hand."""

@@ -1,0 +1,1 @@
+"""Train, sample and judge a flow-matching model."""

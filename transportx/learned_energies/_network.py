@@ -1,0 +1,104 @@
+"""Potentials of any form, as networks, from the first-order condition of JKO steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
+
+from transportx import _checks
+from transportx._status import Status, judge
+from transportx.learned_energies._displacements import Displacements
+from transportx.learned_energies._fit import LearnedEnergy
+
+Scalar = Float[Array, ""]
+
+
+@_checks.gate
+class NetworkFit(eqx.Module):
+    """A free energy whose potential is a network.
+
+    Attributes:
+        energy: With the potential at its last step.
+        losses: Of every step's batch.
+        status: DETERMINED, NOT_TRANSPORTED or NON_FINITE; a network has no rank.
+    """
+
+    energy: LearnedEnergy
+    losses: Float[Array, " steps"]
+    status: Status
+
+
+@_checks.gate
+def fit_network(
+    potential: Callable[[Array], Array],
+    displacements: Displacements,
+    *,
+    optimizer: optax.GradientTransformation,
+    num_steps: int,
+    batch: int,
+    temperature: ScalarLike = 0.0,
+    key: PRNGKeyArray,
+) -> NetworkFit:
+    r"""Fit a potential to the velocities between populations.
+
+    Minimises $E\,|v + \nabla V(x)|^2 - 2T\,E\,\Delta V(x)$, which is, up to a constant,
+    $E\,|v + \nabla V + T\nabla\log\rho|^2$: no density is estimated. The loss may be negative
+    where T is not zero.
+
+    Args:
+        potential: `potential(x) -> scalar` of one point, an `equinox.Module`; twice
+            differentiable, three times where the temperature is not zero.
+        displacements: Of `transport_displacements`.
+        optimizer: Any of optax.
+        num_steps: Steps of the optimiser.
+        batch: Points a step, of all times together.
+        temperature: T, known or of `fit_weak_form`; may be traced.
+        key: Draws the batches.
+
+    Raises:
+        ValueError: A count is not positive, or the temperature is negative.
+
+    References:
+        Terpin, Lanzetti, Gadea and Dorfler, Learning diffusion at lightspeed, 2024.
+    """
+    _checks.count("num_steps", num_steps)
+    _checks.count("batch", batch)
+    _checks.not_negative("temperature", temperature)
+    dim = displacements.x.shape[-1]
+    x, velocities = displacements.x.reshape(-1, dim), displacements.velocities.reshape(-1, dim)
+    chances = displacements.weights.reshape(-1)
+    temperature = jnp.asarray(temperature, x.dtype)
+    arrays, rest = eqx.partition(potential, eqx.is_inexact_array)
+
+    def loss(arrays, rows):
+        slope = jax.grad(eqx.combine(arrays, rest))
+
+        def one(x, v):
+            laplacian = jnp.trace(jax.jacfwd(slope)(x))
+            return jnp.sum((v + slope(x)) ** 2) - 2 * temperature * laplacian
+
+        return jnp.mean(jax.vmap(one)(x[rows], velocities[rows]))
+
+    def step(state, key) -> Any:
+        arrays, memory = state
+        rows = jr.choice(key, x.shape[0], (batch,), p=chances / jnp.sum(chances))
+        value, slopes = jax.value_and_grad(loss)(arrays, rows)
+        updates, memory = optimizer.update(slopes, memory, arrays)
+        return (optax.apply_updates(arrays, updates), memory), value
+
+    start = arrays, optimizer.init(arrays)
+    (arrays, _), losses = jax.lax.scan(step, start, jr.split(key, num_steps))
+    fitted: Any = eqx.combine(arrays, rest)
+    energy = LearnedEnergy(fitted, (), jnp.zeros(0, x.dtype), temperature)
+    good = jnp.all(displacements.converged)
+    status = judge(
+        (~jnp.all(jnp.isfinite(losses)), Status.NON_FINITE),
+        (good, Status.DETERMINED),
+        otherwise=Status.NOT_TRANSPORTED,
+    )
+    return NetworkFit(energy, losses, status)

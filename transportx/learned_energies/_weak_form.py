@@ -1,0 +1,116 @@
+"""Free energies from populations: the weak form of their equation, by least squares."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, ScalarLike
+
+from transportx import _checks
+from transportx.gradient_flows import AbstractFunctional
+from transportx.learned_energies._equations import Unknowns, pooled_noise
+from transportx.learned_energies._fit import EnergyFit, as_fit
+from transportx.learned_energies._least_squares import least_squares
+from transportx.learned_energies._snapshots import (
+    Populations,
+    Snapshots,
+    as_snapshots,
+    running_integrals,
+)
+
+Features = Callable[[Array], Array]
+
+
+@_checks.gate
+def fit_weak_form(
+    snapshots: Populations,
+    times: Float[Array, " k"],
+    features: Features,
+    *,
+    terms: Sequence[AbstractFunctional] = (),
+    entropy: bool = True,
+    tests: Features | None = None,
+    threshold: ScalarLike = 0.0,
+    ridge: ScalarLike = 1e-6,
+) -> EnergyFit:
+    r"""Learn the free energy that unpaired populations descend, from their moments.
+
+    Of the flow of $F = \int V\,d\rho + \sum_l c_l F_l + T\int\rho\log\rho$ each test function
+    obeys
+    $$\frac{d}{dt} E\,\psi = -E\,\nabla\psi\cdot\nabla\frac{\delta}{\delta\rho}\Bigl(\int V +
+    \sum_l c_l F_l\Bigr) + T\,E\,\Delta\psi,$$
+    linear in the coefficients of $V = \sum_k c_k\phi_k$, of the terms and T. It is integrated
+    over time by cubics through four populations and solved by least squares, weighted by the
+    covariance of the moments. No density is estimated and no transport solved. Where the
+    populations change much between two times the cubics err; `misfit` then exceeds one.
+
+    Example:
+        ```python
+        made = le.fit_weak_form(
+            snapshots, times, le.Monomials(2, 4), terms=[gf.Interaction(gf.Gaussian(0.7))]
+        )
+        made.determined, made.misfit, made.energy.temperature
+        ```
+
+    Args:
+        snapshots: Populations of any sizes, two or more, no point followed; the noise assumed
+            is that of independent draws.
+        times: When, rising; spaced closer where populations change faster.
+        features: Dictionary of potentials, `features(x) -> (p,)` of one point, as `Monomials`.
+        terms: Functionals with a Wasserstein gradient, such as an `Interaction` for each kernel.
+        entropy: Whether a temperature is sought; without, it is zero.
+        tests: Test functions, twice differentiable; the features by default.
+        threshold: In standard errors: while the weakest coefficient is below, it is set to zero
+            and the rest fitted again. Zero keeps all; 3 to 4 finds a few in a large dictionary.
+            A temperature below zero is always dropped.
+        ridge: Added to the equations' Gram matrix, of unit diagonal; positive.
+
+    Returns:
+        The energy with status, rank, condition and misfit.
+
+    Raises:
+        ValueError: Populations, times or a number do not fit, or there are fewer equations,
+            (k - 1) times the tests, than unknowns.
+
+    Differentiation:
+        Forward and reverse, in snapshots, times, and parameters of features, terms and tests;
+        which coefficients are dropped counts as given.
+
+    References:
+        Messenger and Bortz, Learning mean-field equations from particle data using WSINDy,
+        2022.
+    """
+    _check_numbers(threshold, ridge)
+    given = as_snapshots(snapshots, times)
+    tests = features if tests is None else tests
+    unknowns = Unknowns(features, tuple(terms), entropy, tests)
+    matrix, values = _integrated(given, unknowns)
+    num_tests = values.size // given.times.size
+    solved = least_squares(matrix, values, num_tests, entropy, ridge, threshold)
+    return as_fit(solved, unknowns)
+
+
+def _integrated(given: Snapshots, unknowns: Unknowns):
+    """Moments of all times, less what is constant, and integrals of their rates."""
+
+    def describe(population):
+        x, weights = population
+        values = jax.vmap(unknowns.tests)(x)
+        return values, weights @ values, unknowns.rates(*unknowns.derivatives(x), x, weights)
+
+    values, moments, rates = jax.lax.map(describe, (given.x, given.weights))
+    integrals = running_integrals(given.times)
+    changes = jnp.einsum("ji,iau->jau", integrals, rates, precision="highest")
+    noise, share = pooled_noise(given, values), given.counts / jnp.sum(given.counts)
+
+    def scaled(moments):
+        # What a test starts from is unknown, and fitted by its mean.
+        moments = moments - jnp.einsum("j,jac->ac", share, moments)[None, :, :]
+        return noise.whiten(moments * jnp.sqrt(given.counts)[:, None, None])
+
+    return scaled(changes), scaled(moments[:, :, None])[:, 0]
+
+
+def _check_numbers(threshold, ridge) -> None:
+    _checks.not_negative("threshold", threshold)
+    _checks.positive("ridge", ridge)
