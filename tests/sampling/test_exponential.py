@@ -85,7 +85,7 @@ def test_halves_flow_in_float32(dtype):
 
 
 GRIDS = {
-    "uniform": tx.sampling.uniform_grid,
+    "uniform": tx.evolution.uniform_grid,
     "steep": tx.sampling.PowerGrid(60.0),
     "flat": tx.sampling.PowerGrid(1e-9),
     "exploding": tx.sampling.KarrasGrid(tx.interpolants.VarianceExploding()),
@@ -135,7 +135,7 @@ def test_exploding_noise_flows_to_the_spread_of_its_target():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tx.sampling.uniform_grid(4, jnp.bfloat16), "`dtype` is bfloat16; give float32"),
+        (lambda: tx.sampling.PowerGrid(2.0)(4, jnp.bfloat16), "`dtype` is bfloat16; give float32"),
         (lambda: tx.sampling.PowerGrid(np.inf), "`power` is inf; give a positive number"),
         (lambda: tx.sampling.KarrasGrid(LINEAR, ratio_min=90.0), "`ratio_min` is 90.0; give a"),
         (lambda: tx.sampling.KarrasGrid(LINEAR, scale=-1.0), "`scale` is -1.0"),

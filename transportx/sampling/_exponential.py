@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks, _numbers
+from transportx.evolution import FixedSteps, Grid, uniform_grid
 from transportx.interpolants import AbstractInterpolant, from_velocity, noised_target
-from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import at_each, check_span
 
 
@@ -67,7 +67,8 @@ def exponential_flow(
     if t1 <= t0:
         _checks.reject("t1", f"is {t1}", f"give a time after t0, which is {t0}")
     start = _numbers.widened(x0)
-    times = (t0 + (t1 - t0) * grid(num_steps, start.dtype)).at[-1].set(t1)
+    span = (jnp.asarray(time, start.dtype) for time in (t0, t1))
+    times = FixedSteps(num_steps, grid=grid).nodes(*span)
     plan = _plan(path, times, scale, order)
 
     def denoised(t, x):

@@ -4,7 +4,6 @@ A grid rises strictly, from 0 to 1: nodes that would round onto their neighbours
 apart by single rounding units.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,24 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, _numbers
+from transportx.evolution import uniform_grid
 from transportx.interpolants import AbstractInterpolant, noised_target, time_of_angle
-
-Grid = Callable[[int, Any], Float[Array, " steps"]]
-
-
-@_checks.gate
-def uniform_grid(num_steps: int, dtype: Any) -> Float[Array, " steps"]:
-    """Equal steps.
-
-    Args:
-        num_steps: Steps; the grid has one node more.
-        dtype: float32 or float64: a half cannot tell a hundred times from each other.
-
-    Raises:
-        ValueError: `num_steps` is not a positive integer, or `dtype` is a half.
-    """
-    _check_grid(num_steps, dtype)
-    return jnp.linspace(0, 1, num_steps + 1, dtype=dtype)
 
 
 @_checks.gate
@@ -49,7 +32,16 @@ class PowerGrid(eqx.Module):
 
     @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
-        """The grid: arguments and errors are those of `uniform_grid`."""
+        """The grid.
+
+        Args:
+            num_steps: Steps; the grid has one node more.
+            dtype: float32 or float64: a half cannot tell a hundred times from each other.
+
+        Raises:
+            ValueError: `num_steps` is not a positive integer, or `dtype` is a half.
+        """
+        _check_grid(num_steps, dtype)
         left = 1 - uniform_grid(num_steps, dtype)
         return rising(1 - left ** _numbers.positive(self.power, dtype))
 
