@@ -22,8 +22,11 @@ PATHS = {
     (name, warp): wrap(path)
     for name, path in tables.INTERPOLANTS.items()
     for warp, wrap in WARPS.items()
-    # Each of these is warped already, or differs from another one in the middle alone.
-    if warp == "plain" or name not in ("sigmoid", "learnt", "noised", "trigonometric")
+    # Some are warped already, or differ from another one in the middle alone; an odd power
+    # differs from two in its rates alone.
+    if warp == "plain"
+    or name in ("linear", "encoding_decoding")
+    or (warp == "from_rest" and name not in ("sigmoid", "learnt", "noised", "trigonometric"))
 }
 
 

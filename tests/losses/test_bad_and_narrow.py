@@ -116,7 +116,7 @@ def test_traced_nonsense_is_nan():
         expected = [True] * 6
         if bad == 2.5:
             expected[1:4] = [False] * 3
-        assert list(found) == expected
+        assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ PATHS = {
 
 
 def field_of(path, dtype=jnp.float64):
-    ends = (jnp.zeros(2), jnp.eye(2), MEAN, COVARIANCE)
-    return tx.fields.GaussianField(*(end.astype(dtype) for end in ends), path)
+    source = jnp.zeros(2, dtype), jnp.eye(2, dtype=dtype)
+    return tx.fields.GaussianField(*source, MEAN.astype(dtype), COVARIANCE.astype(dtype), path)
 
 
 def image(x0):

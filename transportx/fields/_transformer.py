@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jax.lax import PrecisionLike
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
@@ -153,7 +154,7 @@ class DiT(eqx.Module):
         """The label's row: labels out of range are refused if known, else NaN."""
         _checks.label("args", label)
         last = table.shape[0] - 1
-        if not isinstance(label, jax.core.Tracer) and not 0 <= int(label) <= last:
+        if not isinstance(label, Tracer) and not 0 <= int(label) <= last:
             _checks.reject(
                 "args", f"is {label}", f"give a label from 0 to {last}; the last is none"
             )
