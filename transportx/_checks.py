@@ -161,12 +161,6 @@ def number(argument: str, output: Array) -> None:
         reject(argument, f"returns shape {np.shape(output)}", "return one number, of shape ()")
 
 
-def number_given(argument: str, value: Any) -> None:
-    """Refuse an array where one number is needed."""
-    if np.shape(value) != ():
-        reject(argument, f"has shape {np.shape(value)}", "give one number, of shape ()")
-
-
 def label(argument: str, labels: Array) -> None:
     """Refuse labels that are not integers: booleans and real numbers are not classes."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):

@@ -183,7 +183,6 @@ def upwind_step(box: Box, density: Cells, velocity: Faces, duration: ScalarLike)
     _check_faces(box, velocity)
     _checks.not_negative("duration", duration)
     _checks.finite("duration", duration)
-    _checks.number_given("duration", duration)
     duration = _numbers.not_negative(duration, density.dtype)
     flux = tuple(
         jnp.maximum(v, 0) * before(density, axis) + jnp.minimum(v, 0) * after(density, axis)
