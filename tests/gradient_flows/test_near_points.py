@@ -22,7 +22,7 @@ def outlier(dim, n):
 
 
 def mean_directions(x, y):
-    gaps = np.float64(x)[:, None, :] - np.float64(y)[None, :, :]
+    gaps = np.asarray(x, np.float64)[:, None, :] - np.asarray(y, np.float64)[None, :, :]
     lengths = np.linalg.norm(gaps, axis=2, keepdims=True)
     return np.mean(gaps / np.where(lengths > 0, lengths, 1), axis=1)
 
@@ -45,7 +45,7 @@ def test_narrow_kernels_see_what_is_inside_a_cluster(dim):
     width = 0.1
 
     def mean(p, q):
-        gaps = np.float64(p)[:, None, :] - np.float64(q)[None, :, :]
+        gaps = np.asarray(p, np.float64)[:, None, :] - np.asarray(q, np.float64)[None, :, :]
         return np.mean(np.exp(-np.sum(gaps**2, axis=2) / (2 * width**2)))
 
     expected = mean(x, x) + mean(y, y) - 2 * mean(x, y)
