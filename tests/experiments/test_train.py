@@ -176,7 +176,7 @@ def losses(folder):
         (("configs/none.toml",), ("no config file at",)),
         (("configs/digits.toml", "--set", "training.stepz=1"), ("unknown key training.stepz",)),
         (("configs/digits.toml", "--set", "training.steps=-1"), ("training.steps is -1",)),
-        (("configs/digits.toml", "--set", "training.steps=many"), ("must be of type int",)),
+        (("configs/digits.toml", "--set", "training.steps=many"), ("must be a valid integer",)),
         (
             ("configs/digits.toml", "--set", "training.devices=64"),
             ("training.devices is 64; there",),
