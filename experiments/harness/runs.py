@@ -4,9 +4,11 @@ import fcntl
 import json
 import os
 import platform
+import weakref
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 
@@ -25,7 +27,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self._lock: IO[str] | None = None
+        self.release: Callable[[], object] = lambda: None
 
     @property
     def exists(self) -> bool:
@@ -59,22 +61,16 @@ class RunFolder:
         self._hold()
         self.write("config.toml", configs.dump(config))
 
-    def release(self) -> None:
-        """Let others go on with the run."""
-        if self._lock is not None:
-            self._lock.close()
-        self._lock = None
-
     def _hold(self) -> None:
         """Keep all others out; the operating system lets go of what a killed process held."""
-        lock = (self.path / ".lock").open("w")
+        lock = os.open(self.path / ".lock", os.O_WRONLY | os.O_CREAT)
+        self.release = weakref.finalize(self, os.close, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            lock.close()
+            self.release()
             cure = "wait for its end, or choose another --out"
             raise UserError(f"another process is running in {self.path}; {cure}") from error
-        self._lock = lock
 
     def config(self, kind: type[T]) -> T:
         """The config, of this dataclass, that the run was started with."""
