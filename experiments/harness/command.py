@@ -101,7 +101,7 @@ def exit_cleanly(main: Callable[[], None]) -> None:
 
     A loss or state that is not finite has exit code 1, SIGTERM 143 and Ctrl-C 130.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
         sys.stdout.flush()
@@ -120,6 +120,8 @@ def exit_cleanly(main: Callable[[], None]) -> None:
         _end(f"stopped by SIGTERM{stop}", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
         _end("stopped by Ctrl-C", 128 + signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(*_) -> NoReturn:

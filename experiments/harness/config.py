@@ -37,6 +37,7 @@ _SHORTER = {
     "greater than": "above",
     "less than": "below",
 }
+_UNKNOWN = "unexpected_keyword_argument"
 _STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -75,7 +76,9 @@ def load(kind: type[T], path: Path, *, overrides: Sequence[str] = (), smoke: boo
         # As JSON: a strict reader of Python objects asks for dataclasses where it gets tables.
         return pydantic.TypeAdapter(kind).validate_json(json.dumps(table, default=str))
     except pydantic.ValidationError as error:
-        raise UserError(_refusal(error.errors()[0], kind)) from error
+        # A key that is unknown is why another is missing.
+        first = min(error.errors(), key=lambda found: found["type"] != _UNKNOWN)
+        raise UserError(_refusal(first, kind)) from error
 
 
 def dump(config: Any) -> str:
@@ -154,7 +157,7 @@ def _refusal(error: Any, config: Any) -> str:
         else:
             keys, owner, kind = [*keys, part], kind, typing.get_type_hints(kind).get(part)
     where, value = ".".join(keys), error["input"]
-    if error["type"] == "unexpected_keyword_argument":
+    if error["type"] == _UNKNOWN:
         known = ", ".join(field.name for field in dataclasses.fields(owner))
         return f"unknown key {where}; known: {known}"
     if error["type"] == "missing":

@@ -13,13 +13,6 @@ from experiments.interpolants import Config
 from tests.experiments.test_layout import commands
 
 
-@pytest.fixture(autouse=True)
-def restored_handler():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.fixture
 def end(monkeypatch, capsys):
     """Run a main function in this process; returns its exit code and its only line."""

@@ -132,7 +132,7 @@ def smoke_keys():
         ("colours.epsilon=0.0", "colours.epsilon is 0.0; it must be positive"),
         ("colours.epsilon=inf", "it must be a finite number"),
         ("registration.epsilon=nan", "it must be a finite number"),
-        ("registration.rho=-1", "registration.rho is -1.0; it must be positive"),
+        ("registration.rho=-1", "registration.rho is -1; it must be positive"),
         ("registration.n=9", "registration.n is 9; it must be at least 10"),
         ("registration.steps=0", "registration.steps is 0"),
         ("registration.outliers=1.0", "registration.outliers is 1.0; it must be below 1"),
