@@ -1,6 +1,5 @@
 """Gaussian tokens: the closure of softmax and of L2 attention, with particles beside it."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,20 +17,14 @@ _MEAN, _COVARIANCE = (0.3, 0.1), ((0.6, 0.25), (0.25, 0.3))
 _L2_TEMPERATURE = 1.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Gaussian:
     """Gaussian tokens in softmax and L2 attention."""
 
-    tokens: int
-    share: float
-    steps: int
-    ellipses: int
-
-    def __post_init__(self):
-        configs.at_least(self, 2, "tokens", "ellipses")
-        configs.at_least(self, 1, "steps")
-        configs.positive(self, "share")
-        configs.require(self.share < 1, "gaussian.share", "must be below 1: that is the blow-up")
+    tokens: configs.Several
+    share: configs.Fraction
+    steps: configs.Count
+    ellipses: configs.Several
 
 
 class Spread(NamedTuple):

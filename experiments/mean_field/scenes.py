@@ -23,57 +23,52 @@ NUM_RECORDS = 41
 MET = 0.95
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class School:
     """Students of a teacher, of one data set."""
 
-    dim: int
-    teachers: int
-    students: int
-    scale: float
-    data: int
-    t1: float
-    steps: int
-    rate: float
-    batch: int
+    dim: configs.Several
+    teachers: configs.Several
+    students: configs.Several
+    scale: configs.Positive
+    data: configs.Several
+    t1: configs.Positive
+    steps: configs.Count
+    rate: configs.Positive
+    batch: configs.Count
 
     def __post_init__(self):
-        configs.at_least(self, 2, "dim", "teachers", "students", "data")
-        configs.at_least(self, 1, "batch")
-        configs.positive(self, "scale", "t1", "rate")
         name = type(self).__name__.lower()
         configs.require(self.batch <= self.data, f"{name}.batch", f"must not exceed {name}.data")
-        records = NUM_RECORDS - 1
-        whole = self.steps > 0 and self.steps % records == 0
-        configs.require(whole, f"{name}.steps", f"must be a multiple of {records}")
+        of_records = f"must be a multiple of {NUM_RECORDS - 1}"
+        configs.require(self.steps % (NUM_RECORDS - 1) == 0, f"{name}.steps", of_records)
 
 
+@configs.section
 class Plane(School):
     """Students that are drawn on their way."""
 
 
+@configs.section
 class Space(School):
     """Students of more dimensions, in the same four ways."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Width:
     """Independent networks of growing width, at one time."""
 
-    dim: int
-    teachers: int
-    data: int
-    least: int
-    most: int
-    widths: int
-    copies: int
-    t1: float
-    steps: int
+    dim: configs.Count
+    teachers: configs.Count
+    data: configs.Several
+    least: configs.Count
+    most: configs.Count
+    widths: configs.Several
+    copies: configs.Several
+    t1: configs.Positive
+    steps: configs.Count
 
     def __post_init__(self):
-        configs.at_least(self, 1, "dim", "teachers", "least", "steps")
-        configs.at_least(self, 2, "data", "widths", "copies")
-        configs.positive(self, "t1")
         configs.require(self.most > self.least, "width.most", "must exceed width.least")
 
 
