@@ -1,11 +1,13 @@
 """Loops of programs over many devices: what a loop carries is of one kind from the start."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 from jaxtyping import Array, PyTree
+
+from transportx._meshes import explicit
 
 
 def axes_of(array: Array) -> frozenset[str]:
@@ -30,25 +32,22 @@ def alike(carry: PyTree, *seen: PyTree) -> PyTree:
     """
     arrays = [leaf for leaf in jax.tree.leaves((carry, seen)) if isinstance(leaf, jax.Array)]
     axes = frozenset().union(*map(axes_of, arrays))
-    same = _true_of(arrays) if any(map(_explicit, arrays)) else None
+    nothing = _false_of(arrays) if any(map(explicit, arrays)) else None
 
     def mark(leaf):
         if not isinstance(leaf, jax.Array):
             return leaf
         missing = tuple(sorted(axes - axes_of(leaf)))
         leaf = jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
-        # A compiler drops a choice between a thing and itself; before that it ties the two.
-        return leaf if same is None else jnp.where(same, leaf, leaf)
+        if nothing is None or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return leaf | nothing if leaf.dtype == bool else leaf + nothing.astype(leaf.dtype)
 
     return jax.tree.map(mark, carry)
 
 
-def _explicit(array: Array) -> bool:
-    kind: Any = jax.typeof(array)
-    return AxisType.Explicit in kind.sharding.mesh.axis_types
-
-
-def _true_of(arrays: list[Array]) -> Array:
-    """A truth value that depends on every array."""
+def _false_of(arrays: list[Array]) -> Array:
+    """Never true, but by the look of it dependent on every array; a compiler drops it."""
     numbers = [array for array in arrays if not jnp.issubdtype(array.dtype, jax.dtypes.prng_key)]
-    return jnp.all(jnp.stack([jnp.any(array == array) for array in numbers]))
+    some = functools.reduce(jnp.logical_or, [jnp.any(array == array) for array in numbers])
+    return jnp.where(some, False, False)

@@ -17,42 +17,44 @@ def hungarian(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
         assignment problems, 1987.
     """
     n = cost.shape[0]
-    potentials, owner = jnp.zeros((2, n + 1), cost.dtype), jnp.zeros(n + 1, jnp.int32)
+    places = jnp.arange(n + 1, dtype=jnp.int32)
 
     def match(state, row):
-        rows, columns, owner = state
-        owner = owner.at[0].set(row + 1)
-        rows, columns, before, column = _shortest_path(cost, rows, columns, owner)
-        return (rows, columns, _augmented(owner, before, column)), None
+        # Of each column its own potential, and its owner with that row's potential.
+        columns, rows, owner = state
+        owner, rows = jnp.where(places == 0, row + 1, owner), jnp.where(places == 0, 0, rows)
+        columns, rows, before, column = _shortest_path(cost, columns, rows, owner, places)
+        return (columns, *_augmented(rows, owner, before, column, places)), None
 
-    start = alike((potentials[0], potentials[1], owner), cost)
+    zeros = jnp.zeros(n + 1, cost.dtype)
+    start = alike((zeros, zeros, jnp.zeros(n + 1, jnp.int32)), cost)
     (_, _, owner), _ = jax.lax.scan(match, start, jnp.arange(n, dtype=jnp.int32))
-    return jnp.zeros(n, jnp.int32).at[owner[1:] - 1].set(jnp.arange(n, dtype=jnp.int32))
+    return jnp.argsort(owner[1:]).astype(jnp.int32)
 
 
-def _shortest_path(cost, rows, columns, owner):
+def _shortest_path(cost, columns, rows, owner, places):
     """Grow a tree from column zero until it meets a column without owner."""
     n = cost.shape[0]
 
     def grow(state):
-        rows, columns, used, least, before, column = state
-        used = used.at[column].set(True)
-        free, row = ~used[1:], owner[column]
-        slack = jnp.where(free, cost[row - 1] - rows[row] - columns[1:], jnp.inf)
+        columns, rows, used, least, before, column = state
+        used = used | (places == column)
+        free = ~used[1:]
+        slack = cost[owner[column] - 1] - rows[column] - columns[1:]
+        slack = jnp.where(free, slack, jnp.inf)
         before = jnp.where(slack < least, column, before)
         least = jnp.minimum(slack, least)
         reached = jnp.where(free, least, jnp.inf)
         step = jnp.min(reached)
-        # Columns that are used may all be infinitely far: then any that is free is next.
+        # All that are free may be infinitely far: then any of them is next.
         near = free & (reached == step)
         column = jnp.argmax(jnp.where(jnp.any(near), near, free)).astype(jnp.int32) + 1
-        rows = rows.at[jnp.where(used, owner, n + 1)].add(step, mode="drop")
-        columns = jnp.where(used, columns - step, columns)
-        return rows, columns, used, jnp.where(free, least - step, least), before, column
+        rows, columns = jnp.where(used, rows + step, rows), jnp.where(used, columns - step, columns)
+        return columns, rows, used, jnp.where(free, least - step, least), before, column
 
     start = (
-        rows,
         columns,
+        rows,
         jnp.zeros(n + 1, bool),
         jnp.full(n, jnp.inf, cost.dtype),
         jnp.zeros(n, jnp.int32),
@@ -62,13 +64,14 @@ def _shortest_path(cost, rows, columns, owner):
     return end[0], end[1], end[4], end[5]
 
 
-def _augmented(owner, before, column):
+def _augmented(rows, owner, before, column, places):
     """Hand each column of the path to the owner of the one before it."""
 
     def back(state):
-        owner, column = state
-        previous = before[column - 1]
-        return owner.at[column].set(owner[previous]), previous
+        rows, owner, column = state
+        previous, here = before[column - 1], places == column
+        rows = jnp.where(here, rows[previous], rows)
+        return rows, jnp.where(here, owner[previous], owner), previous
 
-    start = alike((owner, column), before)
-    return jax.lax.while_loop(lambda state: state[1] != 0, back, start)[0]
+    start = alike((rows, owner, column), before)
+    return jax.lax.while_loop(lambda state: state[2] != 0, back, start)[:2]

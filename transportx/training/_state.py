@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks
+from transportx._meshes import automatic, released
 from transportx.training._parts import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
@@ -64,7 +65,7 @@ def make_step(
             rounding. Part j holds the j-th block of consecutive examples, which all arrays
             of the batch have along their first axis; its randomness comes from
             `fold_in(key, j)` where there are several parts.
-        mesh: Devices along one axis, of type Auto, over which batches lie. Each differentiates
+        mesh: Devices along one axis, Auto or Explicit, over which batches lie. Each differentiates
             the loss of its own block of the batch, in `num_microbatches` parts, and gradients
             are averaged over the devices once a step. Parts are numbered through: D devices
             with k parts each take the step of one device with D k parts, up to rounding. The
@@ -83,6 +84,7 @@ def make_step(
     _checks.count("num_microbatches", num_microbatches)
     if mesh is not None:
         _checks.one_axis(mesh)
+        mesh = automatic(mesh)
     differentiate = eqx.filter_value_and_grad(loss)
     if num_microbatches * (1 if mesh is None else mesh.size) > 1:
         differentiate = differentiate_parts(differentiate, num_microbatches, mesh)
@@ -90,6 +92,8 @@ def make_step(
     def step(
         state: TrainState, batch: Any, *, key: PRNGKeyArray
     ) -> tuple[TrainState, Float[Array, ""]]:
+        if mesh is not None:
+            state, batch = released(mesh, (state, batch))
         value, gradient = differentiate(state.field, batch, key=key)
         parameters = eqx.filter(state.field, eqx.is_inexact_array)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
