@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 import transportx.gradient_flows as gf
+import transportx.learned_energies as le
 from experiments.harness import config as configs
 from experiments.harness.command import config_parser_for, exit_cleanly
 from experiments.harness.runs import RunFolder, environment
@@ -161,19 +162,19 @@ def read_layers(model: Residual, x: Float[Array, "n d"]) -> dict[str, Array]:
     """Every diagnostic of every layer, from these points on."""
     states = jax.vmap(model.states)(x).swapaxes(0, 1)
     arrays, rest = eqx.partition(model.layers, eqx.is_array)
-    features = gf.Monomials(x.shape[1], 2)
+    features = le.Monomials(x.shape[1], 2)
     energy = gf.Potential(lambda x: -jax.nn.logsumexp(model.head(x)))
-    along = gf.energy_along(energy, states)
+    along = le.energy_along(energy, states)
 
     def layer(given):
         arrays, before, after = given
         block = eqx.combine(arrays, rest)
-        skew = gf.update_asymmetry(lambda x: x + block(x), before)
-        share = gf.gradient_share(before, after - before, features)
-        return jnp.mean(skew), *share, gf.update_spectrum(before, after - before).rate
+        skew = le.update_asymmetry(lambda x: x + block(x), before)
+        share = le.gradient_share(before, after - before, features)
+        return jnp.mean(skew), *share, le.update_spectrum(before, after - before).rate
 
     skew, gradient, anything, rates = jax.lax.map(layer, (arrays, states[:-1], states[1:]))
-    similar = jax.lax.map(lambda a: jax.lax.map(lambda b: gf.linear_cka(a, b), states), states)
+    similar = jax.lax.map(lambda a: jax.lax.map(lambda b: le.linear_cka(a, b), states), states)
     found = {"asymmetry": skew, "gradient_share": gradient, "any_share": anything}
     return found | {
         "rates": rates,

@@ -23,6 +23,7 @@ from transportx import gaussians as gaussians
 from transportx import geometry as geometry
 from transportx import gradient_flows as gradient_flows
 from transportx import interpolants as interpolants
+from transportx import learned_energies as learned_energies
 from transportx import losses as losses
 from transportx import mean_field as mean_field
 from transportx import metrics as metrics

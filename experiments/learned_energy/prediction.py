@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 import transportx as tx
 import transportx.gradient_flows as gf
+import transportx.learned_energies as le
 from experiments.harness import config as configs
 from experiments.learned_energy.questions import Question, Split
 
@@ -56,7 +57,7 @@ class Answer(NamedTuple):
 
     question: Question
     predicted: np.ndarray
-    energy: gf.LearnedEnergy
+    energy: le.LearnedEnergy
     distances: dict[str, float]
 
 
@@ -103,7 +104,7 @@ BASELINES: dict[str, Predictor] = {
 class Dictionary(eqx.Module):
     """The coordinates, whose combinations are slopes, and bumps."""
 
-    bumps: gf.Bumps
+    bumps: le.Bumps
 
     def __call__(self, x: Array) -> Array:
         return jnp.concatenate([x, self.bumps(x)])
@@ -112,7 +113,7 @@ class Dictionary(eqx.Module):
 class Learner(NamedTuple):
     """One question's velocities between its two populations, and where bumps are put."""
 
-    moved: gf.Displacements
+    moved: le.Displacements
     centres: Array
     spread: float
 
@@ -131,7 +132,7 @@ def learner(config: Prediction, question: Question) -> Learner:
 
 @eqx.filter_jit
 def _transport(clouds, epsilon):
-    return gf.transport_displacements(clouds, jnp.arange(2, dtype=clouds.dtype), epsilon=epsilon)
+    return le.transport_displacements(clouds, jnp.arange(2, dtype=clouds.dtype), epsilon=epsilon)
 
 
 def _scattered(points: np.ndarray, num: int) -> np.ndarray:
@@ -144,7 +145,7 @@ def _scattered(points: np.ndarray, num: int) -> np.ndarray:
     return points[rows]
 
 
-def learn(given: Learner, choice: Choice) -> gf.EnergyFit:
+def learn(given: Learner, choice: Choice) -> le.EnergyFit:
     """A potential of slopes and bumps."""
     width, ridge = jnp.array([choice.bandwidth * given.spread, choice.ridge], given.centres.dtype)
     return _fit(given.moved, given.centres, width, ridge)
@@ -152,7 +153,7 @@ def learn(given: Learner, choice: Choice) -> gf.EnergyFit:
 
 @eqx.filter_jit
 def _fit(moved, centres, width, ridge):
-    return gf.fit_displacements(moved, Dictionary(gf.Bumps(centres, width)), ridge=ridge)
+    return le.fit_displacements(moved, Dictionary(le.Bumps(centres, width)), ridge=ridge)
 
 
 @eqx.filter_jit
@@ -160,7 +161,7 @@ def _flow(potential, x, share):
     return gf.flow(gf.Potential(potential), x, t1=share, num_steps=20).x[-1]
 
 
-def by_energy(fit: gf.EnergyFit, question: Question) -> np.ndarray:
+def by_energy(fit: le.EnergyFit, question: Question) -> np.ndarray:
     """The start, carried down the potential."""
     start = jnp.asarray(question.start)
     return np.asarray(_flow(fit.energy.potential, start, jnp.asarray(question.share, start.dtype)))
@@ -236,7 +237,7 @@ def _validate(config: Prediction, questions: list[Question]) -> dict[Choice, flo
     return {choice: score(choice) for choice in itertools.starmap(Choice, choices)}
 
 
-def _answer(fit: gf.EnergyFit, question: Question) -> Answer:
+def _answer(fit: le.EnergyFit, question: Question) -> Answer:
     predicted, target = by_energy(fit, question), question.target
     distances = {name: distance(made(question), target) for name, made in BASELINES.items()}
     distances["learned energy"] = distance(predicted, target)

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 import transportx as tx
 import transportx.gradient_flows as gf
+import transportx.learned_energies as le
 from experiments.harness import config as configs
 
 
@@ -142,8 +143,8 @@ def _attraction(case: Case):
     return jnp.array([case.attraction] if case.attraction else [], float)
 
 
-def _true(config: Recovery, case: Case) -> gf.LearnedEnergy:
-    return gf.LearnedEnergy(
+def _true(config: Recovery, case: Case) -> le.LearnedEnergy:
+    return le.LearnedEnergy(
         true_potential(config), _terms(config, case), _attraction(case), case.temperature
     )
 
@@ -171,17 +172,17 @@ def _populations(config: Recovery, case: Case, key) -> Array:
     return clouds + case.blur * jr.normal(blur_key, clouds.shape)
 
 
-def _by_weak_form(config: Recovery, case: Case, clouds: Array) -> gf.EnergyFit:
+def _by_weak_form(config: Recovery, case: Case, clouds: Array) -> le.EnergyFit:
     return _fit_weak_form(
         clouds,
         jnp.asarray(config.times, float),
-        gf.Monomials(2, config.degree),
+        le.Monomials(2, config.degree),
         terms=_terms(config, case),
         threshold=config.threshold,
     )
 
 
-_fit_weak_form = eqx.filter_jit(gf.fit_weak_form)
+_fit_weak_form = eqx.filter_jit(le.fit_weak_form)
 
 
 def _flow(energy, x, t1, steps, key, noisy, times=None):
@@ -202,22 +203,22 @@ def _step(config: Recovery, energy, x, key):
 
 def _fit(config: Recovery, case: Case, clouds, key) -> dict[str, Any]:
     """By every form, with the seconds each took, compilation included."""
-    features, times = gf.Monomials(2, config.degree), jnp.asarray(config.times, float)
+    features, times = le.Monomials(2, config.degree), jnp.asarray(config.times, float)
     options = {"terms": _terms(config, case), "threshold": config.threshold}
     few = clouds[:, : config.transported]
     model_key, train_key = jr.split(key)
     network = eqx.nn.MLP(2, "scalar", config.width, 2, jax.nn.softplus, key=model_key)
 
     def by_first_order():
-        fit = eqx.filter_jit(gf.fit_first_order)
+        fit = eqx.filter_jit(le.fit_first_order)
         return fit(few, times, features, epsilon=config.epsilon, **options)
 
     weak = _timed(lambda: _by_weak_form(config, case, clouds))
     fits = {"weak form": weak, "first order": _timed(by_first_order)}
 
     def by_network():
-        moved = eqx.filter_jit(gf.transport_displacements)(few, times, epsilon=config.epsilon)
-        train = eqx.filter_jit(gf.fit_network)
+        moved = eqx.filter_jit(le.transport_displacements)(few, times, epsilon=config.epsilon)
+        train = eqx.filter_jit(le.fit_network)
         return train(
             network,
             moved,

@@ -15,7 +15,8 @@ class Given(NamedTuple):
     """What a reduction works on.
 
     Attributes:
-        whole: (cost, function); arrays in them are on every device.
+        whole: (cost, function, centre of the points or None); arrays in them are on every
+            device.
         rows: Source points, and what belongs to them.
         columns: (target points, what belongs to them).
     """
@@ -26,8 +27,8 @@ class Given(NamedTuple):
 
     def part(self, tile: int) -> PyTree[Array]:
         """What the targets of this block give the rows of this block."""
-        (cost, function), (x, *rows), (y, columns) = self
-        cloud = PointCloud(x, y, cost, tile=tile)
+        (cost, function, centre), (x, *rows), (y, columns) = self
+        cloud = PointCloud(x, y, cost, tile=tile, centre=centre)
         return cloud.map_tiles(eqx.Partial(function, columns), *rows)
 
 

@@ -7,10 +7,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
+from transportx._precision import common, working
+from transportx.geometry._centre import centre_between
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
+from transportx.geometry._forbidden import finite_part, forbidden
 from transportx.geometry._merges import AbstractMerge, Sum
 
 # Costs up to this many entries (64 MiB in float32) are held whole; more are streamed.
@@ -34,6 +38,16 @@ class AbstractGeometry(eqx.Module):
 
     @property
     @abc.abstractmethod
+    def dtype(self) -> np.dtype:
+        """Of the points or entries: what `matrix` and `mean_cost` are returned in."""
+
+    @property
+    def working_dtype(self) -> np.dtype:
+        """Of the costs that functions of tiles are given: float32 where `dtype` is a half."""
+        return working(self.dtype)
+
+    @property
+    @abc.abstractmethod
     def streams(self) -> bool:
         """Whether costs are computed tile by tile, never held whole."""
 
@@ -47,6 +61,20 @@ class AbstractGeometry(eqx.Module):
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "AbstractGeometry":
         """Costs between some of the sources and some of the targets."""
+
+    def weighed(
+        self, a: Float[Array, " n"] | None, b: Float[Array, " m"] | None
+    ) -> "AbstractGeometry":
+        """The same costs, computed as suits points of these weights.
+
+        Points of weight zero may lie anywhere and shall not cost the others their digits.
+
+        Args:
+            a: Source weights; uniform by default.
+            b: Target weights.
+        """
+        del a, b
+        return self
 
     @abc.abstractmethod
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
@@ -107,6 +135,10 @@ class AbstractGeometry(eqx.Module):
 
     def matrix(self) -> Float[Array, "n m"]:
         """All costs at once: n m numbers, whether the geometry streams or not."""
+        return self.working_matrix().astype(self.dtype)
+
+    def working_matrix(self) -> Float[Array, "n m"]:
+        """`matrix` in the `working_dtype`: what to compute with."""
         return self.map_tiles(lambda costs: costs)
 
     @_checks.gate
@@ -115,14 +147,28 @@ class AbstractGeometry(eqx.Module):
     ) -> Float[Array, ""]:
         """Mean absolute cost between independent points: what to measure epsilon by.
 
+        Over the pairs that may carry something: infinite costs are left out.
+
         Args:
             a: Source weights; uniform by default.
             b: Target weights.
         """
-        dtype = jax.eval_shape(self.matrix).dtype
-        b = jnp.ones(self.shape[1], dtype) if b is None else b.astype(dtype)
-        sums = self.fold_tiles(Sum(), _sum_absolute, b)
-        return jnp.average(sums, weights=a) / jnp.sum(b)
+        weighed = self if a is None and b is None else self.weighed(a, b)
+        a, b = (
+            _shares(weights, size, self.working_dtype)
+            for weights, size in zip((a, b), self.shape, strict=True)
+        )
+        sums = weighed.fold_tiles(Sum(), _absolute_and_share, b)
+        total, share = jnp.matmul(a, sums, precision=jax.lax.Precision.HIGHEST)
+        return (total / share).astype(self.dtype)
+
+    def reach(self, b: Float[Array, " m"]) -> Float[Array, " n"]:
+        """The mass of the targets that each source may send to: those at a finite cost.
+
+        Args:
+            b: Target weights.
+        """
+        return self.fold_tiles(Sum(), _reachable, b.astype(self.working_dtype))
 
 
 def _every_row(function: Callable[..., Any], costs: Array, *rows: Array) -> PyTree[Array]:
@@ -135,13 +181,27 @@ def _every_part(
     return jax.vmap(eqx.Partial(function, columns))(costs, *rows)
 
 
-def _sum_absolute(weights: Array, costs: Array) -> Array:
-    return jnp.sum(jnp.abs(costs) * weights[None, :], axis=1)
+def _shares(weights: Array | None, size: int, dtype: Any) -> Array:
+    """Weights of total one, uniform by default: to divide before summing, not after."""
+    if weights is None:
+        return jnp.full(size, 1 / size, dtype)
+    weights = weights.astype(dtype)
+    return weights / jnp.sum(weights)
+
+
+def _absolute_and_share(b: Array, costs: Array) -> Array:
+    """Of each row the mean absolute cost, and the mass of what it is over."""
+    sizes = jnp.abs(finite_part(costs)) * b[None, :]
+    return jnp.stack([jnp.sum(sizes, axis=1), _reachable(b, costs)], axis=1)
+
+
+def _reachable(b: Array, costs: Array) -> Array:
+    return jnp.sum(jnp.where(forbidden(costs), 0, b[None, :]), axis=1)
 
 
 @_checks.gate
 class CostMatrix(AbstractGeometry):
-    """Costs given as an (n, m) matrix."""
+    """Costs given as an (n, m) matrix; infinite ones forbid a pair."""
 
     costs: Float[Array, "n m"]
 
@@ -154,6 +214,10 @@ class CostMatrix(AbstractGeometry):
     def shape(self) -> tuple[int, int]:
         n, m = self.costs.shape
         return n, m
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.costs.dtype
 
     @property
     def streams(self) -> bool:
@@ -171,7 +235,7 @@ class CostMatrix(AbstractGeometry):
 
     @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
-        return function(self.costs, *rows)
+        return function(self.costs.astype(self.working_dtype), *rows)
 
 
 class AbstractCloud(AbstractGeometry):
@@ -180,10 +244,32 @@ class AbstractCloud(AbstractGeometry):
     x: eqx.AbstractVar[Float[Array, "n d"]]
     y: eqx.AbstractVar[Float[Array, "m d"]]
     cost: eqx.AbstractVar[AbstractCost]
+    centre: eqx.AbstractVar[Float[Array, " d"] | None]
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.x.shape[0], self.y.shape[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.x.dtype
+
+    def weighed(
+        self, a: Float[Array, " n"] | None, b: Float[Array, " m"] | None
+    ) -> "AbstractCloud":
+        if not self.cost.translation_invariant:
+            return self
+        x, y = (points.astype(self.working_dtype) for points in (self.x, self.y))
+        return eqx.tree_at(
+            lambda cloud: cloud.centre, self, centre_between(x, y, a, b), is_leaf=_is_none
+        )
+
+    def _shift(self) -> Float[Array, " d"]:
+        """Where to centre the points: as `weighed` found, or as if all of them counted."""
+        if self.centre is None:
+            x, y = (points.astype(self.working_dtype) for points in (self.x, self.y))
+            return centre_between(x, y)
+        return jax.lax.stop_gradient(self.centre)
 
     @abc.abstractmethod
     def moved(self, x: Float[Array, "k d"]) -> "AbstractCloud":
@@ -203,12 +289,15 @@ class PointCloud(AbstractCloud):
         cost: An `AbstractCost`, or any callable `cost(x, y) -> scalar`.
         tile: Rows held at once. By default all of them up to 2^24 costs, and beyond as
             many as keep a tile within 2^20.
+        centre: Where costs are computed as if it were the origin, which none depends on;
+            by default a robust centre of all points. As `weighed` gives it.
     """
 
     x: Float[Array, "n d"]
     y: Float[Array, "m d"]
     cost: AbstractCost
     tile: int = eqx.field(static=True)
+    centre: Float[Array, " d"] | None
 
     def __init__(
         self,
@@ -217,16 +306,17 @@ class PointCloud(AbstractCloud):
         cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
         *,
         tile: int | None = None,
+        centre: Float[Array, " d"] | None = None,
     ):
         _checks.points("x", x)
         _checks.points("y", y)
         _checks.same_dimension("y", y, "x", x)
         if tile is not None:
             _checks.count("tile", tile)
-        self.x = x
-        self.y = y
+        self.x, self.y = (points.astype(common(x.dtype, y.dtype)) for points in (x, y))
         self.cost = cost if isinstance(cost, AbstractCost) else Pointwise(cost)
         self.tile = default_tile(x.shape[0], y.shape[0]) if tile is None else tile
+        self.centre = centre
 
     @property
     def streams(self) -> bool:
@@ -236,21 +326,23 @@ class PointCloud(AbstractCloud):
     def T(self) -> "PointCloud":
         entries = self.tile * self.y.shape[0]
         tile = max(1, entries // self.x.shape[0])
-        return PointCloud(self.y, self.x, Swapped(self.cost), tile=tile)
+        return PointCloud(self.y, self.x, Swapped(self.cost), tile=tile, centre=self.centre)
 
     @_checks.gate
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> "PointCloud":
-        return PointCloud(self.x[sources], self.y[targets], self.cost)
+        return PointCloud(self.x[sources], self.y[targets], self.cost, centre=self.centre)
 
     @_checks.gate
     def moved(self, x: Float[Array, "k d"]) -> "PointCloud":
-        return PointCloud(x, self.y, self.cost)
+        return PointCloud(x, self.y, self.cost, centre=self.centre)
 
     @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
-        x, y = self._centred()
+        x, y = (points.astype(self.working_dtype) for points in (self.x, self.y))
+        if self.cost.wants_centring(x.shape[1]):
+            x, y = self.centred()
         if not self.streams:
             return function(self.cost.matrix(x, y), *rows)
         n = x.shape[0]
@@ -274,11 +366,15 @@ class PointCloud(AbstractCloud):
         tiles = jax.lax.map(visit, (split(x), *map(split, rows)))
         return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:n], tiles)
 
-    def _centred(self) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
-        if not self.cost.translation_invariant:
-            return self.x, self.y
-        centre = jax.lax.stop_gradient((jnp.mean(self.x, axis=0) + jnp.mean(self.y, axis=0)) / 2)
-        return self.x - centre[None, :], self.y - centre[None, :]
+    def centred(self) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+        """Both clouds in the `working_dtype`, the same vector taken off all points."""
+        centre = self._shift()[None, :]
+        x, y = (points.astype(self.working_dtype) for points in (self.x, self.y))
+        return x - centre, y - centre
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
 
 
 def may_be_held(n: int, m: int) -> bool:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
+from transportx.geometry._forbidden import exponents
 from transportx.geometry._geometries import AbstractGeometry
 from transportx.geometry._merges import Sum, capped_exp
 from transportx.geometry._streamed import fused_product
@@ -75,10 +76,13 @@ class StreamedKernel(AbstractKernel):
 def gibbs_kernel(
     geometry: AbstractGeometry, f: Float[Array, " n"], g: Float[Array, " m"], epsilon: Scalar
 ) -> AbstractKernel:
-    """The kernel exp((f_i + g_j - C_ij) / epsilon): a matrix, or streamed like its geometry."""
+    """The kernel exp((f_i + g_j - C_ij) / epsilon): a matrix, or streamed like its geometry.
+
+    Entries of infinite costs are zero, and have derivative zero.
+    """
     if geometry.streams:
         return StreamedKernel(geometry, f, g, epsilon)
-    return DenseKernel(_entries(geometry.matrix(), f, g, epsilon))
+    return DenseKernel(_entries(geometry.working_matrix(), f, g, epsilon))
 
 
 def _product_in_tiles(geometry, f, g, epsilon, v):
@@ -92,4 +96,4 @@ def _product(epsilon, columns, costs, f):
 
 
 def _entries(costs, f, g, epsilon):
-    return capped_exp((f[:, None] + g[None, :] - costs) * (1 / epsilon))
+    return capped_exp(exponents(costs, f[:, None] + g[None, :], epsilon))

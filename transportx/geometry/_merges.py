@@ -65,9 +65,9 @@ class SumExp(AbstractMerge):
         counts = jnp.broadcast_to(first != 0, exponents.shape)
         seen = exponents if mask is None else jnp.where(mask, exponents, -jnp.inf)
         peaks = jnp.max(jnp.where(counts, seen, -jnp.inf), axis=-1)
-        # Without a mask, a compiler that knows the weights knows whether something counts.
-        some = jnp.any(first != 0) if mask is None else peaks != -jnp.inf
-        peaks = jax.lax.stop_gradient(jnp.where(some, peaks, exponents[..., 0]))
+        # Relative to any number where nothing counts; exponents of -inf count for nothing too.
+        other = jnp.where(exponents[..., 0] == -jnp.inf, 0, exponents[..., 0])
+        peaks = jax.lax.stop_gradient(jnp.where(peaks == -jnp.inf, other, peaks))
         ratios = capped_exp(seen - peaks[..., None])
         return peaks, jnp.matmul(ratios, weights, precision=jax.lax.Precision.HIGHEST)
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
+from transportx._precision import common
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
 from transportx.geometry._fold import Given, fold, whole_costs
 from transportx.geometry._geometries import (
@@ -45,6 +46,7 @@ class ShardedCloud(AbstractCloud):
             that every device holds.
         tile: Rows that a device holds at once of their costs with one device's targets. By
             default all of them up to 2^20 costs.
+        centre: As in `PointCloud`.
     """
 
     x: Float[Array, "n d"]
@@ -53,6 +55,7 @@ class ShardedCloud(AbstractCloud):
     mesh: Mesh = eqx.field(static=True)
     axes: tuple[str | None, str | None] = eqx.field(static=True)
     tile: int = eqx.field(static=True)
+    centre: Float[Array, " d"] | None
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class ShardedCloud(AbstractCloud):
         mesh: Mesh,
         axes: tuple[str | None, str | None],
         tile: int | None = None,
+        centre: Float[Array, " d"] | None = None,
     ):
         _checks.points("x", x)
         _checks.points("y", y)
@@ -71,11 +75,11 @@ class ShardedCloud(AbstractCloud):
             _check_placed(name, points, axis, mesh)
         if tile is not None:
             _checks.count("tile", tile)
-        self.x = x
-        self.y = y
+        self.x, self.y = (points.astype(common(x.dtype, y.dtype)) for points in (x, y))
         self.cost = cost if isinstance(cost, AbstractCost) else Pointwise(cost)
         self.mesh = mesh
         self.axes = axes
+        self.centre = centre
         self.tile = self._default_tile() if tile is None else tile
 
     def _default_tile(self) -> int:
@@ -106,9 +110,8 @@ class ShardedCloud(AbstractCloud):
         rows, columns = self._block
         tile = max(1, self.tile * columns // rows)
         axes = self.axes[1], self.axes[0]
-        return ShardedCloud(
-            self.y, self.x, Swapped(self.cost), mesh=self.mesh, axes=axes, tile=tile
-        )
+        options = {"mesh": self.mesh, "axes": axes, "tile": tile, "centre": self.centre}
+        return ShardedCloud(self.y, self.x, Swapped(self.cost), **options)
 
     @_checks.gate
     def restrict(
@@ -126,17 +129,21 @@ class ShardedCloud(AbstractCloud):
         if axis_x is None and axis_y is None:
             axis_x = self.axes[0]
             if x.shape[0] % _num_shards(self.mesh, axis_x):
-                return PointCloud(x, y, self.cost)
-        return ShardedCloud(x, y, self.cost, mesh=self.mesh, axes=(axis_x, axis_y))
+                return PointCloud(x, y, self.cost, centre=self.centre)
+        return self._between(x, y, (axis_x, axis_y))
 
     @_checks.gate
     def moved(self, x: Float[Array, "k d"]) -> "ShardedCloud":
-        return ShardedCloud(x, self.y, self.cost, mesh=self.mesh, axes=(None, self.axes[1]))
+        return self._between(x, self.y, (None, self.axes[1]))
+
+    def _between(self, x: Array, y: Array, axes: tuple[str | None, str | None]) -> "ShardedCloud":
+        """Costs between other points, which lie over these axes."""
+        return ShardedCloud(x, y, self.cost, mesh=self.mesh, axes=axes, centre=self.centre)
 
     @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
         """As elsewhere; but each device holds its rows of costs whole."""
-        given = Given((self.cost, _as_they_are), (self._rows(self.x),), (self.y, ()))
+        given = self._given(_as_they_are, (), self.x)
         costs = whole_costs(self._ring, self.tile, given)
         return function(costs[: self.x.shape[0]], *rows)
 
@@ -148,10 +155,16 @@ class ShardedCloud(AbstractCloud):
         columns: PyTree[Array],
         *rows: Array,
     ) -> PyTree[Array]:
-        rows = tuple(self._rows(row) for row in (self.x, *rows))
-        given = Given((self.cost, function), rows, (self.y, columns))
+        given = self._given(function, columns, self.x, *rows)
         folded = fold(self._ring, merge, self.tile, given)
         return jax.tree.map(lambda leaf: leaf[: self.x.shape[0]], folded)
+
+    def _given(self, function: Callable[..., Any], columns: PyTree[Array], *rows: Array) -> Given:
+        # One centre for all blocks: a block of padding would choose a bad one.
+        wanted = self.cost.wants_centring(self.y.shape[1])
+        centre = self._shift() if wanted else None
+        rows = tuple(self._rows(row) for row in rows)
+        return Given((self.cost, function, centre), rows, (self.y, columns))
 
     def _rows(self, array: Array) -> Array:
         """The array, filled up with copies of the last row to what the devices divide."""

@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
+from transportx._varying import axes_of
 from transportx.geometry import _fused
 from transportx.geometry._costs import AbstractCost, SquaredEuclidean, Swapped
+from transportx.geometry._forbidden import exponents
 from transportx.geometry._geometries import AbstractGeometry, PointCloud
+from transportx.geometry._merges import SumExp
 
 Scalar = Float[Array, ""]
 
@@ -38,6 +42,32 @@ def fused_log_totals(
         otherwise: The same sums, of (geometry, b, g, epsilon), in tiles.
     """
     return _choose(_log_totals, otherwise, geometry, b, g, epsilon)
+
+
+def log_totals(
+    geometry: AbstractGeometry, b: Float[Array, " m"], g: Float[Array, " m"], epsilon: Scalar
+) -> Float[Array, " n"]:
+    """The log of sum_j b_j exp((g_j - C_ij) / epsilon), fused where that is possible.
+
+    Minus infinity for a source that nothing of any weight is at a finite cost of.
+
+    Args:
+        geometry: The costs.
+        b: Weights; terms of weight zero count for nothing.
+        g: Potential of the targets.
+        epsilon: Regularisation.
+    """
+    return fused_log_totals(geometry, b, g, epsilon, otherwise=_log_totals_in_tiles)
+
+
+def _log_totals_in_tiles(geometry, b, g, epsilon):
+    peaks, sums = geometry.fold_tiles(SumExp(), eqx.Partial(_totals, epsilon), (b, g))
+    return peaks + jnp.log(sums)
+
+
+def _totals(epsilon, columns, costs):
+    b, g = columns
+    return SumExp.part(b, exponents(costs, jnp.broadcast_to(g[None, :], costs.shape), epsilon))
 
 
 def fused_product(
@@ -81,20 +111,28 @@ def _unswapped(cost: AbstractCost) -> AbstractCost:
 def _plain(array: Array) -> bool:
     """In float32, and of one device as far as its type says."""
     kind: Any = jax.typeof(array)
-    placed = getattr(kind, "vma", ()) or any(axis is not None for axis in kind.sharding.spec)
+    placed = axes_of(array) or any(axis is not None for axis in kind.sharding.spec)
     return kind.dtype == jnp.float32 and not placed
 
 
 def _log_totals(geometry, b, g, epsilon):
-    return _fused.log_totals(*_scaled(geometry, epsilon), g / epsilon, b)
+    (x, nothing), (y, t) = _scaled(geometry, epsilon, jnp.zeros(geometry.shape[0], g.dtype), g)
+    return nothing + _fused.log_totals(x, y, t, b)
 
 
 def _product(geometry, f, g, epsilon, v):
+    (x, s), (y, t) = _scaled(geometry, epsilon, f, g)
     columns = v if v.ndim == 2 else v[:, None]
-    sums = _fused.product(*_scaled(geometry, epsilon), f / epsilon, g / epsilon, columns)
-    return sums.reshape(-1, *v.shape[1:])
+    return _fused.product(x, y, s, t, columns).reshape(-1, *v.shape[1:])
 
 
-def _scaled(geometry, epsilon):
-    """Both clouds, of which squared distances are costs over epsilon."""
-    return tuple(points / jnp.sqrt(epsilon) for points in geometry._centred())
+def _scaled(geometry, epsilon, *potentials):
+    """Both clouds, of which squared distances are costs over epsilon, and exponents of each.
+
+    Points at infinity lie at the centre, with exponents by which nothing reaches them.
+    """
+    root = jnp.sqrt(epsilon)
+    for points, potential in zip(geometry.centred(), potentials, strict=True):
+        far = jnp.any(jnp.isinf(points), axis=1)
+        near = jnp.where(far[:, None], 0, points) / root
+        yield near, jnp.where(far, -jnp.inf, potential / epsilon)

@@ -11,13 +11,6 @@ particles lie all along.
 
 Particles follow $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i) = -n\nabla_{x_i}F$.
 
-`energy_along`, `update_asymmetry`, `gradient_share`, `update_spectrum` and `linear_cka` ask of
-paired states, as of the layers of a network, whether a gradient flow moved them.
-
-`fit_weak_form` and `fit_first_order` learn a free energy from unpaired populations at several
-times, as a combination of known parts. `fit_displacements` fits such a combination without
-entropy to the velocities of `transport_displacements`; `fit_network` a potential of any form.
-
 A new functional is an `AbstractFunctional` with one method, `value`; new dynamics are an
 `AbstractDynamics`, or, of points alone, an `AbstractVelocity` with one, `velocities`.
 """
@@ -32,26 +25,11 @@ from transportx.gradient_flows._convex_flow import ConvexFlow as ConvexFlow
 from transportx.gradient_flows._convex_flow import Pushed as Pushed
 from transportx.gradient_flows._convex_flow import convex_flow as convex_flow
 from transportx.gradient_flows._convex_potential import ConvexPotential as ConvexPotential
-from transportx.gradient_flows._diagnostics import EnergyAlong as EnergyAlong
-from transportx.gradient_flows._diagnostics import GradientShare as GradientShare
-from transportx.gradient_flows._diagnostics import UpdateSpectrum as UpdateSpectrum
-from transportx.gradient_flows._diagnostics import energy_along as energy_along
-from transportx.gradient_flows._diagnostics import gradient_share as gradient_share
-from transportx.gradient_flows._diagnostics import linear_cka as linear_cka
-from transportx.gradient_flows._diagnostics import update_asymmetry as update_asymmetry
-from transportx.gradient_flows._diagnostics import update_spectrum as update_spectrum
-from transportx.gradient_flows._dictionaries import Bumps as Bumps
-from transportx.gradient_flows._dictionaries import Monomials as Monomials
 from transportx.gradient_flows._discrepancies import MMD as MMD
 from transportx.gradient_flows._discrepancies import SinkhornDivergence as SinkhornDivergence
 from transportx.gradient_flows._discrepancies import SlicedWasserstein as SlicedWasserstein
 from transportx.gradient_flows._discrepancies import energy_distance as energy_distance
 from transportx.gradient_flows._discrepancies import random_directions as random_directions
-from transportx.gradient_flows._displacements import Displacements as Displacements
-from transportx.gradient_flows._displacements import fit_displacements as fit_displacements
-from transportx.gradient_flows._displacements import (
-    transport_displacements as transport_displacements,
-)
 from transportx.gradient_flows._dynamics import AbstractDynamics as AbstractDynamics
 from transportx.gradient_flows._dynamics import AbstractVelocity as AbstractVelocity
 from transportx.gradient_flows._dynamics import Kinetic as Kinetic
@@ -64,7 +42,6 @@ from transportx.gradient_flows._energies import SmoothedEntropy as SmoothedEntro
 from transportx.gradient_flows._energies import kl_divergence as kl_divergence
 from transportx.gradient_flows._energies import potential_from_score as potential_from_score
 from transportx.gradient_flows._entropic import entropic_jko_step as entropic_jko_step
-from transportx.gradient_flows._first_order import fit_first_order as fit_first_order
 from transportx.gradient_flows._fisher import HalfFisher as HalfFisher
 from transportx.gradient_flows._flow import ParticleFlow as ParticleFlow
 from transportx.gradient_flows._flow import flow as flow
@@ -86,14 +63,8 @@ from transportx.gradient_flows._kernels import AbstractRadialKernel as AbstractR
 from transportx.gradient_flows._kernels import Gaussian as Gaussian
 from transportx.gradient_flows._kernels import InverseMultiquadric as InverseMultiquadric
 from transportx.gradient_flows._kernels import NegativeDistance as NegativeDistance
-from transportx.gradient_flows._learned import EnergyFit as EnergyFit
-from transportx.gradient_flows._learned import LearnedEnergy as LearnedEnergy
-from transportx.gradient_flows._learned import LinearPotential as LinearPotential
-from transportx.gradient_flows._learned_network import NetworkFit as NetworkFit
-from transportx.gradient_flows._learned_network import fit_network as fit_network
 from transportx.gradient_flows._line import LineFlow as LineFlow
 from transportx.gradient_flows._line import line_flow as line_flow
 from transportx.gradient_flows._reaction import WassersteinFisherRao as WassersteinFisherRao
 from transportx.gradient_flows._score import FittedScore as FittedScore
 from transportx.gradient_flows._stein import Stein as Stein
-from transportx.gradient_flows._weak_form import fit_weak_form as fit_weak_form

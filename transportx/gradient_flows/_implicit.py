@@ -1,7 +1,7 @@
 """What implicit flows share: the length of their steps, and how they end."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
@@ -23,8 +23,18 @@ def step_and_tolerance(
     return jnp.asarray(t1, dtype) / num_steps, root if tol is None else tol
 
 
-def settled(records: Float[Array, "..."], decrement: Float[Array, " steps"], tol: float) -> Status:
+def settled(
+    records: Float[Array, "..."],
+    decrement: Float[Array, " steps"],
+    steps: Int[Array, " steps"],
+    tol: float,
+    max_steps: int,
+) -> Status:
     """Whether every time step met the tolerance, and all that is recorded is finite."""
-    done = jnp.all(decrement <= tol)
-    broken = ~jnp.all(jnp.isfinite(records))
-    return judge((broken, Status.NON_FINITE), (done, Status.COMPLETED), otherwise=Status.MAX_STEPS)
+    missed = decrement > tol
+    return judge(
+        (~jnp.all(jnp.isfinite(records)), Status.NON_FINITE),
+        (jnp.any(missed & (steps < max_steps)), Status.STALLED),
+        (jnp.any(missed | jnp.isnan(decrement)), Status.MAX_STEPS),
+        otherwise=Status.COMPLETED,
+    )

@@ -9,7 +9,7 @@ from transportx.gradient_flows._dynamics import Wasserstein
 from transportx.gradient_flows._flow import ParticleFlow
 from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Weights, as_weights
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
-from transportx.gradient_flows._newton import minimise
+from transportx.gradient_flows._newton import minimise, no_walls
 
 
 @_checks.gate
@@ -61,7 +61,10 @@ def jko_flow(
 
     def step(x, _):
         args = functional, x, weights, tau
-        found = minimise(objective, x.reshape(-1), args, tol=tol, max_steps=max_steps)
+        start = x.reshape(-1)
+        found = minimise(
+            objective, start, args, room=no_walls, inside=start, tol=tol, max_steps=max_steps
+        )
         return found.point.reshape(x.shape), (found.point.reshape(x.shape), *found[1:])
 
     _, (x, decrement, steps) = jax.lax.scan(step, x0, None, length=num_steps)
@@ -72,5 +75,5 @@ def jko_flow(
     )
     times = tau * jnp.arange(num_steps + 1, dtype=tau.dtype)
     held = jnp.broadcast_to(weights, (num_steps + 1, weights.size))
-    status = settled(energy, decrement, tol)
+    status = settled(energy, decrement, steps, tol, max_steps)
     return ParticleFlow(times, x, held, energy, dissipation, jnp.sum(steps), status)

@@ -11,7 +11,7 @@ from transportx import _checks
 from transportx._status import Status, judge
 from transportx.gradient_flows._functional import AbstractFunctional, as_pytree
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
-from transportx.gradient_flows._newton import minimise
+from transportx.gradient_flows._newton import minimise, no_walls
 
 Nodes = Float[Array, " nodes"]
 Masses = Float[Array, " n"]
@@ -109,7 +109,9 @@ def line_flow(
 
     def step(nodes, _):
         args = functional, nodes, masses, tau
-        found = minimise(objective, nodes, args, tol=tol, max_steps=max_steps)
+        found = minimise(
+            objective, nodes, args, room=no_walls, inside=nodes, tol=tol, max_steps=max_steps
+        )
         energy = energy_of(functional, found.point, masses)
         return found.point, (found.point, energy, *found[1:])
 
@@ -117,7 +119,7 @@ def line_flow(
     nodes = jnp.concatenate([nodes0[None, :], nodes])
     energy = jnp.concatenate([energy_of(functional, nodes0, masses)[None], energy])
     times = tau * jnp.arange(num_steps + 1, dtype=tau.dtype)
-    status = settled(energy, decrement, tol)
+    status = settled(energy, decrement, steps, tol, max_steps)
     infeasible = jnp.any(masses <= 0) | jnp.any(jnp.diff(nodes0) <= 0)
     status = judge((infeasible, Status.INFEASIBLE), otherwise=status)
     nodes, energy = (jnp.where(infeasible, jnp.nan, record) for record in (nodes, energy))

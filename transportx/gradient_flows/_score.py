@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._dictionaries import slopes_and_laplacians
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
+from transportx.gradient_flows._slopes import slopes_and_laplacians
 
 
 @_checks.gate

@@ -132,7 +132,7 @@ class EntropicPlan(eqx.Module):
     def matrix(self) -> Float[Array, "n m"]:
         """The plan itself, n m numbers."""
         f, g, a, b = self.f[:, None], self.g[None, :], self.a[:, None], self.b[None, :]
-        return _entries(self.epsilon, (b, g), self.geometry.matrix(), f, a)
+        return _entries(self.epsilon, (b, g), self.geometry.working_matrix(), f, a)
 
     def barycentric_map(self) -> Float[Array, "n d"]:
         """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.

@@ -161,8 +161,9 @@ def make_problem(
     for name, number in (("epsilon", epsilon), ("rho_a", rho_a), ("rho_b", rho_b)):
         _checks.positive(name, number)
     n, m = geometry.shape
-    dtype = jax.eval_shape(geometry.matrix).dtype
+    dtype = geometry.working_dtype
     a, b = _weights("a", a, n, dtype), _weights("b", b, m, dtype)
+    geometry = geometry.weighed(a, b)
     epsilon, rho_a, rho_b = (jnp.asarray(number, dtype) for number in (epsilon, rho_a, rho_b))
     return Problem(geometry, a, b, epsilon, 1 / rho_a, 1 / rho_b)
 
@@ -189,7 +190,7 @@ def _dense_start(problem: Problem) -> Start:
     In the limit these are the mean costs of a row and of a column. Costs less these are
     what the regularisation weighs, whatever constant or separable part the costs have.
     """
-    matrix = problem.geometry.matrix()
+    matrix = problem.geometry.working_matrix()
     a, b, costs = problem.a, problem.b, DenseKernel(matrix)
     mass_a, mass_b = jnp.sum(a), jnp.sum(b)
     f, g = (costs @ b) / mass_b, (costs.T @ a) / mass_a

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx.gradient_flows._dictionaries import slopes_and_laplacians
-from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Weights, as_pytree
-from transportx.gradient_flows._snapshots import Snapshots
+from transportx.gradient_flows import AbstractFunctional
+from transportx.gradient_flows.internal import Cloud, Weights, as_pytree, slopes_and_laplacians
+from transportx.learned_energies._snapshots import Snapshots
 
 # Of the noise of all tests: what shields tests that nearly agree on the points.
 _SHIELD = 1e-2

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from transportx import _checks
 from transportx.fields import asymmetry
-from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Scalar
+from transportx.gradient_flows import AbstractFunctional
+from transportx.gradient_flows.internal import Cloud, Scalar
 
 States = Float[Array, "k n d"]
 _FULL = jax.lax.Precision.HIGHEST

@@ -12,15 +12,16 @@ import scipy.linalg
 
 import transportx as tx
 import transportx.gradient_flows as gf
+import transportx.learned_energies as le
 from tests.helpers import check_derivatives, quick
-from transportx.gradient_flows._least_squares import least_squares
-from transportx.gradient_flows._snapshots import running_integrals
+from transportx.learned_energies._least_squares import least_squares
+from transportx.learned_energies._snapshots import running_integrals
 
 STIFF = np.array([[1.0, 0.3], [0.3, 0.6]])
 CENTRE = np.array([0.5, -1.0])
 START = np.array([[2.0, -0.4], [-0.4, 0.5]])
 TEMPERATURE, ATTRACTION = 0.3, 0.25
-QUADRATICS = gf.Monomials(2, 2)
+QUADRATICS = le.Monomials(2, 2)
 
 
 def sphered(n, seed):
@@ -60,7 +61,7 @@ def weak():
     times = np.array([0.0, 0.15, 0.4, 0.7, 1.0])
     sizes = 40, 30, 50, 35, 40
     options = {"terms": ATTRACTORS, "ridge": 1e-12}
-    fit = quick(lambda clouds, t: gf.fit_weak_form(clouds, t, QUADRATICS, **options))
+    fit = quick(lambda clouds, t: le.fit_weak_form(clouds, t, QUADRATICS, **options))
 
     def at(last):
         clouds = populations(last * times, sizes, TEMPERATURE, ATTRACTION)
@@ -121,7 +122,7 @@ def test_two_features_that_are_one_leave_it_undetermined():
     clouds = jnp.stack(populations(times, (30,) * 3, 0.0, 0.0))
     same = {"entropy": False, "tests": QUADRATICS}
     fit = quick(
-        lambda x: gf.fit_weak_form(x, times, lambda x: jnp.stack([x[0], x[1], 2 * x[0]]), **same)
+        lambda x: le.fit_weak_form(x, times, lambda x: jnp.stack([x[0], x[1], 2 * x[0]]), **same)
     )
     twice = fit(clouds)
     assert twice.status == tx.Status.UNDETERMINED
@@ -132,7 +133,7 @@ def test_two_features_that_are_one_leave_it_undetermined():
 
 def test_the_flow_of_the_answer_has_the_moments_it_was_fitted_to(weak):
     energy = weak(0.2).energy
-    noiseless = gf.LearnedEnergy(energy.potential, energy.terms, energy.coefficients, 0.0)
+    noiseless = le.LearnedEnergy(energy.potential, energy.terms, energy.coefficients, 0.0)
     start, _, _, _, end = populations(np.array([0, 0, 0, 0, 0.2]), (40,) * 5, 0.0, ATTRACTION)
     run = quick(lambda x: gf.flow(noiseless.functional, x, t1=0.2, num_steps=100).x[-1])(start)
     assert np.allclose(jnp.mean(run, axis=0), jnp.mean(end, axis=0), atol=5e-3)
@@ -143,7 +144,7 @@ def test_coefficients_differentiate_in_points_and_times():
     clouds = jnp.stack(populations(np.array([0.0, 0.2, 0.4]), (7,) * 3, 0.2, 0.0))
 
     def coefficients(x, times):
-        fit = gf.fit_weak_form(x, times, QUADRATICS)
+        fit = le.fit_weak_form(x, times, QUADRATICS)
         energy: Any = fit.energy
         return energy.potential.coefficients, energy.temperature, fit.deviations
 
@@ -163,7 +164,7 @@ def drifting():
 def test_what_moves_as_a_whole_moves_by_its_mean(drifting):
     clouds, times, shift = drifting
     options = {"epsilon": 0.3, "at": 0.25, "solver": tx.ot.Newton(tol=1e-8)}
-    moved = quick(lambda x: gf.transport_displacements(x, times, **options))(clouds)
+    moved = quick(lambda x: le.transport_displacements(x, times, **options))(clouds)
     assert jnp.all(moved.converged)
     assert np.allclose(moved.velocities, shift, atol=1e-5)
     left = clouds[1:] - 0.75 * np.diff(times)[:, None, None] * shift
@@ -178,7 +179,7 @@ def test_jko_steps_of_a_bowl_obey_their_first_order_condition():
     for tau in taus:
         clouds.append(clouds[-1] @ np.linalg.inv(np.eye(2) + tau * STIFF))
     times = jnp.asarray(np.append(0.0, np.cumsum(taus)))
-    fit = gf.fit_first_order(
+    fit = le.fit_first_order(
         jnp.asarray(np.stack(clouds)), times, QUADRATICS, epsilon=0.003, at=1.0, entropy=False
     )
     assert fit.determined, tx.Status[fit.status]
@@ -190,11 +191,11 @@ def test_a_network_of_known_form_finds_the_least_squares():
     x = jnp.asarray(sphered(30, 3) * [1.0, 0.5])
     velocities = jr.normal(jr.key(0), (1, 30, 2)) - x[None]
     weights = jnp.full((1, 30), 1 / 30)
-    moved = gf.Displacements(x[None], velocities, weights, jnp.array([True]))
-    start = gf.LinearPotential(QUADRATICS, jnp.zeros(5))
+    moved = le.Displacements(x[None], velocities, weights, jnp.array([True]))
+    start = le.LinearPotential(QUADRATICS, jnp.zeros(5))
     options = {"optimizer": optax.sgd(0.02), "batch": 256}
     made = quick(
-        lambda moved: gf.fit_network(
+        lambda moved: le.fit_network(
             start, moved, num_steps=1500, temperature=0.2, key=jr.key(1), **options
         )
     )(moved)
@@ -217,8 +218,8 @@ def test_displacements_are_fitted_by_the_weighted_regression_of_velocities():
     pull = 2 * (x - np.einsum("kn,knd->kd", weights, x)[:, None, :])
     velocities = 0.3 * rng.normal(size=x.shape) - x @ STIFF - 0.4 * pull
     given = (jnp.asarray(a) for a in (x, velocities, weights))
-    moved = gf.Displacements(*given, converged=jnp.ones(2, bool))
-    fit = quick(lambda m: gf.fit_displacements(m, QUADRATICS, terms=ATTRACTORS, ridge=1e-12))
+    moved = le.Displacements(*given, converged=jnp.ones(2, bool))
+    fit = quick(lambda m: le.fit_displacements(m, QUADRATICS, terms=ATTRACTORS, ridge=1e-12))
     made = fit(moved)
     slopes = np.asarray(jax.vmap(jax.vmap(jax.jacfwd(QUADRATICS)))(jnp.asarray(x)))
     rows = np.concatenate([slopes, pull[:, :, None, :]], axis=2).swapaxes(2, 3)
@@ -237,33 +238,33 @@ def test_displacements_are_fitted_by_the_weighted_regression_of_velocities():
 TIMES = jnp.array([0.0, 1.0, 2.0])
 CLOUDS = jnp.zeros((3, 4, 2))
 ORIGIN, PAIR = CLOUDS[0], TIMES[:2]
-STILL = gf.Displacements(CLOUDS, CLOUDS, CLOUDS[:, :, 0], jnp.ones(3, bool))
+STILL = le.Displacements(CLOUDS, CLOUDS, CLOUDS[:, :, 0], jnp.ones(3, bool))
 
 
 @pytest.mark.parametrize(
     ("named", "call"),
     [
-        ("snapshots", lambda: gf.fit_weak_form(CLOUDS[:1], TIMES[:1], QUADRATICS)),
+        ("snapshots", lambda: le.fit_weak_form(CLOUDS[:1], TIMES[:1], QUADRATICS)),
         (
             r"snapshots\[1\]",
-            lambda: gf.fit_weak_form([CLOUDS[0], CLOUDS[0, :, :1]], TIMES, QUADRATICS),
+            lambda: le.fit_weak_form([CLOUDS[0], CLOUDS[0, :, :1]], TIMES, QUADRATICS),
         ),
-        ("snapshots", lambda: gf.fit_weak_form(CLOUDS[:, :0], TIMES, QUADRATICS)),
-        ("times", lambda: gf.fit_weak_form(CLOUDS, TIMES[:2], QUADRATICS)),
-        ("times", lambda: gf.fit_weak_form(CLOUDS, TIMES[::-1], QUADRATICS)),
-        ("threshold", lambda: gf.fit_weak_form(CLOUDS, TIMES, QUADRATICS, threshold=-1.0)),
-        ("ridge", lambda: gf.fit_first_order(CLOUDS, TIMES, QUADRATICS, epsilon=1.0, ridge=0.0)),
-        ("ridge", lambda: gf.fit_displacements(STILL, QUADRATICS, ridge=0.0)),
-        ("epsilon", lambda: gf.transport_displacements(CLOUDS, TIMES, epsilon=0.0)),
+        ("snapshots", lambda: le.fit_weak_form(CLOUDS[:, :0], TIMES, QUADRATICS)),
+        ("times", lambda: le.fit_weak_form(CLOUDS, TIMES[:2], QUADRATICS)),
+        ("times", lambda: le.fit_weak_form(CLOUDS, TIMES[::-1], QUADRATICS)),
+        ("threshold", lambda: le.fit_weak_form(CLOUDS, TIMES, QUADRATICS, threshold=-1.0)),
+        ("ridge", lambda: le.fit_first_order(CLOUDS, TIMES, QUADRATICS, epsilon=1.0, ridge=0.0)),
+        ("ridge", lambda: le.fit_displacements(STILL, QUADRATICS, ridge=0.0)),
+        ("epsilon", lambda: le.transport_displacements(CLOUDS, TIMES, epsilon=0.0)),
         (
             "snapshots",
-            lambda: gf.fit_weak_form(
-                CLOUDS, TIMES, gf.Monomials(2, 4), tests=lambda x: x, entropy=False
+            lambda: le.fit_weak_form(
+                CLOUDS, TIMES, le.Monomials(2, 4), tests=lambda x: x, entropy=False
             ),
         ),
         (
             "num_steps",
-            lambda: gf.fit_network(
+            lambda: le.fit_network(
                 QUADRATICS, STILL, optimizer=optax.sgd(0.1), num_steps=0, batch=1, key=jr.key(0)
             ),
         ),

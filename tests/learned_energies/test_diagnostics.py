@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 import transportx.gradient_flows as gf
+import transportx.learned_energies as le
 from tests.helpers import check_derivatives, quick
 
 X = jr.normal(jr.key(0), (40, 3))
@@ -24,34 +25,34 @@ def test_alignment_is_that_of_the_similarities_of_examples():
     centring = np.eye(40) - 1 / 40
     first, second = (centring @ np.asarray(z @ z.T) @ centring for z in (X, y))
     exact = np.sum(first * second) / np.sqrt(np.sum(first**2) * np.sum(second**2))
-    assert jnp.allclose(quick(gf.linear_cka)(X, y), exact, rtol=1e-12)
+    assert jnp.allclose(quick(le.linear_cka)(X, y), exact, rtol=1e-12)
 
 
 def test_a_rotated_scaled_and_moved_copy_is_the_same_to_it():
-    assert jnp.allclose(quick(gf.linear_cka)(X, 3 * X @ ROTATION + 1), 1, rtol=1e-12)
+    assert jnp.allclose(quick(le.linear_cka)(X, 3 * X @ ROTATION + 1), 1, rtol=1e-12)
 
 
 def test_layers_without_relation_align_by_chance_only():
     x, y = jr.normal(jr.key(1), (2, 5000, 4))
     # |X'Y|^2 has mean n d^2, |X'X| is n sqrt(d).
-    assert quick(gf.linear_cka)(x, y) < 5 * 4 / 5000
+    assert quick(le.linear_cka)(x, y) < 5 * 4 / 5000
 
 
 def test_a_flow_falls_along_minus_its_gradient():
     energy = gf.Potential(bowl)
     made = quick(lambda x: gf.flow(energy, x, t1=0.02, num_steps=40))(X)
-    along = quick(lambda states: gf.energy_along(energy, states))(made.x)
+    along = quick(lambda states: le.energy_along(energy, states))(made.x)
     assert jnp.allclose(along.energy, made.energy, rtol=1e-12)
     assert along.falls == 1
     assert jnp.all(along.alignment > 0.99)
-    back = gf.energy_along(energy, made.x[::-1])
+    back = le.energy_along(energy, made.x[::-1])
     assert back.falls == 0
     assert jnp.all(back.alignment < -0.99)
 
 
 def test_a_rotation_neither_raises_nor_aligns():
     states = jnp.stack([X[:, :2] @ jax.scipy.linalg.expm(1e-4 * k * TURN) for k in range(4)])
-    along = gf.energy_along(gf.Potential(lambda x: jnp.sum(x**2)), states)
+    along = le.energy_along(gf.Potential(lambda x: jnp.sum(x**2)), states)
     assert jnp.allclose(along.energy, along.energy[0], rtol=1e-12)
     assert jnp.all(jnp.abs(along.alignment) < 1e-3)
 
@@ -59,18 +60,18 @@ def test_a_rotation_neither_raises_nor_aligns():
 def test_asymmetry_of_an_update_is_that_of_its_jacobian_less_one():
     matrix = jr.normal(jr.key(2), (3, 3))
     exact = jnp.linalg.norm(matrix - matrix.T) / (2 * jnp.linalg.norm(matrix))
-    found = quick(lambda x: gf.update_asymmetry(lambda x: x + matrix @ x, x))(X[:4])
+    found = quick(lambda x: le.update_asymmetry(lambda x: x + matrix @ x, x))(X[:4])
     assert jnp.allclose(found, exact, rtol=1e-12)
-    step = quick(lambda x: gf.update_asymmetry(lambda x: x - 0.1 * jax.grad(bowl)(x), x))(X[:4])
+    step = quick(lambda x: le.update_asymmetry(lambda x: x - 0.1 * jax.grad(bowl)(x), x))(X[:4])
     assert jnp.all(step < 1e-12)
-    turn = gf.update_asymmetry(lambda x: x + TURN @ x, X[:4, :2])
+    turn = le.update_asymmetry(lambda x: x + TURN @ x, X[:4, :2])
     assert jnp.allclose(turn, 1, rtol=1e-12)
 
 
 @pytest.fixture(scope="module")
 def share():
-    features = gf.Monomials(2, 3)
-    return quick(lambda x, updates: gf.gradient_share(x, updates, features))
+    features = le.Monomials(2, 3)
+    return quick(lambda x, updates: le.gradient_share(x, updates, features))
 
 
 def test_gradients_are_told_from_turns_by_their_updates_alone(share):
@@ -89,7 +90,7 @@ def test_gradients_are_told_from_turns_by_their_updates_alone(share):
 
 def test_shares_are_those_of_least_squares(share):
     x, updates = X[:, :2], jnp.column_stack([X[:, 2], jnp.sin(3 * X[:, 0])])
-    slopes = np.asarray(jax.vmap(jax.jacfwd(gf.Monomials(2, 3)))(x))
+    slopes = np.asarray(jax.vmap(jax.jacfwd(le.Monomials(2, 3)))(x))
     joint = np.concatenate([slopes[:, :, 0], slopes[:, :, 1]])
     u = np.concatenate(np.asarray(updates).T)
     left = u - joint @ np.linalg.lstsq(joint, u, rcond=None)[0]
@@ -110,7 +111,7 @@ def test_rates_by_scale_are_eigenvalues_and_blind_to_turns():
     stiff = ROTATION @ jnp.diag(jnp.array([0.1, 3.0, 3.0])) @ ROTATION.T
     turn = jnp.zeros((3, 3)).at[1:, 1:].set(TURN)
     turn = ROTATION @ turn @ ROTATION.T
-    spectrum = quick(gf.update_spectrum)
+    spectrum = quick(le.update_spectrum)
     calm, turned = spectrum(x, -x @ stiff), spectrum(x, -x @ stiff + x @ turn)
     for made in (calm, turned):
         assert jnp.allclose(made.variance, jnp.array([4.0, 1.0, 1.0]), rtol=1e-9)
@@ -118,14 +119,14 @@ def test_rates_by_scale_are_eigenvalues_and_blind_to_turns():
     assert jnp.allclose(calm.power, jnp.array([0.04, 9.0, 9.0]), rtol=1e-9)
     # The rotation is no gradient, and only the power knows.
     assert jnp.allclose(turned.power, jnp.array([0.04, 10.0, 10.0]), rtol=1e-9)
-    given = gf.update_spectrum(x, -x @ stiff, ROTATION)
+    given = le.update_spectrum(x, -x @ stiff, ROTATION)
     assert jnp.allclose(given.rate, calm.rate, rtol=1e-9)
 
 
 def test_diagnostics_differentiate():
     def both(x):
-        along = gf.energy_along(gf.Potential(bowl), jnp.stack([x, 0.9 * x]))
-        return gf.linear_cka(x, jnp.sin(x)), along.energy, along.alignment
+        along = le.energy_along(gf.Potential(bowl), jnp.stack([x, 0.9 * x]))
+        return le.linear_cka(x, jnp.sin(x)), along.energy, along.alignment
 
     check_derivatives(both, X[:6])
 
@@ -133,16 +134,16 @@ def test_diagnostics_differentiate():
 @pytest.mark.parametrize(
     ("named", "call"),
     [
-        ("states", lambda: gf.energy_along(gf.Potential(bowl), X)),
-        ("states", lambda: gf.energy_along(gf.Potential(bowl), X[None])),
-        ("x", lambda: gf.update_asymmetry(lambda x: x, X[0])),
-        ("update", lambda: gf.update_asymmetry(lambda x: x[:2], X)),
-        ("updates", lambda: gf.gradient_share(X, X[:, :2], gf.Monomials(3, 2))),
-        ("updates", lambda: gf.update_spectrum(X, X[:5])),
-        ("directions", lambda: gf.update_spectrum(X, X, TURN)),
-        ("y", lambda: gf.linear_cka(X, X[:5])),
-        ("degree", lambda: gf.Monomials(2, 0)),
-        ("bandwidth", lambda: gf.Bumps(X, 0.0)),
+        ("states", lambda: le.energy_along(gf.Potential(bowl), X)),
+        ("states", lambda: le.energy_along(gf.Potential(bowl), X[None])),
+        ("x", lambda: le.update_asymmetry(lambda x: x, X[0])),
+        ("update", lambda: le.update_asymmetry(lambda x: x[:2], X)),
+        ("updates", lambda: le.gradient_share(X, X[:, :2], le.Monomials(3, 2))),
+        ("updates", lambda: le.update_spectrum(X, X[:5])),
+        ("directions", lambda: le.update_spectrum(X, X, TURN)),
+        ("y", lambda: le.linear_cka(X, X[:5])),
+        ("degree", lambda: le.Monomials(2, 0)),
+        ("bandwidth", lambda: le.Bumps(X, 0.0)),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")
@@ -153,7 +154,7 @@ def test_bad_input_is_refused_by_name(named, call):
 
 def test_monomials_are_all_products_of_powers():
     x = jnp.array([0.7, -1.3, 0.0])
-    powers = gf.Monomials(3, 3)
+    powers = le.Monomials(3, 3)
     exact = [np.prod(np.asarray(x) ** row) for row in powers.exponents]
     assert len({tuple(row) for row in powers.exponents}) == 19
     assert jnp.allclose(powers(x), jnp.array(exact), rtol=1e-14)
@@ -161,5 +162,5 @@ def test_monomials_are_all_products_of_powers():
 
 
 def test_bumps_are_gaussians_around_their_centres():
-    bumps = gf.Bumps(jnp.array([[0.0, 0.0], [1.0, 2.0]]), 0.5)
+    bumps = le.Bumps(jnp.array([[0.0, 0.0], [1.0, 2.0]]), 0.5)
     assert jnp.allclose(bumps(jnp.array([1.0, 2.0])), jnp.array([jnp.exp(-10.0), 1.0]))

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx.gradient_flows._displacements import Displacements
-from transportx.gradient_flows._learned import LearnedEnergy
+from transportx.learned_energies._displacements import Displacements
+from transportx.learned_energies._fit import LearnedEnergy
 
 Scalar = Float[Array, ""]
 

@@ -8,10 +8,10 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx.gradient_flows._energies import Potential
-from transportx.gradient_flows._equations import Unknowns
-from transportx.gradient_flows._functional import AbstractFunctional, Sum, as_pytree
-from transportx.gradient_flows._least_squares import Solution
+from transportx.gradient_flows import AbstractFunctional, Potential, Sum
+from transportx.gradient_flows.internal import as_pytree
+from transportx.learned_energies._equations import Unknowns
+from transportx.learned_energies._least_squares import Solution
 
 Scalar = Float[Array, ""]
 Point = Float[Array, " d"]

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, ot
-from transportx.gradient_flows._displacements import transport_displacements
-from transportx.gradient_flows._equations import Unknowns, pooled_noise
-from transportx.gradient_flows._functional import AbstractFunctional
-from transportx.gradient_flows._learned import EnergyFit, as_fit
-from transportx.gradient_flows._least_squares import least_squares
-from transportx.gradient_flows._snapshots import Populations, as_snapshots
+from transportx.gradient_flows import AbstractFunctional
+from transportx.learned_energies._displacements import transport_displacements
+from transportx.learned_energies._equations import Unknowns, pooled_noise
+from transportx.learned_energies._fit import EnergyFit, as_fit
+from transportx.learned_energies._least_squares import least_squares
+from transportx.learned_energies._snapshots import Populations, as_snapshots
 
 Features = Callable[[Array], Array]
 

@@ -3,10 +3,8 @@
 import functools
 import itertools
 import operator
-from collections.abc import Callable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
@@ -71,11 +69,3 @@ class Bumps(eqx.Module):
         """All of them at one point."""
         squares = jnp.sum((x[None, :] - self.centres) ** 2, axis=1)
         return jnp.exp(-squares / (2 * jnp.asarray(self.bandwidth, squares.dtype) ** 2))
-
-
-def slopes_and_laplacians(
-    features: Callable[[Array], Array], x: Point
-) -> tuple[Float[Array, "p d"], Float[Array, " p"]]:
-    """Gradients and Laplacians of functions of a point."""
-    jacobian = jax.jacfwd(features)
-    return jacobian(x), jnp.trace(jax.jacfwd(jacobian)(x), axis1=1, axis2=2)

@@ -9,11 +9,11 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks, ot
 from transportx.geometry import PointCloud
-from transportx.gradient_flows._equations import Unknowns
-from transportx.gradient_flows._functional import AbstractFunctional
-from transportx.gradient_flows._learned import EnergyFit, as_fit
-from transportx.gradient_flows._least_squares import least_squares
-from transportx.gradient_flows._snapshots import Populations, as_snapshots
+from transportx.gradient_flows import AbstractFunctional
+from transportx.learned_energies._equations import Unknowns
+from transportx.learned_energies._fit import EnergyFit, as_fit
+from transportx.learned_energies._least_squares import least_squares
+from transportx.learned_energies._snapshots import Populations, as_snapshots
 
 Features = Callable[[Array], Array]
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._equations import Unknowns, pooled_noise
-from transportx.gradient_flows._functional import AbstractFunctional
-from transportx.gradient_flows._learned import EnergyFit, as_fit
-from transportx.gradient_flows._least_squares import least_squares
-from transportx.gradient_flows._snapshots import (
+from transportx.gradient_flows import AbstractFunctional
+from transportx.learned_energies._equations import Unknowns, pooled_noise
+from transportx.learned_energies._fit import EnergyFit, as_fit
+from transportx.learned_energies._least_squares import least_squares
+from transportx.learned_energies._snapshots import (
     Populations,
     Snapshots,
     as_snapshots,
@@ -46,8 +46,8 @@ def fit_weak_form(
 
     Example:
         ```python
-        made = gf.fit_weak_form(
-            snapshots, times, gf.Monomials(2, 4), terms=[gf.Interaction(gf.Gaussian(0.7))]
+        made = le.fit_weak_form(
+            snapshots, times, le.Monomials(2, 4), terms=[gf.Interaction(gf.Gaussian(0.7))]
         )
         made.determined, made.misfit, made.energy.temperature
         ```
