@@ -12,7 +12,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 import optax
 from jaxtyping import AbstractArray, Bool, Int, PRNGKeyArray, PyTree, ScalarLike
 
@@ -26,6 +25,13 @@ _DIM = 2
 _PROTOCOL = set(
     "empty push energy_and_dissipation func init join measure network order rates refine "
     "risk_and_dissipation share start step velocities".split()
+)
+
+# What rooms share among themselves, not meant for users.
+_PLUMBING = set(
+    "geometry.Sum geometry.SumExp geometry.Largest geometry.capped_exp geometry.gibbs_kernel "
+    "geometry.fused_log_totals geometry.DenseKernel geometry.StreamedKernel ot.Problem "
+    "ot.Scaling ot.Iterate sampling.RK4".split()
 )
 
 
@@ -56,7 +62,7 @@ def calls(room: str) -> Iterator[Call]:
     for name, thing in sorted(vars(rooms()[room]).items()):
         if name.startswith("_") or not callable(thing) or typing.get_origin(thing):
             continue
-        if inspect.isclass(thing) and not _constructible(thing):
+        if f"{room}.{name}" in _PLUMBING or (inspect.isclass(thing) and not _constructible(thing)):
             continue
         yield _call(f"{room}.{name}", thing)
         if inspect.isclass(thing):
@@ -294,13 +300,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gradient_flows.gaussian_flow": {"energy": tx.gradient_flows.gaussian_entropy},
     "gradient_flows.line_flow": {"nodes0": jnp.arange(5.0), "functional": _line},
     "losses.latent_noise_matching": {
-        "path": tx.interpolants.Noised(
-            tx.interpolants.Linear(), tx.interpolants.BridgeNoise(1.0)
-        )
+        "path": tx.interpolants.Noised(tx.interpolants.Linear(), tx.interpolants.BridgeNoise(1.0))
     },
-    "gradient_flows.fit_displacements": {"features": jnp.tanh},
-    "gradient_flows.fit_first_order": {"features": jnp.tanh},
-    "gradient_flows.fit_weak_form": {"features": jnp.tanh},
+    "learned_energies.fit_displacements": {"features": jnp.tanh},
+    "learned_energies.fit_first_order": {"features": jnp.tanh},
+    "learned_energies.fit_weak_form": {"features": jnp.tanh},
     "mean_field.Risk.batch": {"rows": jnp.arange(2)},
     "mean_field.linear_training": {"moments": jnp.eye(4)},
     "mean_field.sgd": {"num_steps": 10},

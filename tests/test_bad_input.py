@@ -103,7 +103,7 @@ def doubtful(hint, value):
 
 
 def outcome(call, name, value):
-    """"refused" (by name, by us), "answered", or what else happened."""
+    """ "refused" (by name, by us), "answered", or what else happened."""
     try:
         with warnings.catch_warnings(), jax.numpy_dtype_promotion("standard"):
             warnings.simplefilter("ignore")
@@ -135,7 +135,9 @@ def violations(room):
             for kind, bad in nonsense(hint, value).items():
                 said = outcome(call, name, bad)
                 counts[kind, said.split(":")[0]] += 1
-                if said != "refused":
+                whole = inspect.isclass(call.function) and kind == "empty"
+                fine = ("refused", "refused as another", "answered") if whole else ("refused",)
+                if said.split(":")[0] not in fine:
                     broken.append(f"{call.name}({name}={kind}) {said}")
             for kind, odd in doubtful(hint, value).items():
                 said = outcome(call, name, odd)
@@ -143,3 +145,19 @@ def violations(room):
                 if said.split(":")[0] not in ("refused", "answered", "refused as another"):
                     broken.append(f"{call.name}({name}={kind}) {said}")
     return counts, broken
+
+
+# Rooms in which the rule does not hold yet, and in how many cases at most.
+OPEN = {}
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("room", sorted(calls.rooms()))
+def test_nonsense_is_refused_by_name_everywhere(room, capsys):
+    counts, broken = violations(room)
+    outcomes = collections.Counter()
+    for (_, said), number in counts.items():
+        outcomes[said] += number
+    with capsys.disabled():
+        print(f"\n{room}: {sum(counts.values())} bad inputs, {dict(outcomes)}")
+    assert len(broken) <= OPEN.get(room, 0), "\n".join(broken)

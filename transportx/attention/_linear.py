@@ -74,8 +74,8 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
     @_checks.gate
     def on_gaussian(
         self,
-        query: Array,
-        key: Array,
+        query: Float[Array, "k d"],
+        key: Float[Array, "k d"],
         mean: Float[Array, " d"],
         covariance: Float[Array, "d d"],
     ) -> AffineMap:

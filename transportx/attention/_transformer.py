@@ -67,7 +67,8 @@ class Transformer(eqx.Module):
         step: ScalarLike = 1.0,
         key: PRNGKeyArray,
     ):
-        _checks.count("depth", depth)
+        for name, size in (("dim", dim), ("depth", depth)):
+            _checks.count(name, size)
         _checks.positive("step", step)
         make = eqx.filter_vmap(lambda k: Block(dim, heads, hidden, mixing, key=k))
         self.blocks = make(jr.split(key, depth))

@@ -56,6 +56,7 @@ class Box(eqx.Module):
     @_checks.gate
     def divergence(self, flux: Faces) -> Cells:
         """What flows out of each cell, over its volume; the walls let nothing through."""
+        check_faces(self, "flux", flux)
         total = jnp.zeros(self.shape, flux[0].dtype)
         for axis, (through, width) in enumerate(zip(flux, self.spacing, strict=True)):
             walls = [(1, 1) if k == axis else (0, 0) for k in range(len(self.shape))]
@@ -65,6 +66,7 @@ class Box(eqx.Module):
     @_checks.gate
     def gradient(self, potential: Cells) -> Faces:
         """Slopes across the faces: minus the adjoint of `divergence`."""
+        _checks.shaped("potential", potential, self.shape, "one number per cell")
         return tuple(
             jnp.diff(potential, axis=axis) / width for axis, width in enumerate(self.spacing)
         )
@@ -72,6 +74,7 @@ class Box(eqx.Module):
     @_checks.gate
     def on_faces(self, density: Cells) -> Faces:
         """Density on the faces, the mean of the cells on both sides."""
+        _checks.shaped("density", density, self.shape, "one number per cell")
         return tuple(
             (after(density, axis) + before(density, axis)) / 2 for axis in range(len(self.shape))
         )
@@ -79,6 +82,7 @@ class Box(eqx.Module):
     @_checks.gate
     def solve_poisson(self, source: Cells) -> Cells:
         """The potential of mean zero whose Laplacian is the source less its mean; by DCT."""
+        _checks.shaped("source", source, self.shape, "one number per cell")
         modes = jax.scipy.fft.dctn(source)
         symbol = jnp.zeros(self.shape, source.dtype)
         for axis, (size, width) in enumerate(zip(self.shape, self.spacing, strict=True)):
@@ -88,6 +92,16 @@ class Box(eqx.Module):
         constant = symbol == 0
         modes = jnp.where(constant, 0, modes / jnp.where(constant, 1, symbol))
         return jax.scipy.fft.idctn(modes)
+
+
+def check_faces(box: Box, argument: str, values: Faces) -> None:
+    """Refuse what is not one array for each axis, with a number for each inner face."""
+    if len(values) != len(box.shape):
+        cure = f"give {len(box.shape)}, one for each axis"
+        _checks.reject(argument, f"has {len(values)} arrays", cure)
+    for axis, array in enumerate(values):
+        inner = tuple(size - (k == axis) for k, size in enumerate(box.shape))
+        _checks.shaped(f"{argument}[{axis}]", array, inner, "one number per inner face")
 
 
 def before(density: Cells, axis: int) -> Cells:

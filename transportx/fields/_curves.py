@@ -13,7 +13,7 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx.fields._box import Box, Cells, Faces, after, before
+from transportx.fields._box import Box, Cells, Faces, after, before, check_faces
 
 
 @_checks.gate
@@ -60,6 +60,10 @@ def least_squares(
         computational fluid mechanics solution to the Monge-Kantorovich problem, 2000.
     """
     _check(box, density, rate)
+    dtype = jnp.result_type(density, rate)
+    density, rate = density.astype(dtype), rate.astype(dtype)
+    _checks.positive("rtol", rtol)
+    _checks.count("max_steps", max_steps)
     weights = box.on_faces(density)
     root = jnp.sqrt(_diagonal(box, weights))
 
@@ -127,6 +131,7 @@ def project_onto_gradients(box: Box, density: Cells, velocity: Faces, **options)
 
     `options` are those of `least_squares`.
     """
+    check_faces(box, "velocity", velocity)
     weights = box.on_faces(density)
     flux = tuple(w * v for w, v in zip(weights, velocity, strict=True))
     return least_squares(box, density, -box.divergence(flux), **options)

@@ -17,6 +17,7 @@ Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
 
 
+@_checks.gate
 class LinearPotential(eqx.Module):
     r"""$V = \sum_k c_k \phi_k$.
 
@@ -34,6 +35,7 @@ class LinearPotential(eqx.Module):
         return jnp.sum(self.coefficients * self.features(x))
 
 
+@_checks.gate
 class LearnedEnergy(eqx.Module):
     r"""$F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
 
@@ -59,6 +61,7 @@ class LearnedEnergy(eqx.Module):
         return Sum((Potential(self.potential), *scaled))
 
 
+@_checks.gate
 class EnergyFit(eqx.Module):
     """A free energy fitted to populations by least squares.
 

@@ -21,5 +21,5 @@ def drop_labels(
     """
     if not 0 <= probability <= 1:
         _checks.reject("probability", f"is {probability}", "give a number in [0, 1]")
-    dropped = jr.bernoulli(key, probability, labels.shape)
+    dropped = jr.bernoulli(key, float(probability), labels.shape)
     return jnp.where(dropped, jnp.asarray(null_label, labels.dtype), labels)

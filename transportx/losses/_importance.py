@@ -59,6 +59,7 @@ class ImportanceTimes(eqx.Module):
     @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
+        _checks.count("num", num)
         density = self._density().astype(dtype)
         reached = jnp.concatenate([jnp.zeros(1, dtype), jnp.cumsum(density)])
         edges = jnp.linspace(0, 1, reached.size, dtype=dtype)

@@ -20,6 +20,7 @@ def uniform_times(num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " 
 
     The ends are left out because the velocity of noisy paths is infinite there.
     """
+    _checks.count("num", num)
     return jr.uniform(key, (num,), dtype, minval=jnp.finfo(dtype).eps, maxval=1)
 
 
@@ -45,6 +46,7 @@ class LogitNormalTimes(eqx.Module):
     @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
+        _checks.count("num", num)
         mean, deviation = (jnp.asarray(part, dtype) for part in (self.mean, self.deviation))
         return inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), dtype)))
 
@@ -68,6 +70,7 @@ class BetaTimes(eqx.Module):
     @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
         """Draw `num` times."""
+        _checks.count("num", num)
         a, b = jnp.asarray(self.a, dtype), jnp.asarray(self.b, dtype)
         return inside(jr.beta(key, a, b, (num,), dtype))
 
