@@ -31,7 +31,8 @@ _PROTOCOL = set(
 _PLUMBING = set(
     "geometry.Sum geometry.SumExp geometry.Largest geometry.capped_exp geometry.gibbs_kernel "
     "geometry.fused_log_totals geometry.DenseKernel geometry.StreamedKernel ot.Problem "
-    "ot.Scaling ot.Iterate sampling.RK4".split()
+    "ot.Scaling ot.Iterate sampling.RK4 evolution.RK4 evolution.check_times evolution.integrate "
+    "evolution.integrate_batch".split()
 )
 
 

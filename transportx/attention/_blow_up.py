@@ -102,6 +102,7 @@ def blow_up_depth(
         ValueError: As `gaussian_field`, or `horizon` is a Python number that is not positive.
     """
     _checks.positive("horizon", horizon)
+    _checks.count("max_steps", max_steps)
     end = jnp.asarray(horizon, mean.dtype)
     # A slope this steep leaves a depth below rounding, relative to the horizon.
     steepest = 0.01 / (jnp.finfo(mean.dtype).eps * end)

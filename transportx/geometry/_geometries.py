@@ -175,6 +175,7 @@ class AbstractGeometry(eqx.Module):
         Args:
             b: Target weights.
         """
+        self._check_weights(None, b)
         return self.fold_tiles(Sum(), _reachable, b.astype(self.working_dtype))
 
 

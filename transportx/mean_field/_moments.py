@@ -94,6 +94,7 @@ def linear_training(
     for name, number in (("t1", t1), ("rtol", rtol), ("atol", atol)):
         _checks.positive(name, number)
     _checks.not_negative("temperature", temperature)
+    _checks.count("max_steps", max_steps)
     t1 = jnp.asarray(t1, moments.dtype)
     times = record_times(times, t1)
 
