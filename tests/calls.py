@@ -225,7 +225,7 @@ def _line(masses):
 
 
 _BOX = tx.fields.Box((4, 4), (1.0, 1.0))
-_CELLS = jnp.full((4, 4), 1.0) + jnp.arange(4.0) / 10
+_CELLS = jnp.ones((4, 4)) + jnp.arange(4.0)[None, :] / 10
 _FACES = (jnp.ones((3, 4)), jnp.ones((4, 3)))
 _RATE = _CELLS - jnp.mean(_CELLS)
 

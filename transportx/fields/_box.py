@@ -95,13 +95,13 @@ class Box(eqx.Module):
 
 
 def check_faces(box: Box, argument: str, values: Faces) -> None:
-    """Refuse what is not one array for each axis, with a number for each inner face."""
-    if len(values) != len(box.shape):
-        cure = f"give {len(box.shape)}, one for each axis"
-        _checks.reject(argument, f"has {len(values)} arrays", cure)
-    for axis, array in enumerate(values):
-        inner = tuple(size - (k == axis) for k, size in enumerate(box.shape))
-        _checks.shaped(f"{argument}[{axis}]", array, inner, "one number per inner face")
+    """Refuse numbers that would be broadcast against the faces between cells."""
+    axes = range(len(box.shape))
+    shapes = [tuple(n - (k == axis) for k, n in enumerate(box.shape)) for axis in axes]
+    given = [jnp.shape(v) for v in values]
+    if given != shapes:
+        cure = f"give one number per inner face, an array per axis: shapes {shapes}"
+        _checks.reject(argument, f"has shapes {given}", cure)
 
 
 def before(density: Cells, axis: int) -> Cells:
