@@ -53,7 +53,8 @@ def rooms() -> dict[str, types.ModuleType]:
     return {
         name: room
         for name, room in vars(tx).items()
-        if isinstance(room, types.ModuleType) and not name.startswith("_")
+        if isinstance(room, types.ModuleType) and room.__name__ == f"transportx.{name}"
+        if not name.startswith("_")
     }
 
 
@@ -175,7 +176,9 @@ def _array(name, hint):
         return jnp.ones(shape, bool)
     values = jr.uniform(jr.key(len(name)), shape, minval=0.2, maxval=0.8)
     if len(shape) >= 2 and shape[-1] == shape[-2] and axes[-1] == axes[-2]:
-        return values @ jnp.swapaxes(values, -1, -2) / 4 + jnp.eye(shape[-1])
+        return values @ jnp.swapaxes(values, -1, -2) / 4 + jnp.broadcast_to(
+            jnp.eye(shape[-1]), shape
+        )
     if "weights" in name or name in ("a", "b", "masses", "masses0"):
         return jnp.full(shape, 1 / shape[-1])
     return jnp.sort(values) if name.startswith("times") else values
