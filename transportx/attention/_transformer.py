@@ -91,6 +91,7 @@ class Transformer(eqx.Module):
         return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), static)
 
     def _run(self, x, weights):
+        x = x.astype(jnp.result_type(x, self.blocks.attention.query))
         step = jnp.asarray(self.step, x.dtype)
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
 
