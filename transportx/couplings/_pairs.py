@@ -32,7 +32,7 @@ class Pairs(tuple[Int[Array, " b"], Int[Array, " b"]]):
         return cls.tree_unflatten(None, (i0, i1, status))
 
     @property
-    def converged(self) -> Bool[Array, ""]:
+    def converged(self) -> Bool[Array, "..."]:
         """Whether the plan behind the pairs meets its tolerance."""
         return self.status == Status.CONVERGED
 
