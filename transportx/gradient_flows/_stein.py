@@ -49,7 +49,9 @@ class Stein(AbstractVelocity):
         _checks.divided("x", x, self.mesh)
         temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes
         if isinstance(self.kernel, AbstractRadialKernel):
-            smoothed, attraction = product_and_slopes(self.kernel, x, x, pulls, weights, self.mesh)
+            smoothed, attraction = product_and_slopes(
+                self.kernel, x, x, pulls, weights, weights, self.mesh
+            )
             return -temperature * attraction - smoothed
         # The sum over j of derivatives by x_j is the derivative by a shift of them all.
         shift = jnp.zeros(x.shape[1], x.dtype)
