@@ -168,11 +168,11 @@ def test_stein_velocities_are_those_of_one_device(kernel, mesh, points):
 
 def with_noise(energy, x):
     dynamics = gf.Langevin(0.5)
-    return gf.flow(energy, x, t1=0.2, num_steps=3, dynamics=dynamics, key=jr.key(4))
+    return gf.flow(energy, x, t1=0.2, steps=3, dynamics=dynamics, key=jr.key(4))
 
 
 def adaptive(energy, x):
-    return gf.flow(energy, x, t1=0.2, rtol=1e-3, atol=1e-3)
+    return gf.flow(energy, x, t1=0.2, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3))
 
 
 @pytest.mark.parametrize("flow", [with_noise, pytest.param(adaptive, marks=pytest.mark.slow)])
@@ -210,12 +210,14 @@ def normal(x):
 
 
 SAMPLERS = {
-    "likelihood": lambda x: tx.sampling.log_prob(velocity, x, base_log_prob=normal, num_steps=4),
-    "adaptive": lambda x: tx.sampling.flow(velocity, x, rtol=1e-3, atol=1e-3),
-    "noise": lambda x: tx.sampling.diffuse(
-        velocity, x, score=velocity, noise=lambda t: 1 - t, key=jr.key(7), num_steps=4
+    "likelihood": lambda x: tx.sampling.log_prob(velocity, x, base_log_prob=normal, steps=4),
+    "adaptive": lambda x: tx.sampling.flow(
+        velocity, x, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3)
     ),
-    "gradient": jax.grad(lambda x: jnp.sum(tx.sampling.flow(velocity, x, num_steps=2) ** 2)),
+    "noise": lambda x: tx.sampling.diffuse(
+        velocity, x, score=velocity, noise=lambda t: 1 - t, key=jr.key(7), steps=4
+    ),
+    "gradient": jax.grad(lambda x: jnp.sum(tx.sampling.flow(velocity, x, steps=2) ** 2)),
 }
 
 

@@ -1,5 +1,6 @@
 """What can be refused before anything runs: one message each, naming argument and cure."""
 
+import math
 import numbers
 from typing import Any
 
@@ -22,6 +23,30 @@ def not_negative(argument: str, value: Any) -> None:
     """Refuse a Python number below zero, or NaN; traced values pass."""
     if isinstance(value, numbers.Real) and not float(value) >= 0:
         reject(argument, f"is {value}", "give zero or a positive number")
+
+
+def scale(argument: str, value: Any) -> None:
+    """Refuse a Python number that is not positive and finite; traced values pass."""
+    if isinstance(value, numbers.Real) and not 0 < float(value) < math.inf:
+        reject(argument, f"is {value}", "give a positive number")
+
+
+def finite(argument: str, value: Any) -> None:
+    """Refuse a Python number that is infinite or NaN; traced values pass."""
+    if isinstance(value, numbers.Real) and not math.isfinite(value):
+        reject(argument, f"is {value}", "give a finite number")
+
+
+def below(argument: str, value: Any, other: str, bound: Any) -> None:
+    """Refuse a Python number that is not below another; traced values pass."""
+    if isinstance(value, numbers.Real) and isinstance(bound, numbers.Real) and not value < bound:
+        reject(argument, f"is {value}", f"give a number below `{other}`, which is {bound}")
+
+
+def fraction(argument: str, value: Any) -> None:
+    """Refuse a Python number outside of [0, 1], or NaN; traced values pass."""
+    if isinstance(value, numbers.Real) and not 0 <= float(value) <= 1:
+        reject(argument, f"is {value}", "give a number in [0, 1]")
 
 
 def exponent(argument: str, value: Any) -> None:
@@ -73,6 +98,12 @@ def same_shape(argument: str, array: Array, other: str, reference: Array) -> Non
         )
 
 
+def shaped(argument: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Refuse any other shape than the one that `meaning` asks for."""
+    if array.shape != shape:
+        reject(argument, f"has shape {array.shape}", f"give {meaning}, shape {shape}")
+
+
 def same_dimension(argument: str, array: Array, other: str, reference: Array) -> None:
     """Refuse two arrays whose examples differ in shape."""
     if array.shape[1:] != reference.shape[1:]:
@@ -96,18 +127,17 @@ def same_size(argument: str, array: Array, other: str, reference: Array) -> None
         )
 
 
-def auto_axis(mesh: Mesh, axis: str) -> None:
-    """Refuse an axis over which the compiler may not lay arrays."""
-    if mesh.axis_types[mesh.axis_names.index(axis)] is not AxisType.Auto:
-        cure = "make the mesh with axis_types=(jax.sharding.AxisType.Auto,) * its axes"
-        reject("mesh", f"has axis {axis!r} of type Explicit or Manual", cure)
+def own_axis(mesh: Mesh, axis: str) -> None:
+    """Refuse an axis over which arrays may not be laid any more: that of a `shard_map`."""
+    if mesh.axis_types[mesh.axis_names.index(axis)] is AxisType.Manual:
+        reject("mesh", f"has axis {axis!r} of type Manual", "give axes of type Auto or Explicit")
 
 
 def one_axis(mesh: Mesh) -> None:
     """Refuse a mesh that is not one row of devices."""
     if len(mesh.axis_names) != 1:
         reject("mesh", f"has axes {mesh.axis_names}", "give a mesh of one axis")
-    auto_axis(mesh, mesh.axis_names[0])
+    own_axis(mesh, mesh.axis_names[0])
 
 
 def divided(argument: str, array: Array, mesh: Mesh | None) -> None:
@@ -128,3 +158,24 @@ def velocity(field_output: Array, x: Array) -> None:
             f"returns shape {np.shape(field_output)} at a point of shape {x.shape}",
             "return dx/dt, one number a coordinate",
         )
+
+
+def number(argument: str, output: Array) -> None:
+    """Refuse a function whose output is not one number."""
+    if np.shape(output) != ():
+        reject(argument, f"returns shape {np.shape(output)}", "return one number, of shape ()")
+
+
+def label(argument: str, labels: Array) -> None:
+    """Refuse labels that are not integers: booleans and real numbers are not classes."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        reject(argument, f"has dtype {labels.dtype}", "give integer labels")
+
+
+def held(argument: str, value: Any, labels: Array) -> None:
+    """Refuse an integer that the labels' dtype would wrap round."""
+    count(argument, value, least=np.iinfo(np.int64).min)
+    info = np.iinfo(labels.dtype)
+    if not info.min <= value <= info.max:
+        cure = f"give labels of a wider dtype than {labels.dtype}"
+        reject(argument, f"is {value}, beyond {info.min} to {info.max}", cure)

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._varying import alike
 from transportx.attention._attention import token_weights
 from transportx.attention._sphere import normalise
 from transportx.geometry import PointCloud
+from transportx.geometry.internal import ResolvedSquares
 
 Tokens = Float[Array, "n d"]
 Scalar = Float[Array, ""]
@@ -24,7 +26,7 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
     longest chain of names, one or two for tight clusters.
     """
     _checks.positive("radius", radius)
-    cloud = PointCloud(tokens, tokens)
+    cloud = PointCloud(tokens, tokens, ResolvedSquares())
     n = tokens.shape[0]
     near = jnp.asarray(radius, tokens.dtype) ** 2
 
@@ -41,7 +43,7 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
         return spread(labels), labels
 
     names = jnp.arange(n)
-    first = spread(names), names
+    first = alike((spread(names), names), tokens, near)
     labels, _ = jax.lax.while_loop(lambda s: jnp.any(s[0] != s[1]), advance, first)
     return labels
 
@@ -78,7 +80,7 @@ def angle_histogram(
         places = jnp.clip(jnp.floor(angles * (bins / jnp.pi)), 0, bins - 1).astype(int)
         return jnp.zeros(bins, masses.dtype).at[places].add(masses)
 
-    return masses @ PointCloud(units, units).map_rows(row)
+    return masses @ PointCloud(units, units, ResolvedSquares()).map_rows(row)
 
 
 @_checks.gate

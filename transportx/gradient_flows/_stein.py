@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
+from transportx._meshes import released
 from transportx.geometry import AbstractCost
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
@@ -47,9 +48,12 @@ class Stein(AbstractVelocity):
     @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         _checks.divided("x", x, self.mesh)
+        slopes, x, weights = released(self.mesh, (slopes, x, weights))
         temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes
         if isinstance(self.kernel, AbstractRadialKernel):
-            smoothed, attraction = product_and_slopes(self.kernel, x, x, pulls, weights, self.mesh)
+            smoothed, attraction = product_and_slopes(
+                self.kernel, x, x, pulls, weights, weights, self.mesh
+            )
             return -temperature * attraction - smoothed
         # The sum over j of derivatives by x_j is the derivative by a shift of them all.
         shift = jnp.zeros(x.shape[1], x.dtype)

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
 from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean
+from transportx.geometry.internal import ResolvedSquares
 from transportx.ot import assignment
 
 Cloud = Float[Array, "n d"]
@@ -75,7 +76,7 @@ def mmd(x: Cloud, y: Float[Array, "m d"], *, bandwidth: ScalarLike) -> Scalar:
     """
     _check_clouds(x, y)
     _checks.positive("bandwidth", bandwidth)
-    squared = SquaredEuclidean()
+    squared = ResolvedSquares()
     scale = 2 * jnp.asarray(bandwidth, x.dtype) ** 2
 
     def similarity(p, q):
