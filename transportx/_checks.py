@@ -1,5 +1,6 @@
 """What can be refused before anything runs: one message each, naming argument and cure."""
 
+import math
 import numbers
 from typing import Any
 
@@ -22,6 +23,22 @@ def not_negative(argument: str, value: Any) -> None:
     """Refuse a Python number below zero, or NaN; traced values pass."""
     if isinstance(value, numbers.Real) and not float(value) >= 0:
         reject(argument, f"is {value}", "give zero or a positive number")
+
+
+def positive_value(argument: str, value: Any, dtype: Any) -> Array:
+    """A positive finite number as an array; NaN where it is another one, known at run time."""
+    if isinstance(value, numbers.Real) and not 0 < float(value) < math.inf:
+        reject(argument, f"is {value}", "give a positive finite number")
+    number = jnp.asarray(value, dtype)
+    return jnp.where((number > 0) & (number < jnp.inf), number, jnp.nan)
+
+
+def not_negative_value(argument: str, value: Any, dtype: Any) -> Array:
+    """A finite number of at least zero as an array; NaN where it is another one, at run time."""
+    if isinstance(value, numbers.Real) and not 0 <= float(value) < math.inf:
+        reject(argument, f"is {value}", "give zero or a positive finite number")
+    number = jnp.asarray(value, dtype)
+    return jnp.where((number >= 0) & (number < jnp.inf), number, jnp.nan)
 
 
 def exponent(argument: str, value: Any) -> None:

@@ -90,7 +90,7 @@ class Transformer(eqx.Module):
         return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), static)
 
     def _run(self, x, weights):
-        step = jnp.asarray(self.step, x.dtype)
+        step = _checks.positive_value("step", self.step, x.dtype)
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
 
         def advance(x, block):

@@ -47,7 +47,10 @@ class Stein(AbstractVelocity):
     @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         _checks.divided("x", x, self.mesh)
-        temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes
+        temperature, pulls = (
+            _checks.not_negative_value("temperature", self.temperature, x.dtype),
+            weights[:, None] * slopes,
+        )
         if isinstance(self.kernel, AbstractRadialKernel):
             smoothed, attraction = product_and_slopes(self.kernel, x, x, pulls, weights, self.mesh)
             return -temperature * attraction - smoothed

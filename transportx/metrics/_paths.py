@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
+from transportx._precision import single_inside
 from transportx.metrics._distances import wasserstein2
 from transportx.sampling import flow
 
@@ -15,6 +16,7 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
+@single_inside
 def path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -36,6 +38,7 @@ def path_energy(
 
 
 @_checks.gate
+@single_inside
 def straightness(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -61,6 +64,7 @@ def straightness(
 
 
 @_checks.gate
+@single_inside
 def normalized_path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "n d"],
