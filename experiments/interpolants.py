@@ -74,7 +74,7 @@ def trajectories(config: Config) -> dict[str, Array]:
     noise_key, diffusion_key = jr.split(jr.key(config.seed))
     x0 = jr.normal(noise_key, (sampling.particles, 2))
     times = sampling.end * jnp.linspace(0, 1, sampling.steps + 1)
-    options = {"times": times, "t1": sampling.end, "rtol": 1e-6, "atol": 1e-6}
+    options = {"times": times, "t1": sampling.end, "steps": tx.evolution.AdaptiveSteps(1e-6, 1e-6)}
     paths = {
         "linear": tx.interpolants.Linear(),
         "trigonometric": tx.interpolants.Trigonometric(),

@@ -108,10 +108,10 @@ def travel(source: Source, data: Array, config: Config, key: Array) -> Outcome:
     @jax.jit
     def run(x0):
         start = jnp.concatenate([x0, jnp.zeros((len(x0), 1))], axis=1)
-        return tx.sampling.flow(rate, start, num_steps=config.steps)
+        return tx.sampling.flow(rate, start, steps=config.steps)
 
     ends = run(x0)
-    middle = tx.sampling.flow(field, x0[:100], num_steps=config.steps // 2, t1=0.5)
+    middle = tx.sampling.flow(field, x0[:100], steps=config.steps // 2, t1=0.5)
     skew = jax.vmap(lambda x: tx.fields.asymmetry(field, jnp.asarray(0.5), x))(middle)
     return Outcome(ends[:, :-1], np.asarray(ends[:, -1]), float(jnp.mean(skew)))
 

@@ -43,6 +43,7 @@ from experiments.harness.runs import environment
 from experiments.racing import peers_sampling as peers
 from experiments.train import problem
 from experiments.train.config import Config
+from transportx.evolution import AdaptiveSteps, FixedSteps
 
 _WIDTH, _DEPTH = 64, 3
 _TOL, _REFERENCE_TOL = 1e-5, 1e-8
@@ -147,8 +148,8 @@ def reference(function: Callable[..., Array], field: tx.fields.MLP, x: Array) ->
             lambda leaf: jnp.asarray(np.asarray(leaf), np.float64) if eqx.is_array(leaf) else leaf,
             (field, x),
         )
-        tight = {"rtol": _REFERENCE_TOL, "atol": _REFERENCE_TOL, "max_steps": 2**15}
-        answer = eqx.filter_jit(function)(field, x, solver=diffrax.Dopri8(), **tight)
+        tight = AdaptiveSteps(_REFERENCE_TOL, _REFERENCE_TOL, diffrax.Dopri8(), max_steps=2**15)
+        answer = eqx.filter_jit(function)(field, x, steps=tight)
         return np.asarray(answer)
 
 
@@ -181,7 +182,7 @@ def plane_problem(size: Size) -> tuple[tx.fields.MLP, Array, np.ndarray]:
 def plane(size: Size, smoke: bool) -> Cell:
     """Euler steps of points."""
     field, x, answer = plane_problem(size)
-    euler = functools.partial(tx.sampling.flow, solver=diffrax.Euler(), num_steps=size.steps)
+    euler = functools.partial(tx.sampling.flow, steps=size.steps)
     quick, slow = (
         functools.partial(bare_plane, steps=size.steps, activation=activation)
         for activation in (field.activation, jax.nn.selu)
@@ -200,7 +201,7 @@ def adaptive(size: Size, smoke: bool) -> Cell:
     runs = {
         f"transportx {type(solver).__name__}{', shared' * shared}": compiled(
             functools.partial(
-                tx.sampling.flow, solver=solver, rtol=_TOL, atol=_TOL, shared_steps=shared
+                tx.sampling.flow, steps=AdaptiveSteps(_TOL, _TOL, solver, shared=shared)
             ),
             field,
             x,
@@ -215,7 +216,7 @@ def likelihood(size: Size, smoke: bool) -> Cell:
     """Log-densities of targets."""
     field = plane_problem(size)[0]
     x = points.eight_gaussians(size.points, key=jr.key(4))
-    euler = functools.partial(log_prob, solver=diffrax.Euler(), num_steps=size.steps)
+    euler = functools.partial(log_prob, steps=FixedSteps(size.steps, diffrax.Euler()))
     runs = {"transportx": compiled(euler, field, x)} | peers.likelihood(field, x, size.steps)
     return Cell(runs, reference(log_prob, field, x))
 
@@ -228,7 +229,7 @@ def digits(size: Size, smoke: bool) -> Cell:
     t, torch_velocity = jnp.float32(0.3), peers.transformer(field, labels)
     ours = jax.jit(jax.vmap(field, in_axes=(None, 0, 0)))(t, x, labels)
     check_same(torch_velocity(*peers.tensors((t, x))), ours, _SAME_VALUES)
-    euler = functools.partial(tx.sampling.flow, solver=diffrax.Euler(), num_steps=steps)
+    euler = functools.partial(tx.sampling.flow, steps=steps)
     runs = {
         "transportx": compiled(euler, field, x, labels),
         "bare scan": compiled(functools.partial(bare_digits, steps=steps), field, x, labels),

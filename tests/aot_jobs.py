@@ -391,20 +391,20 @@ _LOSSES = {
 _SAMPLING = {
     "sampling.flow": Job(
         lambda x: (
-            tx.sampling.flow(velocity, x, num_steps=4),
-            tx.sampling.flow(velocity, x, rtol=1e-3, atol=1e-3),
+            tx.sampling.flow(velocity, x, steps=4),
+            tx.sampling.flow(velocity, x, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3)),
         ),
         (BATCH,),
     ),
     "sampling.diffuse": Job(
         lambda x, key: tx.sampling.diffuse(
-            velocity, x, score=velocity, noise=lambda t: 1 - t, key=key, num_steps=4
+            velocity, x, score=velocity, noise=lambda t: 1 - t, key=key, steps=4
         ),
         (BATCH, KEY),
     ),
     "sampling.predictor_corrector": Job(
         lambda x, key: tx.sampling.predictor_corrector(
-            velocity, x, score=velocity, key=key, num_steps=4
+            velocity, x, score=velocity, key=key, steps=4
         ),
         (BATCH, KEY),
     ),
@@ -419,19 +419,22 @@ _SAMPLING = {
         lambda x: x[0, 0] * tx.sampling.KarrasGrid(PATH)(4, jnp.float32), (BATCH,)
     ),
     "sampling.RK4": Job(
-        lambda x: tx.sampling.flow(velocity, x, num_steps=4, solver=tx.sampling.RK4()), (BATCH,)
+        lambda x: tx.sampling.flow(
+            velocity, x, steps=tx.evolution.FixedSteps(4, tx.sampling.RK4())
+        ),
+        (BATCH,),
     ),
     "sampling.log_prob": Job(
-        lambda x: tx.sampling.log_prob(velocity, x, base_log_prob=normal, num_steps=4), (BATCH,)
+        lambda x: tx.sampling.log_prob(velocity, x, base_log_prob=normal, steps=4), (BATCH,)
     ),
     "sampling.hutchinson_log_prob": Job(
         lambda x, key: tx.sampling.hutchinson_log_prob(
-            velocity, x, key=key, base_log_prob=normal, num_steps=4
+            velocity, x, key=key, base_log_prob=normal, steps=4
         ),
         (BATCH, KEY),
     ),
     "sampling.push_forward": Job(
-        lambda x, p: tx.sampling.push_forward(velocity, x, p, num_steps=4), (BATCH, shape(16))
+        lambda x, p: tx.sampling.push_forward(velocity, x, p, steps=4), (BATCH, shape(16))
     ),
     "sampling.bits_per_dimension": Job(
         lambda p: tx.sampling.bits_per_dimension(p, 64, bin_width=1 / 16), (shape(16),)
@@ -445,14 +448,10 @@ _METRICS = {
     "metrics.sliced_wasserstein": Job(
         lambda x, y, key: tx.metrics.sliced_wasserstein(x, y, key=key), (X, Y, KEY)
     ),
-    "metrics.path_energy": Job(
-        lambda x: tx.metrics.path_energy(velocity, x, num_steps=4), (BATCH,)
-    ),
-    "metrics.straightness": Job(
-        lambda x: tx.metrics.straightness(velocity, x, num_steps=4), (BATCH,)
-    ),
+    "metrics.path_energy": Job(lambda x: tx.metrics.path_energy(velocity, x, steps=4), (BATCH,)),
+    "metrics.straightness": Job(lambda x: tx.metrics.straightness(velocity, x, steps=4), (BATCH,)),
     "metrics.normalized_path_energy": Job(
-        lambda x, y: tx.metrics.normalized_path_energy(velocity, x, y, num_steps=4),
+        lambda x, y: tx.metrics.normalized_path_energy(velocity, x, y, steps=4),
         (BATCH, BATCH),
     ),
 }

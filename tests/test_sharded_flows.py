@@ -210,12 +210,14 @@ def normal(x):
 
 
 SAMPLERS = {
-    "likelihood": lambda x: tx.sampling.log_prob(velocity, x, base_log_prob=normal, num_steps=4),
-    "adaptive": lambda x: tx.sampling.flow(velocity, x, rtol=1e-3, atol=1e-3),
-    "noise": lambda x: tx.sampling.diffuse(
-        velocity, x, score=velocity, noise=lambda t: 1 - t, key=jr.key(7), num_steps=4
+    "likelihood": lambda x: tx.sampling.log_prob(velocity, x, base_log_prob=normal, steps=4),
+    "adaptive": lambda x: tx.sampling.flow(
+        velocity, x, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3)
     ),
-    "gradient": jax.grad(lambda x: jnp.sum(tx.sampling.flow(velocity, x, num_steps=2) ** 2)),
+    "noise": lambda x: tx.sampling.diffuse(
+        velocity, x, score=velocity, noise=lambda t: 1 - t, key=jr.key(7), steps=4
+    ),
+    "gradient": jax.grad(lambda x: jnp.sum(tx.sampling.flow(velocity, x, steps=2) ** 2)),
 }
 
 

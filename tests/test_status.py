@@ -17,6 +17,7 @@ def test_the_first_case_that_holds_is_the_status_also_when_batched():
 
     broken, met = jnp.array([True, True, False, False]), jnp.array([True, False, True, False])
     found = jax.jit(jax.vmap(judged))(broken, met)
+    assert jnp.all(judged(broken, met) == found)
     assert jnp.array_equal(found == Status.NON_FINITE, jnp.array([True, True, False, False]))
     assert jnp.array_equal(found == Status.CONVERGED, jnp.array([False, False, True, False]))
     assert jnp.array_equal(found == Status.MAX_STEPS, jnp.array([False, False, False, True]))

@@ -18,6 +18,7 @@ The rooms compose under `jit`, `vmap` and `grad`. These conventions hold everywh
 
 from transportx import attention as attention
 from transportx import couplings as couplings
+from transportx import evolution as evolution
 from transportx import fields as fields
 from transportx import gaussians as gaussians
 from transportx import geometry as geometry

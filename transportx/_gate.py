@@ -62,7 +62,7 @@ def gate(thing: Checked) -> Checked:
     return cast(Checked, gated)
 
 
-def conform(argument: str, value: Any, hint: Any, sizes: dict[str, tuple[int, str]]) -> Any:
+def conform(argument: str, value: Any, hint: Any, sizes: dict[str, tuple[Any, str]]) -> Any:
     """The value as its annotation asks for it; `sizes` collects named axes.
 
     Raises:

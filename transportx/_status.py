@@ -1,5 +1,7 @@
 """How an iterative answer ended: one family of statuses, shared by every room."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -31,9 +33,12 @@ class Status(eqx.Enumeration):
 
 
 def judge(*cases: tuple[Bool[Array, "..."], Status], otherwise: Status) -> Status:
-    """The status of the first condition that holds, and `otherwise` where none does."""
+    """The status of the first condition that holds, and `otherwise` where none does.
+
+    Conditions may have the axes of a batch; `Status.where` takes scalars alone.
+    """
     for condition, status in reversed(cases):
-        otherwise = Status.where(condition, status, otherwise)
+        otherwise = jax.tree.map(functools.partial(jnp.where, condition), status, otherwise)
     return otherwise
 
 

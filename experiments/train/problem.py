@@ -276,7 +276,7 @@ def _flow_shared(field, sources: tuple[Array, Array | None], steps: int, times, 
 
 @eqx.filter_jit
 def _flow(field, x0, labels, steps: int, times):
-    return tx.sampling.flow(field, x0, labels, num_steps=steps, times=times)
+    return tx.sampling.flow(field, x0, labels, steps=steps, times=times)
 
 
 def _make_batches(config: Config, mesh: Mesh | None) -> PointBatches | ImageBatches:

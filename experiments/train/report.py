@@ -52,7 +52,7 @@ def _write_points(config, data: PointsData, field, folder, key) -> dict[str, Any
     pictures.clouds(folder.path / "samples.png", x0, samples, target)
     pictures.trajectories(folder.path / "trajectories.png", np.asarray(paths[:, :_TRAJECTORIES]))
     transport = tx.metrics.wasserstein2(x0, target)
-    energy = tx.metrics.path_energy(field, x0, num_steps=config.sampling.steps)
+    energy = tx.metrics.path_energy(field, x0, steps=config.sampling.steps)
     displacement = jnp.mean(jnp.sum((samples - x0) ** 2, axis=1))
     return {
         "num": num,

@@ -45,7 +45,11 @@ def test_the_law_at_the_end_is_the_kernel_density_estimate(name):
     """In one dimension a flow keeps ranks: F_1(T(x)) = F_0(x), both from scipy."""
     field = tx.fields.SourcedEmpiricalField(LINE, DENSITIES[name], PATH)
     x0 = jnp.linspace(-2.5, 2.5, 21)[:, None]
-    x1 = np.asarray(tx.sampling.flow(field, x0, rtol=1e-11, atol=1e-11, max_steps=50_000))
+    x1 = np.asarray(
+        tx.sampling.flow(
+            field, x0, steps=tx.evolution.AdaptiveSteps(1e-11, 1e-11, max_steps=50_000)
+        )
+    )
     law = LAWS[name]
     smoothed = np.mean(law.cdf((x1 - np.asarray(LINE).T) / WIDTH), axis=1)
     assert np.allclose(smoothed, law.cdf(np.asarray(x0)[:, 0]), atol=1e-8)
@@ -54,7 +58,9 @@ def test_the_law_at_the_end_is_the_kernel_density_estimate(name):
 def test_it_memorises():
     """At a narrow end every particle is within a few widths of a data point."""
     field = tx.fields.EmpiricalField(PLANE, tx.interpolants.Linear(1e-3))
-    x1 = tx.sampling.flow(field, jr.normal(jr.key(132), (50, 2)), rtol=1e-7, atol=1e-7)
+    x1 = tx.sampling.flow(
+        field, jr.normal(jr.key(132), (50, 2)), steps=tx.evolution.AdaptiveSteps(1e-7, 1e-7)
+    )
     nearest = jnp.min(tx.geometry.PointCloud(x1, PLANE).matrix(), axis=1)
     # The 50 largest of that many Gaussians of two dimensions are within five widths.
     assert jnp.max(jnp.sqrt(nearest)) < 5e-3

@@ -30,7 +30,9 @@ every_noiseless_path = pytest.mark.parametrize("path", NOISELESS.values(), ids=N
 
 def carried(field, x0, t1):
     """Flow to `t1` with errors far below the tolerances of these tests."""
-    return tx.sampling.flow(field, x0, t1=t1, rtol=1e-11, atol=1e-11, solver=Dopri8())
+    return tx.sampling.flow(
+        field, x0, t1=t1, steps=tx.evolution.AdaptiveSteps(1e-11, 1e-11, Dopri8())
+    )
 
 
 def everywhere(function):
@@ -271,8 +273,7 @@ def test_empirical_field_memorises():
         tx.fields.EmpiricalField(data),
         jr.normal(jr.key(10), (16, 2)),
         t1=0.999,
-        rtol=1e-6,
-        atol=1e-6,
+        steps=tx.evolution.AdaptiveSteps(1e-6, 1e-6),
     )
     nearest = jnp.min(jnp.linalg.norm(ends[:, None, :] - data[None, :, :], axis=-1), axis=1)
     # x_t = t x_i + (1 - t) z, and |x_i - z| is below 8 here.

@@ -28,7 +28,9 @@ def affine_law(field, args=None):
 
     @jax.jit
     def carried(x0, args):
-        return tx.sampling.flow(field, x0, args, rtol=1e-11, atol=1e-11, solver=Dopri8())
+        return tx.sampling.flow(
+            field, x0, args, steps=tx.evolution.AdaptiveSteps(1e-11, 1e-11, Dopri8())
+        )
 
     mean, *images = np.asarray(carried(PROBES, args))
     matrix = np.stack(images, axis=1) - mean[:, None]

@@ -162,19 +162,19 @@ def test_float32_far_from_the_origin_agrees_with_float64(metric):
 
 
 def test_optimal_flow_has_the_least_energy():
-    energy = tx.metrics.path_energy(optimal_field, STARTS, num_steps=10)
+    energy = tx.metrics.path_energy(optimal_field, STARTS, steps=10)
     m0, S0, m1, S1 = (np.asarray(x) for x in ENDS)
     distance = np.asarray(pot.gaussian.bures_wasserstein_distance(m0, m1, S0, S1))
     assert np.isclose(float(energy), distance**2, rtol=1e-10)
 
 
 def test_optimal_flow_is_straight():
-    assert abs(tx.metrics.straightness(optimal_field, STARTS, num_steps=10)) < 1e-12
+    assert abs(tx.metrics.straightness(optimal_field, STARTS, steps=10)) < 1e-12
 
 
 def test_flow_of_matched_gaussians_costs_more_and_bends():
     field = tx.fields.GaussianField(*ENDS)
-    options = {"num_steps": 30, "solver": diffrax.Tsit5()}
+    options = {"steps": tx.evolution.FixedSteps(30, diffrax.Tsit5())}
     least = tx.gaussians.wasserstein2_squared(*ENDS)
     assert tx.metrics.path_energy(field, STARTS, **options) > least + 1e-3
     assert tx.metrics.straightness(field, STARTS, **options) > 1e-3
@@ -188,7 +188,7 @@ def turn(t, x, args):
 def test_energy_and_straightness_of_a_quarter_turn():
     x0 = X[:, :2]
     radius_squared = float(jnp.mean(jnp.sum(x0**2, axis=1)))
-    options = {"num_steps": 40, "solver": diffrax.Tsit5()}
+    options = {"steps": tx.evolution.FixedSteps(40, diffrax.Tsit5())}
     energy = tx.metrics.path_energy(turn, x0, **options)
     assert np.isclose(float(energy), np.pi**2 / 4 * radius_squared, rtol=1e-8)
     # A quarter turn moves by sqrt(2) radii.
@@ -203,18 +203,18 @@ def test_path_metrics_take_images_and_conditions():
         return jnp.full_like(x, speed)
 
     # Six pixels at speeds 0, 1, 2, 3.
-    energy = tx.metrics.path_energy(drift, images, speeds, num_steps=4)
+    energy = tx.metrics.path_energy(drift, images, speeds, steps=4)
     assert np.isclose(float(energy), 6 * 14 / 4, rtol=1e-13)
-    assert abs(tx.metrics.straightness(drift, images, speeds, num_steps=4)) < 1e-12
+    assert abs(tx.metrics.straightness(drift, images, speeds, steps=4)) < 1e-12
 
 
 def test_normalized_path_energy_is_the_relative_excess():
     # An optimal map matches its own images, so the clouds' W2 is the flow's.
     ends = jax.vmap(OPTIMAL_MAP)(STARTS)
-    optimal = tx.metrics.normalized_path_energy(optimal_field, STARTS, ends, num_steps=10)
+    optimal = tx.metrics.normalized_path_energy(optimal_field, STARTS, ends, steps=10)
     assert optimal < 1e-10
     doubled = tx.metrics.normalized_path_energy(
-        lambda t, x, args: jnp.sqrt(2.0) * (x - x) + 3.0, STARTS, STARTS + 1, num_steps=2
+        lambda t, x, args: jnp.sqrt(2.0) * (x - x) + 3.0, STARTS, STARTS + 1, steps=2
     )
     # Energy 9 a coordinate where 1 would do.
     assert np.isclose(float(doubled), 8.0, rtol=1e-12)
@@ -224,7 +224,7 @@ def test_path_metrics_differentiate_in_field_and_start():
     field = tables.in_float64(tx.fields.MLP(3, 6, 1, key=jr.key(97)))
 
     def bend(field, x0):
-        return tx.metrics.straightness(field, x0, num_steps=5)
+        return tx.metrics.straightness(field, x0, steps=5)
 
     # A small step: few of selu's kinks are crossed.
     check_derivatives(bend, field, X, step=1e-5, forward=False)
@@ -246,8 +246,8 @@ def metric_of(name, *arrays, **options):
         (metric_of("mmd", X, Y, bandwidth=0.0), "`bandwidth` is 0.0; give a positive number"),
         (metric_of("path_energy", turn, X[:0, :2]), r"`x0` has shape \(0, 2\); give at least one"),
         (
-            metric_of("path_energy", turn, X[:, :2], num_steps=0),
-            "`num_steps` is 0; give an integer",
+            metric_of("path_energy", turn, X[:, :2], steps=0),
+            "`steps` is 0; give an integer",
         ),
         (
             metric_of("straightness", lambda t, x, args: x[:1], X),

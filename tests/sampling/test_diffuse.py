@@ -47,8 +47,8 @@ def test_no_noise_is_the_flow():
     def stuck(t, x, args):
         return jnp.ones_like(x)
 
-    found = tx.sampling.diffuse(FIELD, X0, score=stuck, noise=none, key=jr.key(91), num_steps=9)
-    assert jnp.allclose(found, tx.sampling.flow(FIELD, X0, num_steps=9), atol=1e-13)
+    found = tx.sampling.diffuse(FIELD, X0, score=stuck, noise=none, key=jr.key(91), steps=9)
+    assert jnp.allclose(found, tx.sampling.flow(FIELD, X0, steps=9), atol=1e-13)
 
 
 TARGET = tx.gaussians.Mixture(
@@ -69,7 +69,7 @@ def mixture_samples(level):
         score=tx.fields.ScoreOf(field, PATH),
         noise=lambda t: level * (1 - t),
         key=noise_key,
-        num_steps=75,
+        steps=75,
     )
 
 
@@ -92,7 +92,7 @@ def test_samples_of_a_mixture_have_its_law_at_any_noise(level):
 
 def test_over_no_time_nothing_moves_at_any_noise():
     found = tx.sampling.diffuse(
-        FIELD, X0, score=SCORE, noise=falling, key=jr.key(103), num_steps=3, t0=0.5, t1=0.5
+        FIELD, X0, score=SCORE, noise=falling, key=jr.key(103), steps=3, t0=0.5, t1=0.5
     )
     assert jnp.array_equal(found, X0)
 
@@ -100,7 +100,7 @@ def test_over_no_time_nothing_moves_at_any_noise():
 def test_the_way_back_ends_in_the_source():
     x1 = jr.multivariate_normal(jr.key(93), MEAN, COVARIANCE, (20_000,))
     x0 = tx.sampling.diffuse(
-        FIELD, x1, score=SCORE, noise=falling, key=jr.key(94), num_steps=100, t0=1.0, t1=0.0
+        FIELD, x1, score=SCORE, noise=falling, key=jr.key(94), steps=100, t0=1.0, t1=0.0
     )
     # Four standard errors, and as much again for a hundred Euler steps.
     assert jnp.allclose(jnp.mean(x0, axis=0), 0, atol=0.06)
@@ -108,7 +108,7 @@ def test_the_way_back_ends_in_the_source():
 
 
 def test_corrections_keep_the_law():
-    options = {"score": SCORE, "num_steps": 50, "signal_to_noise": 0.1}
+    options = {"score": SCORE, "steps": 50, "signal_to_noise": 0.1}
     x0 = jr.normal(jr.key(97), (20_000, 3))
     x1 = jax.jit(lambda x0, key: tx.sampling.predictor_corrector(FIELD, x0, key=key, **options))(
         x0, jr.key(98)
@@ -128,7 +128,7 @@ def test_corrections_mend_a_wrong_field():
         return jnp.zeros_like(x)
 
     x1 = tx.sampling.predictor_corrector(
-        still, x0, score=score, key=jr.key(100), num_steps=60, num_corrections=20
+        still, x0, score=score, key=jr.key(100), steps=60, num_corrections=20
     )
     assert jnp.allclose(jnp.mean(x1, axis=0), MEAN, atol=0.15)
 
@@ -142,9 +142,9 @@ def test_one_exponential_step_reaches_a_single_target(name):
 
 
 def test_few_exponential_steps_beat_as_many_euler_steps():
-    reference = tx.sampling.flow(FIELD, X0, rtol=1e-10, atol=1e-10)
+    reference = tx.sampling.flow(FIELD, X0, steps=tx.evolution.AdaptiveSteps(1e-10, 1e-10))
     exponential = tx.sampling.exponential_flow(FIELD, X0, path=PATH, num_steps=8)
-    euler = tx.sampling.flow(FIELD, X0, num_steps=8)
+    euler = tx.sampling.flow(FIELD, X0, steps=8)
     errors = [float(jnp.max(jnp.abs(x - reference))) for x in (exponential, euler)]
     assert errors[0] < errors[1] / 2
 
@@ -177,7 +177,7 @@ def test_the_flow_steps_where_its_grid_says(grid):
     x, ts = X0, 0.2 + 0.7 * grid(6, jnp.float64)
     for now, then in zip(ts[:-1], ts[1:], strict=True):
         x = x + (then - now) * jax.vmap(FIELD, (None, 0))(now, x)
-    found = tx.sampling.flow(FIELD, X0, num_steps=6, grid=grid, t0=0.2, t1=0.9)
+    found = tx.sampling.flow(FIELD, X0, steps=tx.evolution.FixedSteps(6, grid=grid), t0=0.2, t1=0.9)
     assert jnp.allclose(found, x, atol=1e-12)
 
 
@@ -186,7 +186,7 @@ def test_samples_differentiate_in_points_and_parameters():
     def total(mean, x0):
         field = tx.fields.GaussianField(jnp.zeros(3), jnp.eye(3), mean, COVARIANCE, PATH)
         score = tx.fields.ScoreOf(field, PATH)
-        options = {"noise": falling, "key": jr.key(101), "num_steps": 6}
+        options = {"noise": falling, "key": jr.key(101), "steps": 6}
         noisy = tx.sampling.diffuse(field, x0, score=score, **options)
         return jnp.sum(noisy**2) + jnp.sum(
             tx.sampling.exponential_flow(field, x0, path=PATH, num_steps=4) ** 2
@@ -210,7 +210,8 @@ def test_samples_differentiate_in_points_and_parameters():
     ("call", "argument"),
     [
         (lambda: _diffuse(X0, t1=1.5), "t1"),
-        (lambda: _diffuse(X0, num_steps=0), "num_steps"),
+        (lambda: _diffuse(X0, steps=0), "steps"),
+        (lambda: _diffuse(X0, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3)), "steps"),
         (lambda: _diffuse(X0[:0]), "x0"),
         (lambda: tx.sampling.exponential_flow(FIELD, X0, path=PATH, order=3), "order"),
         (lambda: tx.sampling.exponential_flow(FIELD, X0, path=PATH, t0=1.0, t1=0.0), "t1"),

@@ -37,7 +37,9 @@ def error(sampler, x0, num_steps):
 
 
 def stepping(solver):
-    return lambda field, x0, n: tx.sampling.flow(field, x0, num_steps=n, solver=solver)
+    return lambda field, x0, n: tx.sampling.flow(
+        field, x0, steps=tx.evolution.FixedSteps(n, solver)
+    )
 
 
 def exponential(order):
@@ -53,7 +55,7 @@ def hardly_corrected(field, x0, n):
         x0,
         score=tx.fields.ScoreOf(field, PATH),
         key=jr.key(170),
-        num_steps=n,
+        steps=n,
         signal_to_noise=1e-7,
     )
 
@@ -114,9 +116,8 @@ def test_covariances_converge_at_the_weak_order_of_the_solver(solver, order):
         score=score,
         noise=jnp.ones_like,
         key=jr.key(96),
-        num_steps=10,
+        steps=tx.evolution.FixedSteps(10, solver),
         t1=0.8,
-        solver=solver,
     )
     # The sampler takes the scheme's steps: four standard errors of a variance.
     assert np.isclose(float(jnp.var(samples)), float(deviation(10)), rtol=4 * np.sqrt(2 / 2e5))
@@ -134,7 +135,7 @@ def test_langevin_steps_miss_by_the_square_of_the_signal_to_noise():
             jr.normal(jr.key(172), (200_000, 1)),
             score=lambda t, x, args: -x,
             key=jr.key(173),
-            num_steps=2,
+            steps=2,
             num_corrections=40,
             signal_to_noise=ratio,
         )

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -17,7 +16,7 @@ from tests.helpers import check_derivatives
 ENDS = tables._ends(3)
 FIELD = tx.fields.GaussianField(*ENDS)
 X0 = jr.normal(jr.key(160), (5, 3))
-FINE: dict[str, Any] = {"num_steps": 100}
+FINE: dict[str, Any] = {"steps": 100}
 
 
 def base_log_prob(x):
@@ -37,7 +36,9 @@ def log_density(x, t):
 
 def test_densities_on_the_way_are_those_of_the_gaussians_and_of_the_way_back():
     times = jnp.array([0.0, 0.25, 0.5, 1.0])
-    x, log_prob = tx.sampling.push_forward(FIELD, X0, LOG_PROB0, times=times, **FINE)
+    made = tx.sampling.push_forward(FIELD, X0, LOG_PROB0, times=times, **FINE)
+    x, log_prob = made.x, made.log_prob
+    assert jnp.all(made.completed)
     for t, points, found in zip(times, x, log_prob, strict=True):
         assert np.allclose(found, log_density(points, float(t)), atol=1e-8)
     again = tx.sampling.log_prob(FIELD, x[-1], base_log_prob=base_log_prob, **FINE)
@@ -47,9 +48,10 @@ def test_densities_on_the_way_are_those_of_the_gaussians_and_of_the_way_back():
 def test_conditions_and_shapes_follow_their_examples():
     """x' = c x on images adds -c d to every log-density."""
     images, rates = jr.normal(jr.key(161), (4, 2, 3, 1)), jnp.linspace(-1.0, 1.0, 4)
-    x1, found = tx.sampling.push_forward(
-        lambda t, x, rate: rate * x, images, jnp.arange(4.0), rates, t0=0.2, t1=0.7, num_steps=20
+    made = tx.sampling.push_forward(
+        lambda t, x, rate: rate * x, images, jnp.arange(4.0), rates, t0=0.2, t1=0.7, steps=20
     )
+    x1, found = made.x, made.log_prob
     growth = 0.5 * rates
     assert jnp.allclose(x1, jnp.exp(growth)[:, None, None, None] * images, atol=1e-12)
     assert jnp.allclose(found, jnp.arange(4.0) - 6 * growth, atol=1e-12)
@@ -57,12 +59,13 @@ def test_conditions_and_shapes_follow_their_examples():
 
 def test_over_no_time_nothing_changes():
     found = tx.sampling.push_forward(FIELD, X0, LOG_PROB0, t0=0.5, t1=0.5)
-    assert all(map(jnp.array_equal, found, (X0, LOG_PROB0)))
-    x, log_prob = tx.sampling.push_forward(
+    assert jnp.array_equal(found.x, X0)
+    assert jnp.array_equal(found.log_prob, LOG_PROB0)
+    made = tx.sampling.push_forward(
         FIELD, X0, LOG_PROB0, t0=0.5, t1=0.5, times=jnp.array([0.5, 0.5])
     )
-    assert jnp.array_equal(x, jnp.stack([X0, X0]))
-    assert jnp.array_equal(log_prob, jnp.stack([LOG_PROB0, LOG_PROB0]))
+    assert jnp.array_equal(made.x, jnp.stack([X0, X0]))
+    assert jnp.array_equal(made.log_prob, jnp.stack([LOG_PROB0, LOG_PROB0]))
 
 
 def test_densities_differentiate():
@@ -70,9 +73,11 @@ def test_densities_differentiate():
         def field(t, x, args):
             return rate * jnp.sin(x)
 
-        return tx.sampling.push_forward(field, x0, log_prob0, num_steps=3, solver=diffrax.Euler())
+        steps = tx.evolution.FixedSteps(3)
+        made = tx.sampling.push_forward(field, x0, log_prob0, steps=steps)
+        return made.x, made.log_prob
 
-    check_derivatives(carried, jnp.array(0.7), X0, LOG_PROB0, forward=False)
+    check_derivatives(carried, jnp.array(0.7), X0, LOG_PROB0)
 
 
 def test_uniform_data_cost_the_bits_of_their_levels():

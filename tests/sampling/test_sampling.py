@@ -14,13 +14,14 @@ import scipy.stats
 import transportx as tx
 from tests import tables
 from tests.helpers import check_derivatives
+from transportx.evolution import AdaptiveSteps, FixedSteps
 
 ENDS = tables._ends(3)
 M0, S0, M1, S1 = (np.asarray(x) for x in ENDS)
 FIELD = tx.fields.GaussianField(*ENDS)
 X0 = jr.normal(jr.key(80), (5, 3))
-TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10}
-EQUAL: dict[str, Any] = {"num_steps": 8}
+TIGHT: dict[str, Any] = {"steps": AdaptiveSteps(1e-10, 1e-10)}
+EQUAL: dict[str, Any] = {"steps": 8}
 
 
 def exact_ends(x0):
@@ -54,7 +55,10 @@ def test_default_is_a_hundred_euler_steps():
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-9])
 def test_adaptive_steps_meet_their_tolerance(tolerance):
     # Local errors add up over some tens of steps.
-    assert error(tx.sampling.flow(FIELD, X0, rtol=tolerance, atol=tolerance)) < 30 * tolerance
+    assert (
+        error(tx.sampling.flow(FIELD, X0, steps=AdaptiveSteps(tolerance, tolerance)))
+        < 30 * tolerance
+    )
 
 
 @pytest.mark.parametrize("options", [EQUAL, TIGHT])
@@ -71,16 +75,16 @@ def test_args_of_any_structure_follow_their_examples():
     def field(t, x, args):
         return args["rate"] * args["shift"]
 
-    ends = tx.sampling.flow(field, X0, args, num_steps=3)
+    ends = tx.sampling.flow(field, X0, args, steps=3)
     assert jnp.allclose(ends, X0 + jnp.arange(5.0)[:, None] * 2 * X0, atol=1e-13)
 
 
 def test_trajectory_on_the_grid_is_made_of_shorter_flows():
     times = jnp.array([0.0, 0.25, 1.0])
-    path = tx.sampling.flow(FIELD, X0, num_steps=8, times=times)
+    path = tx.sampling.flow(FIELD, X0, steps=8, times=times)
     assert jnp.array_equal(path[0], X0)
-    assert jnp.allclose(path[1], tx.sampling.flow(FIELD, X0, num_steps=2, t1=0.25), atol=1e-13)
-    assert jnp.allclose(path[2], tx.sampling.flow(FIELD, X0, num_steps=8), atol=1e-13)
+    assert jnp.allclose(path[1], tx.sampling.flow(FIELD, X0, steps=2, t1=0.25), atol=1e-13)
+    assert jnp.allclose(path[2], tx.sampling.flow(FIELD, X0, steps=8), atol=1e-13)
 
 
 def test_adaptive_trajectory_passes_through_the_exact_positions():
@@ -95,7 +99,12 @@ def test_going_back_undoes_going_forward():
     x1 = tx.sampling.flow(FIELD, X0, **TIGHT)
     assert jnp.allclose(tx.sampling.flow(FIELD, x1, t0=1.0, t1=0.0, **TIGHT), X0, atol=1e-8)
     back = tx.sampling.flow(
-        FIELD, x1, t0=1.0, t1=0.0, num_steps=50, solver=diffrax.Tsit5(), times=jnp.array([1.0, 0.0])
+        FIELD,
+        x1,
+        t0=1.0,
+        t1=0.0,
+        steps=FixedSteps(50, diffrax.Tsit5()),
+        times=jnp.array([1.0, 0.0]),
     )
     assert jnp.allclose(back, jnp.stack([x1, X0]), atol=1e-8)
 
@@ -115,34 +124,59 @@ BLOW_UP = jnp.array([[0.5], [2.0], [-1.0]])
 
 
 def test_an_example_that_fails_is_nan_and_leaves_the_others_alone():
-    options: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8, "max_steps": 256}
+    options: dict[str, Any] = {"steps": AdaptiveSteps(1e-8, 1e-8, max_steps=256)}
     ends = tx.sampling.flow(explode, BLOW_UP, **options)
     assert jnp.allclose(ends[jnp.array([0, 2]), 0], jnp.array([1.0, -0.5]), atol=1e-6)
     assert jnp.isnan(ends[1, 0])
     path = tx.sampling.flow(explode, BLOW_UP, times=jnp.array([0.1, 1.0]), **options)
-    assert jnp.all(jnp.isnan(path[:, 1]))
-    assert jnp.all(jnp.isfinite(path[:, jnp.array([0, 2])]))
+    # At 0.1 it was still at 2 / (1 - 0.2); from where it failed it is NaN.
+    assert jnp.allclose(path[0, :, 0], jnp.array([0.5, 2.0, -1.0]) / jnp.array([0.95, 0.8, 1.1]))
+    assert jnp.array_equal(jnp.isnan(path[1, :, 0]), jnp.array([False, True, False]))
+
+
+def test_each_example_says_how_it_ended():
+    steps = AdaptiveSteps(1e-8, 1e-8, max_steps=256)
+    start = jnp.concatenate([BLOW_UP, jnp.array([[jnp.nan]])])
+    made = tx.sampling.trajectories(explode, start, steps=steps)
+    ends = [tx.Status.COMPLETED, tx.Status.MAX_STEPS, tx.Status.COMPLETED, tx.Status.NON_FINITE]
+    for i, status in enumerate(ends):
+        assert (made.status == status)[i]
+    assert jnp.array_equal(made.completed, jnp.array([True, False, True, False]))
+    assert made.num_steps[1] == 256
+    fixed = tx.sampling.trajectories(explode, start, steps=3)
+    assert jnp.array_equal(fixed.completed, jnp.array([True, True, True, False]))
+    assert jnp.array_equal(fixed.num_steps, jnp.full(4, 3))
+    dense = tx.sampling.likelihood(
+        explode, jnp.array([[0.5], [-2.0]]), base_log_prob=standard_log_prob, steps=steps
+    )
+    # x' = x^2 backwards: -2 came from infinity; 0.5 from 1/3, over a volume growth of (3/2)^2.
+    assert jnp.array_equal(dense.completed, jnp.array([True, False]))
+    assert jnp.allclose(dense.x[0, 0], 1 / 3, atol=1e-7)
+    assert jnp.allclose(dense.log_prob[0], -1 / 18 - 2 * jnp.log(1.5), atol=1e-6)
+    assert jnp.isnan(dense.log_prob[1])
 
 
 def test_shared_steps_meet_the_tolerance_on_the_way_and_at_the_end():
-    path = tx.sampling.flow(FIELD, X0, times=jnp.array([0.5, 1.0]), shared_steps=True, **TIGHT)
+    shared = AdaptiveSteps(1e-10, 1e-10, shared=True)
+    path = tx.sampling.flow(FIELD, X0, times=jnp.array([0.5, 1.0]), steps=shared)
     alone = tx.sampling.flow(FIELD, X0, times=jnp.array([0.5, 1.0]), **TIGHT)
     assert jnp.allclose(path, alone, atol=1e-8)
     assert error(path[-1]) < 1e-8
-    log_prob = tx.sampling.log_prob(
-        FIELD, X1, base_log_prob=base_log_prob, shared_steps=True, **TIGHT
-    )
+    log_prob = tx.sampling.log_prob(FIELD, X1, base_log_prob=base_log_prob, steps=shared)
     assert np.allclose(log_prob, target_log_density(X1), atol=1e-8)
 
 
 def test_an_example_that_fails_takes_along_those_that_share_its_steps():
-    options: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-8, "max_steps": 256}
-    assert jnp.all(jnp.isnan(tx.sampling.flow(explode, BLOW_UP, shared_steps=True, **options)))
+    made = tx.sampling.trajectories(
+        explode, BLOW_UP, steps=AdaptiveSteps(1e-8, 1e-8, max_steps=256, shared=True)
+    )
+    assert jnp.all(jnp.isnan(made.x))
+    assert jnp.all(made.status == tx.Status.MAX_STEPS)
 
 
 def test_a_failing_example_leaves_the_derivatives_of_others_alone():
     def total(x0):
-        ends = tx.sampling.flow(explode, x0, rtol=1e-8, atol=1e-8, max_steps=256)
+        ends = tx.sampling.flow(explode, x0, steps=AdaptiveSteps(1e-8, 1e-8, max_steps=256))
         return jnp.sum(ends[jnp.array([0, 2])])
 
     gradient = jax.grad(total)(BLOW_UP)
@@ -163,18 +197,20 @@ PATH = tx.interpolants.Trigonometric()
 SAMPLERS = {
     "equal steps": lambda x: tx.sampling.flow(partly_undefined, x, **EQUAL),
     "adaptive steps": lambda x: tx.sampling.flow(
-        partly_undefined, x, rtol=1e-6, atol=1e-6, max_steps=64
+        partly_undefined, x, steps=AdaptiveSteps(1e-6, 1e-6, max_steps=64)
     ),
     "diffusion": lambda x: tx.sampling.diffuse(
         partly_undefined, x, score=partly_undefined, noise=jnp.ones_like, key=jr.key(87), **EQUAL
     ),
-    "exponential": lambda x: tx.sampling.exponential_flow(partly_undefined, x, path=PATH, **EQUAL),
+    "exponential": lambda x: tx.sampling.exponential_flow(
+        partly_undefined, x, path=PATH, num_steps=8
+    ),
     "log-density": lambda x: tx.sampling.log_prob(
         partly_undefined, x, base_log_prob=standard_log_prob, **EQUAL
     ),
-    "pushed forward": lambda x: tx.sampling.push_forward(
-        partly_undefined, x, jnp.zeros(3), **EQUAL
-    )[1],
+    "pushed forward": lambda x: (
+        tx.sampling.push_forward(partly_undefined, x, jnp.zeros(3), **EQUAL).log_prob
+    ),
 }
 
 
@@ -192,7 +228,7 @@ def test_flow_differentiates_in_start_args_and_field(options):
     def ends(field, x0, args):
         return tx.sampling.flow(field, x0, args, **options)
 
-    check_derivatives(ends, field, x0, args, forward=False)
+    check_derivatives(ends, field, x0, args, forward=options is EQUAL)
 
 
 def test_flow_runs_under_jit_and_vmap():
@@ -215,7 +251,9 @@ def target_log_density(x):
 
 
 def test_log_prob_is_the_gaussian_density():
-    log_prob = tx.sampling.log_prob(FIELD, X1, base_log_prob=base_log_prob, rtol=1e-9, atol=1e-9)
+    log_prob = tx.sampling.log_prob(
+        FIELD, X1, base_log_prob=base_log_prob, steps=AdaptiveSteps(1e-9, 1e-9)
+    )
     assert np.allclose(log_prob, target_log_density(X1), atol=1e-6)
 
 
@@ -226,7 +264,7 @@ def test_log_prob_at_equal_steps_follows_conditions_and_shapes():
     def standard(x):
         return jnp.sum(jax.scipy.stats.norm.logpdf(x))
 
-    log_prob = tx.sampling.log_prob(scaling, images, rates, base_log_prob=standard, num_steps=20)
+    log_prob = tx.sampling.log_prob(scaling, images, rates, base_log_prob=standard, steps=20)
     scales = np.exp(np.asarray(rates))
     expected = [
         np.sum(scipy.stats.norm.logpdf(image, scale=s))
@@ -237,7 +275,7 @@ def test_log_prob_at_equal_steps_follows_conditions_and_shapes():
 
 
 def test_hutchinson_log_prob_averages_to_log_prob():
-    options: dict[str, Any] = {"base_log_prob": base_log_prob, "num_steps": 8}
+    options: dict[str, Any] = {"base_log_prob": base_log_prob, "steps": 8}
 
     @jax.jit
     def estimates(keys):
@@ -260,11 +298,9 @@ def test_log_prob_differentiates_in_points_and_field():
     x1 = jr.normal(jr.key(82), (3, 2))
 
     def log_prob(field, x1):
-        return tx.sampling.log_prob(
-            field, x1, base_log_prob=lambda x: -jnp.sum(x**2) / 2, num_steps=6
-        )
+        return tx.sampling.log_prob(field, x1, base_log_prob=lambda x: -jnp.sum(x**2) / 2, steps=6)
 
-    check_derivatives(log_prob, field, x1, forward=False)
+    check_derivatives(log_prob, field, x1)
 
 
 def test_float32_stays_float32_and_agrees_with_float64():
@@ -273,8 +309,8 @@ def test_float32_stays_float32_and_agrees_with_float64():
     def base(x):
         return tx.gaussians.log_density(x, field.m0, field.S0)
 
-    ends = tx.sampling.flow(field, x0, rtol=1e-5, atol=1e-5)
-    log_prob = tx.sampling.log_prob(field, x0, base_log_prob=base, num_steps=20)
+    ends = tx.sampling.flow(field, x0, steps=AdaptiveSteps(1e-5, 1e-5))
+    log_prob = tx.sampling.log_prob(field, x0, base_log_prob=base, steps=20)
     assert ends.dtype == log_prob.dtype == jnp.float32
     assert error(ends) < 1e-4
     assert np.allclose(log_prob, target_log_density(X0), atol=1e-4)
@@ -288,13 +324,10 @@ def flow(x0=X0, args=None, field=scaling, **options):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: flow(rtol=1e-3), "`atol` is None; give both tolerances, or neither"),
-        (lambda: flow(atol=1e-3), "`rtol` is None; give both tolerances, or neither"),
-        (lambda: flow(shared_steps=True), "`shared_steps` is True without them; give tolerances"),
-        (lambda: flow(rtol=0.0, atol=1e-3), "`rtol` is 0.0; give a positive number"),
-        (lambda: flow(num_steps=0), "`num_steps` is 0; give an integer of at least 1"),
-        (lambda: flow(num_steps=2.5), "`num_steps` is .*; give an integer"),
-        (lambda: flow(rtol=1e-3, atol=1e-3, max_steps=0), "`max_steps` is 0; give an integer"),
+        (lambda: AdaptiveSteps(0.0, 1e-3), "`rtol` is 0.0; give a positive number"),
+        (lambda: flow(steps=0), "`steps` is 0; give an integer of at least 1"),
+        (lambda: flow(steps=2.5), "`steps` is .*; give an integer"),
+        (lambda: AdaptiveSteps(1e-3, 1e-3, max_steps=0), "`max_steps` is 0; give an integer"),
         (lambda: flow(t0=-0.1), r"`t0` is -0.1; give a time in \[0, 1\]"),
         (lambda: flow(t1=1.5), r"`t1` is 1.5; give a time in \[0, 1\]"),
         (lambda: flow(times=jnp.array([0.5, 1.2])), "`times` is .*; give times between 0.0 and 1"),
@@ -331,5 +364,5 @@ def test_bad_input_is_named_with_a_cure(call, message):
 @pytest.mark.usefixtures("without_type_checks")
 def test_counts_may_be_numpy_integers():
     assert jnp.array_equal(
-        flow(args=jnp.ones(5), num_steps=np.int64(4)), flow(args=jnp.ones(5), num_steps=4)
+        flow(args=jnp.ones(5), steps=np.int64(4)), flow(args=jnp.ones(5), steps=4)
     )

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-import diffrax
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
 from transportx._precision import single_inside
+from transportx.evolution import Steps
 from transportx.metrics._distances import wasserstein2
 from transportx.sampling import flow
 
@@ -22,8 +22,7 @@ def path_energy(
     x0: Float[Array, "b ..."],
     args: PyTree[Array] = None,
     *,
-    num_steps: int = 100,
-    solver: diffrax.AbstractSolver = diffrax.Euler(),
+    steps: Steps = 100,
 ) -> Scalar:
     r"""Kinetic energy of the flow, $E \int_0^1 |v(t, x_t)|^2\,dt$, over the batch.
 
@@ -33,7 +32,7 @@ def path_energy(
     Sampling floor: the mean over the b starting points has standard error std / sqrt(b);
     it is not a distance and has no bias.
     """
-    energy, _ = _energy_and_end(field, x0, args, num_steps, solver)
+    energy, _ = _energy_and_end(field, x0, args, steps)
     return energy
 
 
@@ -44,8 +43,7 @@ def straightness(
     x0: Float[Array, "b ..."],
     args: PyTree[Array] = None,
     *,
-    num_steps: int = 100,
-    solver: diffrax.AbstractSolver = diffrax.Euler(),
+    steps: Steps = 100,
 ) -> Scalar:
     r"""$E \int_0^1 |v(t, x_t) - (x_1 - x_0)|^2\,dt$ along the field's own paths.
 
@@ -58,7 +56,7 @@ def straightness(
     References:
         Liu, Gong and Liu, Flow Straight and Fast, 2022, equation 9.
     """
-    energy, end = _energy_and_end(field, x0, args, num_steps, solver)
+    energy, end = _energy_and_end(field, x0, args, steps)
     displacement = (end - x0.reshape(x0.shape[0], -1)) ** 2
     return energy - jnp.mean(jnp.sum(displacement, axis=1))
 
@@ -71,8 +69,7 @@ def normalized_path_energy(
     x1: Float[Array, "n d"],
     args: PyTree[Array] = None,
     *,
-    num_steps: int = 100,
-    solver: diffrax.AbstractSolver = diffrax.Euler(),
+    steps: Steps = 100,
 ) -> Scalar:
     r"""$|\text{path energy} - W_2^2| / W_2^2$ with the exact W2 between the two clouds.
 
@@ -81,8 +78,8 @@ def normalized_path_energy(
         x0: Samples of the source; the flow starts from them.
         x1: As many samples of the target.
         args: Conditions, a pytree of arrays with leading axis n, or None.
-        num_steps: Equal steps of the integration.
-        solver: Any diffrax solver.
+        steps: An int, that many equal Euler steps; or `evolution.FixedSteps` or
+            `evolution.AdaptiveSteps`.
 
     Sampling floor: for the optimal field, the relative error of W2^2 between clouds of n
     points, of order n^{-1/2} in the plane; it falls on either side of zero before the
@@ -93,11 +90,11 @@ def normalized_path_energy(
         optimal transport, 2023, section 5.1.
     """
     transport = wasserstein2(x0, x1) ** 2
-    energy = path_energy(field, x0, args, num_steps=num_steps, solver=solver)
+    energy = path_energy(field, x0, args, steps=steps)
     return jnp.abs(energy - transport) / transport
 
 
-def _energy_and_end(field, x0, args, num_steps, solver) -> tuple[Scalar, Float[Array, "b d"]]:
+def _energy_and_end(field, x0, args, steps) -> tuple[Scalar, Float[Array, "b d"]]:
     """Path energy, and the flattened ends: the energy rides along as one more coordinate."""
     _checks.batch("x0", x0)
     shape = x0.shape[1:]
@@ -110,5 +107,5 @@ def _energy_and_end(field, x0, args, num_steps, solver) -> tuple[Scalar, Float[A
 
     flat = x0.reshape(x0.shape[0], -1)
     start = jax.vmap(lambda x: jnp.append(x, jnp.zeros((), x.dtype)))(flat)
-    end = flow(augmented, start, args, num_steps=num_steps, solver=solver)
+    end = flow(augmented, start, args, steps=steps)
     return jnp.mean(end[:, -1]), end[:, :-1]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array, Float, Int
 
 from transportx import _checks
@@ -14,6 +15,10 @@ from transportx import _checks
 # Of the mean size of costs less means of rows and columns, coarse to fine.
 _RELATIVE_EPSILONS = (0.1, 0.03, 0.004)
 _STEPS_EACH = 15
+# Costs this many times the usual least cost of a row are marks of pairs to avoid.
+_FAR = 2.0**20
+# A power of two: multiplying by it rounds nothing, and no sum of so many products overflows.
+_SHRINK = 2.0**-24
 _NUM_THREADS = os.cpu_count() or 1
 
 
@@ -28,11 +33,12 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     at worst.
 
     Args:
-        cost: Square matrix. Entries must be finite.
+        cost: Square matrix. An entry of infinity forbids that pair.
 
     Returns:
-        The column of each row, a permutation. If any entry is NaN or infinite, every
-        index is `n`, out of range: `x.at[index].get(mode="fill")` is then NaN.
+        The column of each row, a permutation. Where there is none, because an entry is NaN
+        or minus infinity, or because every permutation has a forbidden pair, every index
+        is `n`, out of range: `x.at[index].get(mode="fill")` is then NaN.
 
     Raises:
         ValueError: `cost` is not a non-empty square matrix of real numbers.
@@ -49,49 +55,66 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
         _checks.reject("cost", f"has shape {cost.shape}", cure)
     _checks.floating("cost", cost)
     cost = jax.lax.stop_gradient(cost)
-    finite = jnp.all(jnp.isfinite(cost))
-    solvable = jnp.where(finite, cost, 0)
+    if jnp.finfo(cost.dtype).bits < 32:
+        cost = cost.astype(jnp.float32)
+    numbers = jnp.all(cost > -jnp.inf)
+    solvable = jnp.where(numbers, cost, 0)
     columns = jax.lax.platform_dependent(solvable, cpu=_on_host, default=_on_device)
-    return jnp.where(finite, columns, cost.shape[0])
+    return jnp.where(numbers, columns, cost.shape[0])
 
 
 def _on_host(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     answer = jax.ShapeDtypeStruct(cost.shape[:1], jnp.int32)
-    arguments = cost, *_potentials(cost)
-    return jax.pure_callback(_scipy_assignments, answer, *arguments, vmap_method="broadcast_all")
+    # Not `jax.pure_callback`: that gives the callback arrays of JAX, and reading one may wait
+    # for a thread of XLA, for ever where the callback occupies the only one.
+    search = buffer_callback(_scipy_assignments, answer, vmap_method="broadcast_all")
+    return search(cost, *_potentials(cost))
 
 
-def _scipy_assignments(cost: Array, rows: Array, columns: Array) -> np.ndarray:
+def _scipy_assignments(_, found, cost, rows, columns, unit) -> None:
     """One problem, or many along leading axes: SciPy works outside Python's lock, so in threads."""
+    found = np.asarray(found)
+    size = found.shape[-1]
     problems = [
-        np.asarray(part).reshape(-1, *part.shape[axis:])
-        for part, axis in ((cost, -2), (rows, -1), (columns, -1))
+        np.asarray(part).reshape(-1, *shape)
+        for part, shape in ((cost, (size, size)), (rows, (size,)), (columns, (size,)), (unit, ()))
     ]
     threads = min(len(problems[0]), _NUM_THREADS)
     if threads == 1:
-        found = [*map(_scipy_assignment, *problems)]
+        matched = [*map(_scipy_assignment, *problems)]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            found = [*pool.map(_scipy_assignment, *problems)]
-    return np.reshape(found, rows.shape)
+            matched = [*pool.map(_scipy_assignment, *problems)]
+    found[...] = np.reshape(matched, found.shape)
 
 
-def _scipy_assignment(cost: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _scipy_assignment(
+    cost: np.ndarray, rows: np.ndarray, columns: np.ndarray, unit: np.floating
+) -> np.ndarray:
     # Imported here, so that `import transportx` does not wait for scipy.optimize.
     from scipy.optimize import linear_sum_assignment
 
     # In float64, so that the potentials' rounding cannot change which matching is best.
-    reduced = np.subtract(cost, rows[:, None], dtype=np.float64)
-    reduced -= columns
-    return linear_sum_assignment(reduced)[1].astype(np.int32)
+    reduced = np.multiply(cost, _SHRINK, dtype=np.float64)
+    reduced -= (rows * np.float64(unit))[:, None]
+    reduced -= columns * np.float64(unit)
+    try:
+        return linear_sum_assignment(reduced)[1].astype(np.int32)
+    except ValueError:  # Every permutation has a forbidden pair.
+        return np.full(rows.size, rows.size, np.int32)
 
 
-def _potentials(cost: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Potentials of rows and columns that leave the exact search little to do.
+def _potentials(
+    cost: Float[Array, "n n"],
+) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, ""]]:
+    """Potentials of rows and columns that leave the exact search little to do, and their unit.
 
     Annealed Sinkhorn, some steps at each epsilon. Any potentials are right: taking them off
     the costs changes every matching's total by one number. Good ones shorten the search.
+    Costs far beyond the others, as they mark pairs to avoid, are cut: potentials as large as
+    they are would round off what the other costs differ by.
     """
+    cost, unit = _in_units(cost)
     mean = jnp.mean(cost)
     rows, columns = jnp.mean(cost, axis=1) - mean / 2, jnp.mean(cost, axis=0) - mean / 2
     scale = jnp.mean(jnp.abs(cost - rows[:, None] - columns[None, :]))
@@ -116,11 +139,31 @@ def _potentials(cost: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Ar
         return (rows, columns), None
 
     levels = jnp.array(_RELATIVE_EPSILONS, cost.dtype)
-    return jax.lax.scan(anneal, (rows, columns), levels)[0]
+    rows, columns = jax.lax.scan(anneal, (rows, columns), levels)[0]
+    usable = jnp.isfinite(jnp.sum(rows) + jnp.sum(columns))
+    return jnp.where(usable, rows, 0), jnp.where(usable, columns, 0), unit
+
+
+def _in_units(cost: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
+    """Costs above the least one, cut at `_FAR`, in units of the least of most rows and columns."""
+    # Small enough for no difference to overflow.
+    cost = cost * _SHRINK
+    least = jnp.concatenate([jnp.min(cost, axis=1), jnp.min(cost, axis=0)])
+    above = cost - jnp.min(least)
+    usual = jnp.median(least) - jnp.min(least)
+    unit = jnp.where(usual > 0, usual, jnp.min(above, where=above > 0, initial=jnp.inf))
+    unit = jnp.where(jnp.isfinite(unit), unit, 1)
+    return jnp.minimum(above / unit, _FAR), unit
 
 
 def _on_device(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
+    # Smaller by a power of two where sums could overflow.
+    most = jnp.max(jnp.abs(cost), where=cost < jnp.inf, initial=0)
+    cost = jnp.where(most > _SHRINK * jnp.finfo(cost.dtype).max, _SHRINK * cost, cost)
     # With 64-bit numbers on, optax mixes dtypes, which strict promotion would refuse.
     with jax.numpy_dtype_promotion("standard"):
         rows, columns = optax.assignment.hungarian_algorithm(cost)
-    return jnp.zeros(cost.shape[0], jnp.int32).at[rows].set(columns.astype(jnp.int32))
+    size = cost.shape[0]
+    columns = jnp.zeros(size, jnp.int32).at[rows].set(columns.astype(jnp.int32))
+    allowed = jnp.all(cost[jnp.arange(size), columns] < jnp.inf)
+    return jnp.where(allowed, columns, size)

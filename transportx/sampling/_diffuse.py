@@ -1,43 +1,19 @@
 """Samplers with noise: the marginals of a flow, at any level of noise on the way."""
 
 from collections.abc import Callable
-from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import lineax as lx
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
-from transportx import _checks
-from transportx.sampling._grids import Grid, uniform_grid
-from transportx.sampling._integrate import at_each, check_span
+from transportx import _checks, evolution
+from transportx.evolution import FixedSteps, as_steps, integrate
+from transportx.sampling._integrate import as_span, at_each, check_batch, check_span
 
 Noise = Callable[[Float[Array, ""]], Float[Array, ""]]
-
-
-class _Kicks(diffrax.AbstractPath):
-    """Brownian increments of steps on a fixed grid, the same whenever a step is taken again."""
-
-    key: PRNGKeyArray
-    shape: tuple[int, ...] = eqx.field(static=True)
-    dtype: Any = eqx.field(static=True)
-
-    @property
-    def t0(self):
-        return 0.0
-
-    @property
-    def t1(self):
-        return 1.0
-
-    def evaluate(self, t0, t1=None, left=True, use_levy=False):
-        assert t1 is not None
-        step = jax.lax.bitcast_convert_type(t0.astype(jnp.float32), jnp.uint32)
-        kick = jr.normal(jr.fold_in(self.key, step), self.shape, self.dtype)
-        return jnp.sqrt(t1 - t0) * kick
 
 
 @_checks.gate
@@ -49,11 +25,9 @@ def diffuse(
     score: Callable[..., Array],
     noise: Noise,
     key: PRNGKeyArray,
-    num_steps: int = 100,
-    grid: Grid = uniform_grid,
-    solver: diffrax.AbstractSolver | None = None,
-    t0: float = 0.0,
-    t1: float = 1.0,
+    steps: int | FixedSteps = 100,
+    t0: ScalarLike = 0.0,
+    t1: ScalarLike = 1.0,
 ) -> Float[Array, "b ..."]:
     r"""Integrate $dX = (v + \tfrac12 s^2 \nabla\log\rho_t)\,dt + s\,dW$: the marginals of the flow.
 
@@ -77,10 +51,9 @@ def diffuse(
             evaluate it at `t1`.
         noise: `noise(t)`, s, in units of x over the root of time.
         key: Randomness, independent for each example.
-        num_steps: Fixed steps.
-        grid: Where they begin and end, as in `flow`.
-        solver: Any diffrax solver for additive noise; Euler-Maruyama by default, of weak
-            order one. `diffrax.Heun()` is of weak order two.
+        steps: An int, that many equal Euler-Maruyama steps, of weak order one; or
+            `evolution.FixedSteps` with another grid or any diffrax solver for additive noise:
+            `diffrax.Heun()` is of weak order two, `diffrax.ShARK()` of strong order 1.5.
         t0: First time, in [0, 1].
         t1: Last time, in [0, 1]; smaller than `t0` to go back.
 
@@ -88,45 +61,39 @@ def diffuse(
         Examples at time `t1`, shaped like `x0`.
 
     Raises:
-        ValueError: As `flow`.
+        ValueError: The batch is empty, a time is outside [0, 1], steps are adaptive, or `field`
+            or `score` returns another shape than its point's.
 
     Differentiation:
-        Reverse mode, as `flow`, at fixed `key`.
+        Forward and reverse mode, at fixed `key`.
 
     References:
         Albergo, Boffi and Vanden-Eijnden, Stochastic Interpolants, 2023, theorem 2.17; Song
         et al., 2021, appendix D.
     """
-    _checks.batch("x0", x0)
-    _checks.count("num_steps", num_steps)
+    check_batch("x0", x0, args)
     check_span(x0, args, t0, t1)
-    start, length = jnp.asarray(t0, x0.dtype), jnp.asarray(t1 - t0, x0.dtype)
+    span = as_span(x0, t0, t1)
+    return _diffuse(field, x0, args, score, noise, key, as_steps(steps), *span)
+
+
+@eqx.filter_jit
+def _diffuse(field, x0, args, score, noise, key, steps, t0, t1) -> Array:
+    """In the share u of the way from t0 to t1, along which noise goes forward."""
+
+    def time(u):
+        return t0 + (t1 - t0) * u, t1 - t0
 
     def drift(u, x, args):
-        t = start + length * u
+        t, length = time(u)
         pull = jnp.abs(length) * noise(t) ** 2 / 2
         return length * at_each(field, t, x, args) + pull * at_each(score, t, x, args)
 
-    def spread(u, x, args):
-        level = jnp.sqrt(jnp.abs(length)) * noise(start + length * u)
-        return lx.DiagonalLinearOperator(jnp.full_like(x, level))
+    def level(u, args):
+        t, length = time(u)
+        return jnp.sqrt(jnp.abs(length)) * noise(t)
 
-    kicks = _Kicks(key, x0.shape, x0.dtype)
-    terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(spread, kicks))
-    solution = diffrax.diffeqsolve(
-        terms,
-        diffrax.Euler() if solver is None else solver,
-        jnp.zeros_like(start),
-        jnp.ones_like(start),
-        None,
-        x0,
-        args,
-        stepsize_controller=diffrax.StepTo(ts=grid(num_steps, x0.dtype)),
-        max_steps=num_steps,
-        throw=False,
-    )
-    assert solution.ys is not None
-    return solution.ys[0]
+    return integrate(drift, x0, args, steps=steps, noise=evolution.Noise(level, key)).states
 
 
 @_checks.gate
@@ -137,12 +104,11 @@ def predictor_corrector(
     *,
     score: Callable[..., Array],
     key: PRNGKeyArray,
-    num_steps: int = 100,
+    steps: int | FixedSteps = 100,
     num_corrections: int = 1,
     signal_to_noise: float = 0.16,
-    grid: Grid = uniform_grid,
-    t0: float = 0.0,
-    t1: float = 1.0,
+    t0: ScalarLike = 0.0,
+    t1: ScalarLike = 1.0,
 ) -> Float[Array, "b ..."]:
     r"""Euler steps of the flow, each followed by Langevin steps at its time.
 
@@ -152,15 +118,15 @@ def predictor_corrector(
     the last step, where the score may be infinite, there is none.
 
     Args:
-        field: As in `flow`.
+        field: `field(t, x, args) -> dx/dt` of one example.
         x0: Examples at time `t0`.
-        args: As in `flow`.
-        score: As in `diffuse`.
+        args: Conditions, a pytree of arrays with leading axis b, or None.
+        score: `score(t, x, args)` of one example, finite at every step but the last.
         key: Randomness.
-        num_steps: Steps of the flow.
+        steps: An int, that many equal Euler steps of the flow; or `evolution.FixedSteps` with
+            another grid.
         num_corrections: Langevin steps after each.
         signal_to_noise: r, positive.
-        grid: Where steps begin and end, as in `flow`.
         t0: First time, in [0, 1].
         t1: Last time, in [0, 1].
 
@@ -168,26 +134,36 @@ def predictor_corrector(
         Examples at time `t1`, shaped like `x0`.
 
     Raises:
-        ValueError: As `flow`, or a count or `signal_to_noise` is not positive.
+        ValueError: The batch is empty, a time is outside [0, 1], a solver is not
+            `diffrax.Euler`, or a count or `signal_to_noise` is not positive.
 
     References:
         Song et al., Score-based generative modeling through stochastic differential
         equations, 2021, algorithms 1 and 4.
     """
-    _checks.batch("x0", x0)
-    _checks.count("num_steps", num_steps)
+    check_batch("x0", x0, args)
     _checks.count("num_corrections", num_corrections)
     _checks.positive("signal_to_noise", signal_to_noise)
     check_span(x0, args, t0, t1)
-    times = t0 + (t1 - t0) * grid(num_steps, x0.dtype)
+    way = as_steps(steps)
+    if not isinstance(way, FixedSteps) or not isinstance(way.solver, diffrax.Euler):
+        _checks.reject("steps", f"is {steps}", "give an int, or `FixedSteps` of Euler's method")
+    span = as_span(x0, t0, t1)
+    ratio = jnp.asarray(signal_to_noise, span[0].dtype)
+    return _predict_and_correct(field, x0, args, score, key, way, num_corrections, ratio, span)
+
+
+@eqx.filter_jit
+def _predict_and_correct(field, x0, args, score, key, steps, num_corrections, ratio, span) -> Array:
+    x, times = x0.astype(ratio.dtype), steps.nodes(*span)
 
     def predict(x, now, then):
-        return x + (then - now) * at_each(field, now, x, args)
+        return x + (then - now) * at_each(field, now, x, args).astype(x.dtype)
 
     def correct(x, t, key):
-        pull = at_each(score, t, x, args)
+        pull = at_each(score, t, x, args).astype(x.dtype)
         z = jr.normal(key, x.shape, x.dtype)
-        size = 2 * signal_to_noise**2 * jnp.sum(z * z) / jnp.sum(pull * pull)
+        size = 2 * ratio**2 * jnp.sum(z * z) / jnp.sum(pull * pull)
         return x + size * pull + jnp.sqrt(2 * size) * z
 
     def step(x, inputs):
@@ -196,6 +172,6 @@ def predictor_corrector(
         keys = jr.split(key, num_corrections)
         return jax.lax.scan(lambda x, key: (correct(x, then, key), None), x, keys)
 
-    keys = jr.split(key, num_steps)
-    x, _ = jax.lax.scan(step, x0, (times[:-2], times[1:-1], keys[:-1]))
-    return predict(x, times[-2], times[-1])
+    keys = jr.split(key, steps.num)
+    x, _ = jax.lax.scan(step, x, (times[:-2], times[1:-1], keys[:-1]))
+    return predict(x, times[-2], times[-1]).astype(x0.dtype)

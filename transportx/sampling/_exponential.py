@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
+from transportx.evolution import Grid, uniform_grid
 from transportx.interpolants import AbstractInterpolant, from_velocity, noised_target
-from transportx.sampling._grids import Grid, uniform_grid
 from transportx.sampling._integrate import at_each, check_span
 
 

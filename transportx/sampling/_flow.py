@@ -1,85 +1,143 @@
 """Carry a batch through a field."""
 
 from collections.abc import Callable
+from typing import Any
 
-import diffrax
+import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx.sampling._grids import Grid, uniform_grid
-from transportx.sampling._integrate import Steps, check_recorded, check_span, integrate
+from transportx._status import Status
+from transportx.evolution import Evolution, Steps, as_steps, integrate_batch
+from transportx.sampling._integrate import as_records, as_span, check_batch, check_span, still
+
+
+@_checks.gate
+class Trajectories(eqx.Module):
+    """Where a flow took each example of a batch, and how it ended.
+
+    Attributes:
+        x: Examples at the last time, or at the recorded ones, shape (k, b, ...). NaN from where
+            an example failed.
+        num_steps: Steps of each example, rejected ones included.
+        status: How each example ended: `COMPLETED`, `MAX_STEPS` or `NON_FINITE`.
+    """
+
+    x: PyTree[Array]
+    num_steps: Int[Array, " b"]
+    status: Status
+
+    @property
+    def completed(self) -> Bool[Array, " b"]:
+        """Whether each example reached the last time, finite."""
+        return self.status == Status.COMPLETED
 
 
 @_checks.gate
 def flow(
-    field: Callable[..., Array],
-    x0: Float[Array, "b ..."],
+    field: Callable[..., PyTree[Array]],
+    x0: PyTree[Array],
     args: PyTree[Array] = None,
     *,
-    num_steps: int = 100,
-    grid: Grid = uniform_grid,
-    solver: diffrax.AbstractSolver | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 4096,
-    shared_steps: bool = False,
+    steps: Steps = 100,
     times: Float[Array, " k"] | None = None,
-    t0: float = 0.0,
-    t1: float = 1.0,
-) -> Float[Array, "..."]:
+    t0: ScalarLike = 0.0,
+    t1: ScalarLike = 1.0,
+) -> Any:
     r"""Integrate $\dot x = v(t, x, \mathrm{args})$ from `t0` to `t1` for every example.
 
-    With `num_steps` the whole batch takes that many steps, by default equal. With `rtol` and `atol`
-    each example takes its own adaptive steps, and the batch as many as its slowest member; with
-    `shared_steps` it takes those that the root mean square error over all examples asks for.
+    With fixed steps the whole batch takes the same. With adaptive steps each example takes its
+    own, and the batch as many as its slowest member, unless they are shared.
 
     Example:
         ```python
         x1 = tx.sampling.flow(field, x0)                             # 100 Euler steps
         path = tx.sampling.flow(field, x0, times=jnp.linspace(0, 1, 5))   # (5, b, ...)
-        x0_again = tx.sampling.flow(field, x1, t0=1.0, t1=0.0, rtol=1e-6, atol=1e-6)
+        tight = tx.evolution.AdaptiveSteps(rtol=1e-6, atol=1e-6)
+        x0_again = tx.sampling.flow(field, x1, t0=1.0, t1=0.0, steps=tight)
         ```
 
     Args:
         field: `field(t, x, args) -> dx/dt` of one example.
-        x0: Examples at time `t0`.
+        x0: Examples at time `t0`: an array with leading axis b, or a pytree of them.
         args: Conditions, a pytree of arrays with leading axis b, or None.
-        num_steps: Fixed steps; not used when tolerances are given.
-        grid: Where those begin and end: `uniform_grid`, `PowerGrid`, `KarrasGrid` or any
-            `grid(num_steps, dtype)` that rises from 0 at `t0` to 1 at `t1`.
-        solver: Any diffrax solver; by default Euler at equal steps, Tsit5 when adaptive.
-        rtol: Relative tolerance of adaptive steps.
-        atol: Absolute tolerance of adaptive steps, in units of x.
-        max_steps: Adaptive steps at most; an example that needs more is NaN.
-        shared_steps: One adaptive step size for the whole batch. Fewer steps, but the error
-            of a single example may exceed the tolerance, an example depends on its
-            neighbours in the last digits, and one that fails turns all to NaN.
+        steps: An int, that many equal Euler steps; `evolution.FixedSteps` for another solver or
+            grid; or `evolution.AdaptiveSteps`.
         times: Times to record, monotone from `t0` towards `t1`; between steps they are
             interpolated by the solver.
         t0: First time, in [0, 1].
         t1: Last time, in [0, 1]; smaller than `t0` to go back from data to noise.
 
     Returns:
-        Examples at time `t1`, shaped like `x0`; or, given `times`, shape (k, b, ...).
+        Examples at time `t1`, shaped like `x0`; or, given `times`, of shape (k, b, ...). NaN
+        where an example failed: `trajectories` says why.
 
     Raises:
-        ValueError: The batch is empty, a time is outside [0, 1] or out of order, only one
-            tolerance is given, a count is not positive, or `field` returns another shape
-            than its point's.
+        ValueError: The batch is empty, a time is outside [0, 1] or out of order, or `field`
+            returns another shape than its point's.
 
     Differentiation:
-        Reverse mode, in `x0`, `args` and the parameters of `field`, by recursive
-        checkpointing: memory grows like the logarithm of the steps' number squared.
+        In `x0`, `args`, `t0`, `t1` and the parameters of `field`: forward and reverse mode with
+        fixed steps, the mode that they name with adaptive ones.
     """
-    _checks.batch("x0", x0)
+    return trajectories(field, x0, args, steps=steps, times=times, t0=t0, t1=t1).x
+
+
+@_checks.gate
+def trajectories(
+    field: Callable[..., PyTree[Array]],
+    x0: PyTree[Array],
+    args: PyTree[Array] = None,
+    *,
+    steps: Steps = 100,
+    times: Float[Array, " k"] | None = None,
+    t0: ScalarLike = 0.0,
+    t1: ScalarLike = 1.0,
+) -> Trajectories:
+    """`flow`, with a status and the number of steps of every example.
+
+    Example:
+        ```python
+        tight = tx.evolution.AdaptiveSteps(rtol=1e-6, atol=1e-6)
+        made = tx.sampling.trajectories(field, x0, steps=tight)
+        made.x[made.completed]
+        ```
+
+    Args:
+        field: `field(t, x, args) -> dx/dt` of one example.
+        x0: Examples at time `t0`: an array with leading axis b, or a pytree of them.
+        args: Conditions, a pytree of arrays with leading axis b, or None.
+        steps: An int, that many equal Euler steps; `evolution.FixedSteps`; or
+            `evolution.AdaptiveSteps`.
+        times: Times to record, monotone from `t0` towards `t1`.
+        t0: First time, in [0, 1].
+        t1: Last time, in [0, 1].
+
+    Raises:
+        ValueError: The batch is empty, a time is outside [0, 1] or out of order, or `field`
+            returns another shape than its point's.
+    """
+    check_batch("x0", x0, args)
     check_span(x0, args, t0, t1)
+    times, steps = as_records(times, t0, t1), as_steps(steps)
+    if still(t0, t1):
+        made = unmoved(x0, times)
+    else:
+        made = _carry(field, x0, args, *as_span(x0, t0, t1), steps, times)
+    return Trajectories(made.states, made.num_steps, made.status)
+
+
+@eqx.filter_jit
+def _carry(field, x0, args, t0, t1, steps, times) -> Evolution:
+    return integrate_batch(field, x0, args, t0=t0, t1=t1, steps=steps, times=times)
+
+
+def unmoved(x0, times) -> Evolution:
+    """A flow over no time."""
+    size = jax.tree.leaves(x0)[0].shape[0]
     if times is not None:
-        check_recorded(times, t0, t1)
-    if solver is None:
-        solver = diffrax.Euler() if rtol is None else diffrax.Tsit5()
-    steps = Steps(num_steps, rtol, atol, solver, max_steps, grid, shared_steps)
-    times = None if times is None else jnp.asarray(times, x0.dtype)
-    if t0 == t1:
-        return x0 if times is None else jnp.broadcast_to(x0, (times.size, *x0.shape))
-    return integrate(field, x0, args, span=(t0, t1), steps=steps, times=times)
+        x0 = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.size, *x.shape)), x0)
+    status = jax.tree.map(lambda one: jnp.broadcast_to(one, size), Status.COMPLETED)
+    return Evolution(x0, jnp.zeros(size, int), status)

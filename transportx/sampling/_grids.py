@@ -1,6 +1,5 @@
 """Where fixed steps begin and end: `grid(num_steps, dtype)`, from 0 to 1 of the way."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -9,15 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx.evolution import uniform_grid
 from transportx.interpolants import AbstractInterpolant, time_of_angle
-
-Grid = Callable[[int, Any], Float[Array, " steps"]]
-
-
-@_checks.gate
-def uniform_grid(num_steps: int, dtype: Any) -> Float[Array, " steps"]:
-    """Equal steps."""
-    return jnp.linspace(0, 1, num_steps + 1, dtype=dtype)
 
 
 @_checks.gate

@@ -4,14 +4,43 @@ import math
 from collections.abc import Callable
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status, judge
+from transportx.evolution import Evolution, FixedSteps, Steps, as_steps, integrate_batch
 from transportx.fields import divergence, hutchinson_divergence
-from transportx.sampling._integrate import Steps, integrate
+from transportx.sampling._integrate import check_batch
+
+TSIT5_STEPS = FixedSteps(100, diffrax.Tsit5())
+
+
+@_checks.gate
+class Likelihood(eqx.Module):
+    """Log-densities of examples, where each ended, and how.
+
+    Attributes:
+        log_prob: Log-densities in nats, shape (b,), or (k, b) at recorded times. NaN where an
+            example failed.
+        x: The points at the other end of the paths: of `likelihood` those at t = 0, of
+            `push_forward` those carried, shaped like `log_prob` with the shape of a point.
+        num_steps: Steps of each example, rejected ones included.
+        status: How each example ended: `COMPLETED`, `MAX_STEPS` or `NON_FINITE`.
+    """
+
+    log_prob: Float[Array, "*k b"]
+    x: Float[Array, "..."]
+    num_steps: Int[Array, " b"]
+    status: Status
+
+    @property
+    def completed(self) -> Bool[Array, " b"]:
+        """Whether each example reached the last time with a density."""
+        return self.status == Status.COMPLETED
 
 
 @_checks.gate
@@ -21,12 +50,7 @@ def log_prob(
     args: PyTree[Array] = None,
     *,
     base_log_prob: Callable[[Array], Array],
-    num_steps: int = 100,
-    solver: diffrax.AbstractSolver = diffrax.Tsit5(),
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 4096,
-    shared_steps: bool = False,
+    steps: Steps = TSIT5_STEPS,
 ) -> Float[Array, " b"]:
     r"""Exact log-density of the flow's law at the given points, up to integration error.
 
@@ -34,36 +58,61 @@ def log_prob(
     t = 1 back to 0. d forward derivatives of the field a step; see `hutchinson_log_prob`
     for large d.
 
+    Example:
+        ```python
+        tx.sampling.log_prob(field, x1, base_log_prob=lambda x: -jnp.sum(x**2) / 2, steps=20)
+        ```
+
     Args:
         field: `field(t, x, args) -> dx/dt` of one example.
         x1: Points at t = 1.
         args: Conditions, a pytree of arrays with leading axis b, or None.
         base_log_prob: Log-density of one point at t = 0.
-        num_steps: Equal steps; not used when tolerances are given.
-        solver: Any diffrax solver.
-        rtol: Relative tolerance of adaptive steps.
-        atol: Absolute tolerance, of the point and of the log-density.
-        max_steps: Adaptive steps at most; an example that needs more is NaN.
-        shared_steps: One adaptive step size for all, as in `flow`.
+        steps: An int, that many equal steps of Tsit5; `evolution.FixedSteps`; or
+            `evolution.AdaptiveSteps`, of point and log-density together.
 
     Returns:
-        Log-densities in nats; `bits_per_dimension` for data of whole numbers.
+        Log-densities in nats; `bits_per_dimension` for data of whole numbers. NaN where an
+        example failed: `likelihood` says why.
 
     Raises:
-        ValueError: As `flow`.
+        ValueError: The batch is empty, or `field` returns another shape than its point's.
 
     Differentiation:
-        Reverse mode, as `flow`.
+        In `x1`, `args` and the parameters of `field`: forward and reverse mode with fixed
+        steps, the mode that they name with adaptive ones.
 
     References:
         Chen et al., Neural Ordinary Differential Equations, 2018, theorem 1.
     """
-    steps = Steps(num_steps, rtol, atol, solver, max_steps, shared=shared_steps)
+    return likelihood(field, x1, args, base_log_prob=base_log_prob, steps=steps).log_prob
 
-    def rate(t, x, conditions):
-        return divergence(field, t, x, conditions[0])
 
-    return _log_prob(field, rate, x1, (args,), base_log_prob, steps)
+@_checks.gate
+def likelihood(
+    field: Callable[..., Array],
+    x1: Float[Array, "b ..."],
+    args: PyTree[Array] = None,
+    *,
+    base_log_prob: Callable[[Array], Array],
+    steps: Steps = TSIT5_STEPS,
+) -> Likelihood:
+    """`log_prob`, with the points at t = 0, a status and the number of steps of every example.
+
+    Args:
+        field: `field(t, x, args) -> dx/dt` of one example.
+        x1: Points at t = 1.
+        args: Conditions, a pytree of arrays with leading axis b, or None.
+        base_log_prob: Log-density of one point at t = 0.
+        steps: An int, that many equal steps of Tsit5; `evolution.FixedSteps`; or
+            `evolution.AdaptiveSteps`.
+
+    Raises:
+        ValueError: The batch is empty, or `field` returns another shape than its point's.
+    """
+    check_batch("x1", x1, args)
+    steps = as_steps(steps, diffrax.Tsit5())
+    return _likelihood(field, x1, args, None, base_log_prob, steps, 0)
 
 
 @_checks.gate
@@ -75,31 +124,70 @@ def hutchinson_log_prob(
     key: PRNGKeyArray,
     num_probes: int = 1,
     base_log_prob: Callable[[Array], Array],
-    num_steps: int = 100,
-    solver: diffrax.AbstractSolver = diffrax.Tsit5(),
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 4096,
-    shared_steps: bool = False,
+    steps: Steps = TSIT5_STEPS,
 ) -> Float[Array, " b"]:
     """Unbiased estimate of `log_prob`: `num_probes` derivatives a step, whatever d is.
 
-    Each example keeps its own probes along the whole path, so that the integrand is
-    smooth. Arguments as `log_prob`.
+    Each example keeps its own probes along the whole path, so that the integrand is smooth.
+
+    Args:
+        field: `field(t, x, args) -> dx/dt` of one example.
+        x1: Points at t = 1.
+        args: Conditions, a pytree of arrays with leading axis b, or None.
+        key: Draws the probes, independent for each example.
+        num_probes: Probes per example.
+        base_log_prob: Log-density of one point at t = 0.
+        steps: An int, that many equal steps of Tsit5; `evolution.FixedSteps`; or
+            `evolution.AdaptiveSteps`.
+
+    Returns:
+        Estimates in nats. NaN where an example failed: `hutchinson_likelihood` says why.
+
+    Raises:
+        ValueError: The batch is empty, `num_probes` is not positive, or `field` returns another
+            shape than its point's.
+
+    Differentiation:
+        At fixed probes; modes as the steps have them.
 
     References:
         Grathwohl et al., FFJORD, 2019, section 3.1.
     """
-    _checks.batch("x1", x1)
+    options = {"base_log_prob": base_log_prob, "num_probes": num_probes, "steps": steps}
+    return hutchinson_likelihood(field, x1, args, key=key, **options).log_prob
+
+
+@_checks.gate
+def hutchinson_likelihood(
+    field: Callable[..., Array],
+    x1: Float[Array, "b ..."],
+    args: PyTree[Array] = None,
+    *,
+    key: PRNGKeyArray,
+    num_probes: int = 1,
+    base_log_prob: Callable[[Array], Array],
+    steps: Steps = TSIT5_STEPS,
+) -> Likelihood:
+    """`hutchinson_log_prob`, with the points at t = 0, a status and the number of steps.
+
+    Args:
+        field: `field(t, x, args) -> dx/dt` of one example.
+        x1: Points at t = 1.
+        args: Conditions, a pytree of arrays with leading axis b, or None.
+        key: Draws the probes, independent for each example.
+        num_probes: Probes per example.
+        base_log_prob: Log-density of one point at t = 0.
+        steps: An int, that many equal steps of Tsit5; `evolution.FixedSteps`; or
+            `evolution.AdaptiveSteps`.
+
+    Raises:
+        ValueError: The batch is empty, `num_probes` is not positive, or `field` returns another
+            shape than its point's.
+    """
+    check_batch("x1", x1, args)
     _checks.count("num_probes", num_probes)
-    steps = Steps(num_steps, rtol, atol, solver, max_steps, shared=shared_steps)
-
-    def rate(t, x, conditions):
-        args, key = conditions
-        return hutchinson_divergence(field, t, x, args, key=key, num_probes=num_probes)
-
-    keys = jr.split(key, x1.shape[0])
-    return _log_prob(field, rate, x1, (args, keys), base_log_prob, steps)
+    steps = as_steps(steps, diffrax.Tsit5())
+    return _likelihood(field, x1, args, key, base_log_prob, steps, num_probes)
 
 
 @_checks.gate
@@ -132,15 +220,29 @@ def bits_per_dimension(
     return -(log_prob / num_dims + jnp.log(width)) / math.log(2)
 
 
-def _log_prob(field, rate, x1, conditions, base_log_prob, steps) -> Float[Array, " b"]:
-    _checks.batch("x1", x1)
-    for leaf in jax.tree.leaves(conditions[0]):
-        _checks.same_size("args", leaf, "x1", x1)
+@eqx.filter_jit
+def _likelihood(field, x1, args, key, base_log_prob, steps, num_probes: int) -> Likelihood:
+    """Exact where there are no probes."""
+    keys = None if key is None else jr.split(key, x1.shape[0])
 
-    def augmented(t, state, conditions):
-        x, _ = state
-        return field(t, x, conditions[0]), rate(t, x, conditions)
+    def rates(t, state, conditions):
+        (x, _), (args, key) = state, conditions
+        velocity = field(t, x, args)
+        if key is None:
+            return velocity, divergence(field, t, x, args)
+        estimate = hutchinson_divergence(field, t, x, args, key=key, num_probes=num_probes)
+        return velocity, estimate
 
     state = x1, jnp.zeros(x1.shape[0], x1.dtype)
-    x0, change = integrate(augmented, state, conditions, span=(1.0, 0.0), steps=steps)
-    return jax.vmap(base_log_prob)(x0) + change
+    made = integrate_batch(rates, state, (args, keys), t0=1.0, t1=0.0, steps=steps)
+    x0, change = made.states
+    return with_density(made, x0, jax.vmap(base_log_prob)(x0) + change)
+
+
+def with_density(made: Evolution, x: Array, log_prob: Array) -> Likelihood:
+    """The answer of an evolution: a NaN density is no answer either; an infinite one is."""
+    lost = jnp.any(jnp.isnan(log_prob.reshape(-1, log_prob.shape[-1])), axis=0)
+    status = judge(
+        (lost & (made.status == Status.COMPLETED), Status.NON_FINITE), otherwise=made.status
+    )
+    return Likelihood(log_prob, x, made.num_steps, status)

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 
 import diffrax
+import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
+from transportx.evolution import Steps, as_steps, integrate_batch
 from transportx.fields import divergence
-from transportx.sampling._grids import Grid, uniform_grid
-from transportx.sampling._integrate import Steps, check_recorded, check_span, integrate
+from transportx.sampling._flow import unmoved
+from transportx.sampling._integrate import as_records, as_span, check_batch, check_span, still
+from transportx.sampling._likelihood import TSIT5_STEPS, Likelihood, with_density
 
 
 @_checks.gate
@@ -19,17 +22,11 @@ def push_forward(
     log_prob0: Float[Array, " b"],
     args: PyTree[Array] = None,
     *,
-    num_steps: int = 100,
-    grid: Grid = uniform_grid,
-    solver: diffrax.AbstractSolver = diffrax.Tsit5(),
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 4096,
-    shared_steps: bool = False,
+    steps: Steps = TSIT5_STEPS,
     times: Float[Array, " k"] | None = None,
-    t0: float = 0.0,
-    t1: float = 1.0,
-) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    t0: ScalarLike = 0.0,
+    t1: ScalarLike = 1.0,
+) -> Likelihood:
     r"""Carry a batch and its log-densities through a field.
 
     $\dot x = v(t, x, \mathrm{args})$ and $\frac{d}{dt}\log\rho_t(x_t) = -\nabla\cdot v(t, x_t)$.
@@ -39,7 +36,8 @@ def push_forward(
 
     Example:
         ```python
-        x1, log_prob1 = tx.sampling.push_forward(field, x0, jax.vmap(base_log_prob)(x0))
+        made = tx.sampling.push_forward(field, x0, jax.vmap(base_log_prob)(x0))
+        made.x, made.log_prob, made.completed
         ```
 
     Args:
@@ -47,14 +45,9 @@ def push_forward(
         x0: Examples at time `t0`.
         log_prob0: Their log-densities there.
         args: Conditions, a pytree of arrays with leading axis b, or None.
-        num_steps: Fixed steps; not used when tolerances are given.
-        grid: Where those begin and end, as in `flow`.
-        solver: Any diffrax solver.
-        rtol: Relative tolerance of adaptive steps.
-        atol: Absolute tolerance, of the point and of the log-density.
-        max_steps: Adaptive steps at most; an example that needs more is NaN.
-        shared_steps: One adaptive step size for all, as in `flow`.
-        times: Times to record, as in `flow`.
+        steps: An int, that many equal steps of Tsit5; `evolution.FixedSteps`; or
+            `evolution.AdaptiveSteps`, of point and log-density together.
+        times: Times to record, monotone from `t0` towards `t1`.
         t0: First time, in [0, 1].
         t1: Last time, in [0, 1].
 
@@ -63,37 +56,37 @@ def push_forward(
         `times`, of shapes (k, b, ...) and (k, b).
 
     Raises:
-        ValueError: As `flow`, or `log_prob0` is not one number an example.
+        ValueError: The batch is empty, a time is outside [0, 1] or out of order, `field`
+            returns another shape than its point's, or `log_prob0` is not one number per example.
 
     Differentiation:
-        Reverse mode, as `flow`.
+        In the arrays given and the parameters of `field`: forward and reverse mode with fixed
+        steps, the mode that they name with adaptive ones.
 
     References:
         Chen et al., Neural Ordinary Differential Equations, 2018, theorem 1.
     """
-    _checks.batch("x0", x0)
+    check_batch("x0", x0, args)
     if log_prob0.shape != x0.shape[:1]:
-        cure = f"give one number an example, shape {x0.shape[:1]}"
+        cure = f"give one number per example, shape {x0.shape[:1]}"
         _checks.reject("log_prob0", f"has shape {log_prob0.shape}", cure)
     check_span(x0, args, t0, t1)
-    if times is not None:
-        check_recorded(times, t0, t1)
-        times = jnp.asarray(times, x0.dtype)
-    steps = Steps(num_steps, rtol, atol, solver, max_steps, grid, shared_steps)
-    state = x0, log_prob0
-    if t0 == t1:
-        return state if times is None else _repeated(state, times.size)
+    times, steps = as_records(times, t0, t1), as_steps(steps, diffrax.Tsit5())
+    if still(t0, t1):
+        made = unmoved((x0, log_prob0), times)
+        return with_density(made, *made.states)
+    return _push(field, x0, log_prob0, args, *as_span(x0, t0, t1), steps, times)
 
+
+@eqx.filter_jit
+def _push(field, x0, log_prob0, args, t0, t1, steps, times) -> Likelihood:
     def rates(t, state, args):
         x, _ = state
         return field(t, x, args), -divergence(field, t, x, args)
 
-    x, log_prob = integrate(rates, state, args, span=(t0, t1), steps=steps, times=times)
+    state = x0, log_prob0
+    made = integrate_batch(rates, state, args, t0=t0, t1=t1, steps=steps, times=times)
+    x, log_prob = made.states
     # A field may be undefined where its derivative is not.
     defined = jnp.all(jnp.isfinite(x.reshape(*log_prob.shape, -1)), axis=-1)
-    return x, jnp.where(defined, log_prob, jnp.nan)
-
-
-def _repeated(state: tuple[Array, Array], count: int) -> tuple[Array, Array]:
-    x, log_prob = (jnp.broadcast_to(part, (count, *part.shape)) for part in state)
-    return x, log_prob
+    return with_density(made, x, jnp.where(defined, log_prob, jnp.nan))

@@ -1,0 +1,83 @@
+"""Public functions called again with other values of the same shapes compile nothing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+import transportx as tx
+from tests import tables
+from transportx.evolution import AdaptiveSteps
+
+PATH = tx.interpolants.Trigonometric()
+FIELD = tables.in_float64(tx.fields.MLP(2, 4, 1, key=jr.key(0)))
+SCORE = tx.fields.ScoreOf(FIELD, PATH)
+TIGHT = AdaptiveSteps(1e-3, 1e-3)
+
+
+def base_log_prob(x):
+    return -jnp.sum(x**2) / 2
+
+
+def level(t):
+    return 1 - t
+
+
+def cloud(key):
+    return jr.normal(key, (6, 2))
+
+
+def span(key) -> dict[str, Any]:
+    return {"t0": float(jr.uniform(key, maxval=0.3)), "t1": 0.9}
+
+
+def labelled(key) -> dict[str, Any]:
+    """Times as a user gives them: numbers of Python."""
+    return {"times": jnp.array([0.35, 0.9]), **span(key)}
+
+
+CALLS = {
+    "flow": lambda k: tx.sampling.flow(FIELD, cloud(k), steps=3, **labelled(k)),
+    "adaptive flow": lambda k: tx.sampling.flow(FIELD, cloud(k), steps=TIGHT, **span(k)),
+    "trajectories": lambda k: tx.sampling.trajectories(FIELD, cloud(k), steps=3),
+    "log_prob": lambda k: tx.sampling.log_prob(
+        FIELD, cloud(k), base_log_prob=base_log_prob, steps=3
+    ),
+    "hutchinson_log_prob": lambda k: tx.sampling.hutchinson_log_prob(
+        FIELD, cloud(k), key=k, base_log_prob=base_log_prob, steps=3
+    ),
+    "push_forward": lambda k: tx.sampling.push_forward(
+        FIELD, cloud(k), jnp.zeros(6), steps=3, **span(k)
+    ),
+    "diffuse": lambda k: tx.sampling.diffuse(
+        FIELD, cloud(k), score=SCORE, noise=level, key=k, steps=3, **span(k)
+    ),
+    "predictor_corrector": lambda k: tx.sampling.predictor_corrector(
+        FIELD, cloud(k), score=SCORE, key=k, steps=3, **span(k)
+    ),
+}
+
+
+@pytest.fixture
+def compilations():
+    """The programs lowered so far."""
+    seen = []
+
+    def note(event, duration_secs, **_):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_a_second_call_compiles_nothing(call, compilations):
+    call(jr.key(1))
+    first = len(compilations)
+    assert first > 0
+    call(jr.key(2))
+    assert len(compilations) == first

@@ -1,0 +1,77 @@
+"""Times to record: their checks, and those taken by default."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, PyTree, ScalarLike
+
+from transportx import _checks
+
+_NUM_RECORDS = 11
+
+
+@_checks.gate
+def time_dtype(state: PyTree[Array]) -> Any:
+    """The dtype in which times of a state are kept: its own, and float32 where that is a half.
+
+    Args:
+        state: A pytree of floating-point arrays.
+    """
+    dtype = jax.tree.leaves(state)[0].dtype
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+@_checks.gate
+def check_times(name: str, times: Array, t0: ScalarLike, t1: ScalarLike) -> None:
+    """Refuse times that are no vector, or out of order, or outside of a span.
+
+    Args:
+        name: What the caller calls them.
+        times: Times to record, shape (k,); traced values pass.
+        t0: First time of the span.
+        t1: Last time of the span, before or after `t0`.
+
+    Raises:
+        ValueError: There are none, or they do not go monotonically from `t0` towards `t1`.
+    """
+    if len(np.shape(times)) != 1 or 0 in np.shape(times):
+        problem = f"has shape {np.shape(times)}"
+        _checks.reject(name, problem, "give at least one time, shape (k,)")
+    if isinstance(times, Tracer) or isinstance(t0, Tracer) or isinstance(t1, Tracer):
+        return
+    recorded, start, end = np.asarray(times), np.asarray(t0), np.asarray(t1)
+    inside = (recorded >= np.minimum(start, end)) & (recorded <= np.maximum(start, end))
+    ordered = np.diff(recorded) * np.sign(end - start) >= 0
+    if not (np.all(inside) and np.all(ordered)):
+        cure = f"give times between {float(start)} and {float(end)}, in that order"
+        _checks.reject(name, f"is {recorded}", cure)
+
+
+@_checks.gate
+def record_times(
+    times: Float[Array, " k"] | None, t1: Float[Array, ""], name: str = "times"
+) -> Float[Array, " k"]:
+    """Times of the records of a flow from 0 to `t1`, both ends included.
+
+    Args:
+        times: Rising from 0 to `t1`; None for eleven evenly spaced.
+        t1: Last time.
+        name: What the caller calls them.
+
+    Raises:
+        ValueError: The times do not rise from 0 to `t1`.
+    """
+    if times is None:
+        return t1 * jnp.linspace(0, 1, _NUM_RECORDS, dtype=t1.dtype)
+    if len(np.shape(times)) != 1 or np.size(times) < 2:
+        problem = f"has shape {np.shape(times)}"
+        _checks.reject(name, problem, "give at least the first and the last time, shape (k,)")
+    if not (isinstance(times, Tracer) or isinstance(t1, Tracer)):
+        recorded = np.asarray(times, t1.dtype)
+        ends = recorded[0] == 0 and recorded[-1] == t1
+        if not (ends and np.all(np.diff(recorded) > 0)):
+            _checks.reject(name, f"is {recorded}", f"give times that rise from 0 to {float(t1)}")
+    return jnp.asarray(times, t1.dtype)
