@@ -27,18 +27,23 @@ def not_negative(argument: str, value: Any) -> None:
 
 def positive_value(argument: str, value: Any, dtype: Any) -> Array:
     """A positive finite number as an array; NaN where it is another one, known at run time."""
-    if isinstance(value, numbers.Real) and not 0 < float(value) < math.inf:
-        reject(argument, f"is {value}", "give a positive finite number")
+    positive(argument, value)
+    _finite(argument, value)
     number = jnp.asarray(value, dtype)
     return jnp.where((number > 0) & (number < jnp.inf), number, jnp.nan)
 
 
 def not_negative_value(argument: str, value: Any, dtype: Any) -> Array:
     """A finite number of at least zero as an array; NaN where it is another one, at run time."""
-    if isinstance(value, numbers.Real) and not 0 <= float(value) < math.inf:
-        reject(argument, f"is {value}", "give zero or a positive finite number")
+    not_negative(argument, value)
+    _finite(argument, value)
     number = jnp.asarray(value, dtype)
     return jnp.where((number >= 0) & (number < jnp.inf), number, jnp.nan)
+
+
+def _finite(argument: str, value: Any) -> None:
+    if isinstance(value, numbers.Real) and math.isinf(value):
+        reject(argument, f"is {value}", "give a finite number")
 
 
 def exponent(argument: str, value: Any) -> None:

@@ -86,7 +86,7 @@ class AbstractInternalEnergy(AbstractCellEnergy):
     @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         volume = jnp.asarray(self.volume, x.dtype)
-        volume = jnp.where(volume > 0, volume, jnp.nan)
+        volume = jnp.where((volume > 0) & jnp.isfinite(volume), volume, jnp.nan)
         return jnp.sum(volume * self.energy_density(weights / volume))
 
 

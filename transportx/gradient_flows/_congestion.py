@@ -40,6 +40,6 @@ class DensityCap(AbstractInternalEnergy):
         cap = _checks.positive_value("cap", self.cap, density.dtype)
         stiffness = _checks.positive_value("stiffness", self.stiffness, density.dtype)
         filled = density / cap
-        below = filled < 1
+        below = ~(filled >= 1)
         energy = -stiffness * cap * jnp.log1p(-jnp.where(below, filled, 0))
         return jnp.where(below, energy, jnp.inf)
