@@ -11,6 +11,7 @@ from transportx._precision import single_inside
 from transportx.attention._attention import token_weights
 from transportx.attention._sphere import units
 from transportx.geometry import PointCloud
+from transportx.geometry.internal import ResolvedSquares
 
 Tokens = Float[Array, "n d"]
 Scalar = Float[Array, ""]
@@ -33,7 +34,7 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
     finite = jnp.all(jnp.isfinite(tokens), axis=1) & ~jnp.isnan(near)
     n = tokens.shape[0]
     tokens = jnp.where(finite[:, None], tokens, 0)
-    cloud = PointCloud(tokens, tokens)
+    cloud = PointCloud(tokens, tokens, ResolvedSquares())
 
     def spread(labels):
         named = jnp.where(finite, labels, n)
@@ -103,8 +104,8 @@ def angle_histogram(
         places = jnp.clip(jnp.floor(angles * (bins / jnp.pi)), 0, bins - 1).astype(int)
         return jnp.zeros(bins, masses.dtype).at[places].add(masses)
 
-    shares = masses @ PointCloud(directions, directions).map_rows(row)
-    return jnp.where(valid, shares, jnp.nan)
+    cloud = PointCloud(directions, directions, ResolvedSquares())
+    return jnp.where(valid, masses @ cloud.map_rows(row), jnp.nan)
 
 
 @_checks.gate

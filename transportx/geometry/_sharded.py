@@ -182,6 +182,7 @@ def cloud_between(
     *,
     mesh: Mesh | None = None,
     tile: int | None = None,
+    centre: Float[Array, " d"] | None = None,
 ) -> AbstractCloud:
     """Costs between two clouds: of one device, or shared by those of a mesh.
 
@@ -191,17 +192,19 @@ def cloud_between(
         cost: As in `PointCloud`.
         mesh: Devices along one axis, of type Auto; None for one device.
         tile: As in `PointCloud`, or in `ShardedCloud`.
+        centre: A point near those that count, to compute costs around; robust by default.
 
     Raises:
         ValueError: As these two; or the mesh has more than one axis.
     """
     if mesh is None:
-        return PointCloud(x, y, cost, tile=tile)
+        return PointCloud(x, y, cost, tile=tile, centre=centre)
     _checks.points("x", x)
     _checks.divided("y", y, mesh)
     (axis,) = mesh.axis_names
     axis_x = None if x.shape[0] % mesh.size else axis
-    return ShardedCloud(x, y, cost, mesh=mesh, axes=(axis_x, axis), tile=tile)
+    axes = axis_x, axis
+    return ShardedCloud(x, y, cost, mesh=mesh, axes=axes, tile=tile, centre=centre)
 
 
 def _as_they_are(columns: tuple[()], costs: Array) -> Array:

@@ -4,18 +4,16 @@ import abc
 from collections.abc import Callable
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractCost, SquaredEuclidean
+from transportx.geometry import AbstractCost
+from transportx.geometry.internal import ResolvedSquares
 
 Point = Float[Array, " d"]
 Scalar = Float[Array, ""]
-# Where differences, one coordinate after the other, take less time than a product.
-_FEW_COORDINATES = 8
 Kernel = AbstractCost | Callable[[Array, Array], Array]
 
 
@@ -26,8 +24,11 @@ class AbstractRadialKernel(AbstractCost):
     `squares` is how distances between clouds are computed.
     """
 
-    squares: eqx.AbstractClassVar[AbstractCost]
+    squares: ClassVar[AbstractCost] = ResolvedSquares()
     translation_invariant: ClassVar[bool] = True
+
+    def wants_centring(self, dim: int) -> bool:
+        return self.squares.wants_centring(dim)
 
     @abc.abstractmethod
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -47,30 +48,6 @@ class AbstractRadialKernel(AbstractCost):
         return self.profile(self.squares.matrix(x, y))
 
 
-class _Expanded(AbstractCost):
-    """Squared distances, those of more than a few coordinates by one product.
-
-    Rounding may leave them below zero, where a smooth profile takes no harm.
-    """
-
-    translation_invariant: ClassVar[bool] = True
-
-    def __call__(self, x: Point, y: Point) -> Scalar:
-        return SquaredEuclidean()(x, y)
-
-    def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        if x.shape[1] <= _FEW_COORDINATES:
-            return SquaredEuclidean().matrix(x, y)
-        norms_x, norms_y = (jnp.sum(z * z, axis=1, keepdims=True) for z in (x, y))
-        left = jnp.concatenate([-2 * x, norms_x, jnp.ones_like(norms_x)], axis=1)
-        right = jnp.concatenate([y, jnp.ones_like(norms_y), norms_y], axis=1)
-        return jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST)
-
-
-def _norms(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    return jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None, :]
-
-
 @_checks.gate
 class Gaussian(AbstractRadialKernel):
     r"""$k(x, y) = \exp(-|x - y|^2 / 2 h^2)$.
@@ -80,7 +57,6 @@ class Gaussian(AbstractRadialKernel):
     """
 
     bandwidth: ScalarLike
-    squares: ClassVar[AbstractCost] = _Expanded()
 
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
@@ -105,7 +81,6 @@ class InverseMultiquadric(AbstractRadialKernel):
     """
 
     bandwidth: ScalarLike
-    squares: ClassVar[AbstractCost] = SquaredEuclidean()
 
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
@@ -116,24 +91,8 @@ class InverseMultiquadric(AbstractRadialKernel):
         return jax.lax.rsqrt(1 + squares / width**2)
 
 
-class _Resolved(AbstractCost):
-    """Squared distances, zero where rounding hides them: roots of the rest are meaningful."""
-
-    translation_invariant: ClassVar[bool] = True
-
-    def __call__(self, x: Point, y: Point) -> Scalar:
-        return SquaredEuclidean()(x, y)
-
-    def matrix(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        squares = _Expanded().matrix(x, y)
-        rounding = 4 * jnp.finfo(x.dtype).eps * jax.lax.stop_gradient(_norms(x, y))
-        return jnp.where(squares <= rounding, 0, squares)
-
-
 class NegativeDistance(AbstractRadialKernel):
     """-|x - y|, the kernel of the energy distance; derivative zero where x = y."""
-
-    squares: ClassVar[AbstractCost] = _Resolved()
 
     @_checks.gate
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -52,7 +52,9 @@ class Stein(AbstractVelocity):
             weights[:, None] * slopes,
         )
         if isinstance(self.kernel, AbstractRadialKernel):
-            smoothed, attraction = product_and_slopes(self.kernel, x, x, pulls, weights, self.mesh)
+            smoothed, attraction = product_and_slopes(
+                self.kernel, x, x, pulls, weights, weights, self.mesh
+            )
             return -temperature * attraction - smoothed
         # The sum over j of derivatives by x_j is the derivative by a shift of them all.
         shift = jnp.zeros(x.shape[1], x.dtype)

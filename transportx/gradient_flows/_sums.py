@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from transportx import _checks
 from transportx.geometry import Sum, cloud_between
+from transportx.geometry.internal import FEW_COORDINATES, centre_between
 from transportx.gradient_flows._kernels import AbstractRadialKernel, Gaussian, Kernel
 
 Scalar = Float[Array, ""]
@@ -58,31 +59,46 @@ def product_and_slopes(
     x: Cloud,
     y: Float[Array, "m d"],
     v: Float[Array, "m k"],
+    a: Weights,
     b: Float[Array, " m"],
     mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "n k"], Cloud]:
-    """The kernel's matrix times columns, and sum_j b_j grad k(x_i, y_j) by x_i, in one pass."""
-    centre = jax.lax.stop_gradient((jnp.mean(x, axis=0) + jnp.mean(y, axis=0)) / 2)
+    """The kernel's matrix times columns, and sum_j b_j grad k(x_i, y_j) by x_i, in one pass.
+
+    The weights `a` of x only say which points count: the rest may lie anywhere.
+    """
+    # Slopes are differences of moments, which round relative to distances from the origin.
+    centre = centre_between(x, y, a, b)
     x, y = x - centre[None, :], y - centre[None, :]
-    columns = v, jnp.concatenate([b[:, None], b[:, None] * y], axis=1)
+    columns = v, b, y
     n, m = x.shape[0], y.shape[0]
     tile = n if n * m <= _DENSE_ENTRIES else max(1, _TILE_ENTRIES // m)
     # Of many devices each has fewer pairs than these by default.
     tile = tile if mesh is None else None
-    cloud = cloud_between(x, y, kernel.squares, mesh=mesh, tile=tile)
+    origin = jnp.zeros_like(centre)
+    cloud = cloud_between(x, y, kernel.squares, mesh=mesh, tile=tile, centre=origin)
     return cloud.fold_tiles(Sum(), eqx.Partial(_tile, kernel), columns, x)
 
 
 def _tile(kernel, columns, squares, x):
-    v, moments = columns
+    v, b, y = columns
     if isinstance(kernel, Gaussian):
         # The derivative of an exponential is a multiple of it: one product serves both.
-        both = _times(jnp.concatenate([v, moments], axis=1), kernel.profile(squares))
+        both = _times(jnp.concatenate([v, _moments(b, y)], axis=1), kernel.profile(squares))
         products, sums = both[:, : v.shape[1]], kernel.rate.astype(x.dtype) * both[:, v.shape[1] :]
-    else:
-        values, slopes = kernel.profile_and_slope(squares)
-        products, sums = _times(v, values), _times(moments, slopes)
-    return products, 2 * (x * sums[:, :1] - sums[:, 1:])
+        return products, 2 * (x * sums[:, :1] - sums[:, 1:])
+    values, slopes = kernel.profile_and_slope(squares)
+    if x.shape[1] <= FEW_COORDINATES:
+        # Slopes may be steep between near points: differences first, which moments cancel.
+        pulls = slopes * b[None, :]
+        gaps = (xk[:, None] - yk[None, :] for xk, yk in zip(x.T, y.T, strict=True))
+        return _times(v, values), jnp.stack([2 * jnp.sum(pulls * gap, 1) for gap in gaps], 1)
+    sums = _times(_moments(b, y), slopes)
+    return _times(v, values), 2 * (x * sums[:, :1] - sums[:, 1:])
+
+
+def _moments(b: Array, y: Array) -> Array:
+    return jnp.concatenate([b[:, None], b[:, None] * y], axis=1)
 
 
 def _times(v: Array, matrix: Array) -> Array:
@@ -90,7 +106,8 @@ def _times(v: Array, matrix: Array) -> Array:
 
 
 def _double_sum(kernel, mesh, x, a, y, b) -> Scalar:
-    return jnp.sum(a * product(kernel, x, y, b, mesh))
+    cloud = cloud_between(x, y, kernel, mesh=mesh).weighed(a, b)
+    return jnp.sum(a * cloud.fold_tiles(Sum(), _times, b))
 
 
 @eqx.filter_custom_jvp
@@ -102,7 +119,7 @@ def _radial_within(kernel, mesh, x, a):
 def _radial_within_jvp(primals, tangents):
     kernel, mesh, x, a = primals
     by_kernel, _, *others = tangents
-    sums, slopes = product_and_slopes(kernel, x, x, a[:, None], a, mesh)
+    sums, slopes = product_and_slopes(kernel, x, x, a[:, None], a, a, mesh)
     moved = 2 * _along(sums[:, 0], a[:, None] * slopes, *others)
     moved = moved + _by_parameters(by_kernel, kernel, mesh, x, a, x, a)
     return a @ sums[:, 0], moved
@@ -117,10 +134,10 @@ def _radial_between(kernel, mesh, x, a, y, b):
 def _radial_between_jvp(primals, tangents):
     kernel, mesh, x, a, y, b = primals
     by_kernel, _, *others = tangents
-    sums, slopes = product_and_slopes(kernel, x, y, b[:, None], b, mesh)
+    sums, slopes = product_and_slopes(kernel, x, y, b[:, None], a, b, mesh)
     moved = _along(sums[:, 0], a[:, None] * slopes, *others[:2])
     if any(other is not None for other in others[2:]):
-        backward, pulls = product_and_slopes(kernel, y, x, a[:, None], a, mesh)
+        backward, pulls = product_and_slopes(kernel, y, x, a[:, None], b, a, mesh)
         moved = moved + _along(backward[:, 0], b[:, None] * pulls, *others[2:])
     moved = moved + _by_parameters(by_kernel, kernel, mesh, x, a, y, b)
     return a @ sums[:, 0], moved

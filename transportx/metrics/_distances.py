@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 from transportx import _checks
 from transportx._precision import single_inside
 from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean, Sum
+from transportx.geometry.internal import ResolvedSquares
 from transportx.ot import assignment
 
 Cloud = Float[Array, "n d"]
@@ -90,7 +91,7 @@ def mmd(x: Cloud, y: Float[Array, "m d"], *, bandwidth: ScalarLike) -> Scalar:
         Gretton et al., A Kernel Two-Sample Test, 2012.
     """
     _check_clouds(x, y)
-    squared = SquaredEuclidean()
+    squared = ResolvedSquares()
     scale = 2 * _checks.positive_value("bandwidth", bandwidth, x.dtype) ** 2
 
     def similarity(p, q):
