@@ -88,16 +88,20 @@ def _solve(
     found = jax.scipy.linalg.solve_triangular(r, q[: values.size].T @ values)
     spread = jax.scipy.linalg.solve_triangular(r, identity)
     left = jnp.sum((scaled @ found - values) ** 2)
-    misfit = jnp.sqrt(left / jnp.maximum(freedom - jnp.sum(kept), 1).astype(matrix.dtype))
     if covariance is None:
+        expected = jnp.maximum(freedom - jnp.sum(kept), 1).astype(matrix.dtype)
+        misfit = jnp.sqrt(left / expected)
         deviations = misfit * jnp.linalg.norm(spread, axis=1) / lengths
     else:
-        response = spread @ q[: values.size].T / lengths[:, None]
-        variances = jnp.sum(response @ covariance * response, axis=1)
+        response = spread @ q[: values.size].T
+        moved = response @ covariance
+        fitted = 2 * jnp.sum(moved * scaled.T) - jnp.sum((moved @ response.T) * (scaled.T @ scaled))
+        misfit = jnp.sqrt(left / (jnp.trace(covariance) - fitted))
+        variances = jnp.sum(moved * response, axis=1)
         # A column that is zero responds to nothing.
         live = variances > 0
         root = jnp.where(live, jnp.sqrt(jnp.where(live, variances, 1)), variances)
-        deviations = jnp.maximum(misfit, 1) * root
+        deviations = jnp.maximum(misfit, 1) * root / lengths
     return found / lengths, jnp.where(kept, deviations, 0), misfit
 
 

@@ -43,7 +43,9 @@ def fit_weak_form(
     linear in the coefficients of $V = \sum_k c_k\phi_k$, of the terms and T. It is integrated
     over time by cubics through four populations and solved by least squares, weighted by the
     covariance of the moments. No density is estimated and no transport solved. Where the
-    populations change much between two times the cubics err; `misfit` then exceeds one.
+    populations change much between two times the cubics err, by which coefficients may move
+    more than `misfit` shows: fit every other population too, and compare. Noise in the rates
+    draws coefficients towards zero, by less than a deviation for thousands of points.
 
     Example:
         ```python
