@@ -9,12 +9,12 @@ import pytest
 from transportx import attention as att
 
 TOKENS = jr.normal(jr.key(0), (6, 3))
-MATRICES = tuple(jr.normal(key, (3, 3)) for key in jr.split(jr.key(1), 3))
+Q, K, V = jr.normal(jr.key(1), (3, 3, 3))
 CLUSTER, LOST = jnp.ones((5, 2)), jnp.full((1, 2), jnp.nan)
 
 
 def test_padding_at_the_origin_of_the_sphere_changes_no_token_and_no_derivative():
-    field = att.TokenField(att.Attention(*MATRICES, att.Softmax(1.2)), sphere=True)
+    field = att.TokenField(att.Attention(Q, K, V, att.Softmax(1.2)), sphere=True)
 
     @jax.jit
     @jax.value_and_grad
@@ -36,7 +36,7 @@ def test_a_token_of_weight_zero_that_is_not_a_number_counts_for_nothing():
     weights = jnp.append(jnp.full(6, 1 / 6), 0.0)
     lost = jnp.concatenate([TOKENS, jnp.full((1, 3), jnp.nan)])
     for mixing in (att.Softmax(1.2), att.Unnormalised(1.2), att.Linear()):
-        attention = att.Attention(*MATRICES, mixing)
+        attention = att.Attention(Q, K, V, mixing)
         found, expected = attention(TOKENS, lost, weights), attention(TOKENS, TOKENS)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -94,10 +94,10 @@ def test_temperatures_and_radii_that_do_not_fit_give_nan_where_traced(bad):
     bad = jnp.asarray(bad)
     mixings = att.Softmax(bad), att.L2(bad), att.Unnormalised(bad), att.Linear(bad)
     for mixing in mixings:
-        assert jnp.isnan(att.Attention(*MATRICES, mixing)(TOKENS, TOKENS)).all()
-    attention = att.Attention(*MATRICES, att.Softmax(1.0))
+        assert jnp.isnan(att.Attention(Q, K, V, mixing)(TOKENS, TOKENS)).all()
+    attention = att.Attention(Q, K, V, att.Softmax(1.0))
     assert bad == 0 or jnp.isnan(att.lipschitz_bound(attention, radius=bad))
-    assert jnp.isnan(att.lipschitz_bound(att.Attention(*MATRICES, att.Softmax(bad)), radius=1.0))
+    assert jnp.isnan(att.lipschitz_bound(att.Attention(Q, K, V, att.Softmax(bad)), radius=1.0))
     with pytest.raises(ValueError, match="`radius`"):
         att.field_lipschitz_bound(attention, radius=-1.0)
     with pytest.raises(ValueError, match="`radius`"):

@@ -133,7 +133,9 @@ def test_claimed_errors_are_the_scatter_of_fits_to_many_draws_of_a_double_well()
         cell = jax.vmap(jnp.searchsorted)(levels, heights)
         points = jnp.asarray(cells)[cell] + width * (places - 0.5)
         made = le.fit_weak_form(points[:, :, None], jnp.asarray(times), le.Monomials(1, 4))
-        found = jnp.append(made.energy.potential.coefficients, made.energy.temperature)
+        potential = made.energy.potential
+        assert isinstance(potential, le.LinearPotential)
+        found = jnp.append(potential.coefficients, made.energy.temperature)
         return found, made.deviations, made.misfit
 
     found, claimed, misfit = quick(lambda keys: jax.lax.map(fit, keys))(jr.split(jr.key(0), 300))

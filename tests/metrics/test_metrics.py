@@ -283,8 +283,8 @@ def test_metrics_of_hard_clouds_in_single_are_those_in_double():
     distances = jax.jit(lambda x, y: [metric(x, y) for metric in CLOUD_METRICS.values()])
     for name, clouds in HARD_CLOUDS.items():
         found = distances(*map(jnp.asarray, clouds))
-        wide = [np.asarray(cloud, float) for cloud in clouds]
-        exact = wasserstein2_by_pot(*wide), energy_by_pairs(*wide), mmd_by_pairs(*wide, 1.3)
+        x, y = (np.asarray(cloud, float) for cloud in clouds)
+        exact = wasserstein2_by_pot(x, y), energy_by_pairs(x, y), mmd_by_pairs(x, y, 1.3)
         # The energy distance of what an outlier of 1e6 leaves: 1e6 eps of 1, over 2 D.
         np.testing.assert_allclose(found, exact, rtol=2e-3, err_msg=name)
 
