@@ -25,10 +25,33 @@ def not_negative(argument: str, value: Any) -> None:
         reject(argument, f"is {value}", "give zero or a positive number")
 
 
+def scale(argument: str, value: Any) -> None:
+    """Refuse a Python number that is not positive and finite; traced values pass."""
+    if isinstance(value, numbers.Real) and not 0 < float(value) < math.inf:
+        reject(argument, f"is {value}", "give a positive number")
+
+
+def finite(argument: str, value: Any) -> None:
+    """Refuse a Python number that is infinite or NaN; traced values pass."""
+    if isinstance(value, numbers.Real) and not math.isfinite(value):
+        reject(argument, f"is {value}", "give a finite number")
+
+
+def below(argument: str, value: Any, other: str, bound: Any) -> None:
+    """Refuse a Python number that is not below another; traced values pass."""
+    if isinstance(value, numbers.Real) and isinstance(bound, numbers.Real) and not value < bound:
+        reject(argument, f"is {value}", f"give a number below `{other}`, which is {bound}")
+
+
+def fraction(argument: str, value: Any) -> None:
+    """Refuse a Python number outside of [0, 1], or NaN; traced values pass."""
+    if isinstance(value, numbers.Real) and not 0 <= float(value) <= 1:
+        reject(argument, f"is {value}", "give a number in [0, 1]")
+
+
 def positive_value(argument: str, value: Any, dtype: Any) -> Array:
     """A positive finite number as an array; NaN where it is another one, known at run time."""
-    positive(argument, value)
-    _finite(argument, value)
+    scale(argument, value)
     number = jnp.asarray(value, dtype)
     return jnp.where((number > 0) & (number < jnp.inf), number, jnp.nan)
 
@@ -36,14 +59,9 @@ def positive_value(argument: str, value: Any, dtype: Any) -> Array:
 def not_negative_value(argument: str, value: Any, dtype: Any) -> Array:
     """A finite number of at least zero as an array; NaN where it is another one, at run time."""
     not_negative(argument, value)
-    _finite(argument, value)
+    finite(argument, value)
     number = jnp.asarray(value, dtype)
     return jnp.where((number >= 0) & (number < jnp.inf), number, jnp.nan)
-
-
-def _finite(argument: str, value: Any) -> None:
-    if isinstance(value, numbers.Real) and math.isinf(value):
-        reject(argument, f"is {value}", "give a finite number")
 
 
 def exponent(argument: str, value: Any) -> None:
@@ -150,3 +168,24 @@ def velocity(field_output: Array, x: Array) -> None:
             f"returns shape {np.shape(field_output)} at a point of shape {x.shape}",
             "return dx/dt, one number a coordinate",
         )
+
+
+def number(argument: str, output: Array) -> None:
+    """Refuse a function whose output is not one number."""
+    if np.shape(output) != ():
+        reject(argument, f"returns shape {np.shape(output)}", "return one number, of shape ()")
+
+
+def label(argument: str, labels: Array) -> None:
+    """Refuse labels that are not integers: booleans and real numbers are not classes."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        reject(argument, f"has dtype {labels.dtype}", "give integer labels")
+
+
+def held(argument: str, value: Any, labels: Array) -> None:
+    """Refuse an integer that the labels' dtype would wrap round."""
+    count(argument, value, least=np.iinfo(np.int64).min)
+    info = np.iinfo(labels.dtype)
+    if not info.min <= value <= info.max:
+        cure = f"give labels of a wider dtype than {labels.dtype}"
+        reject(argument, f"is {value}, beyond {info.min} to {info.max}", cure)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 
 @_checks.gate
@@ -18,6 +18,14 @@ def asymmetry(
     Zero where the Jacobian is symmetric, one where it is antisymmetric; NaN where it is zero.
     d forward derivatives.
     """
-    jacobian = jax.jacfwd(lambda x: field(t, x, args))(x)
+    t, point = _numbers.widened((t, x))
+
+    def velocity(x):
+        velocity = field(t, x, args)
+        _checks.velocity(velocity, x)
+        return velocity
+
+    jacobian = _numbers.widened(jax.jacfwd(velocity)(point))
     odd = jacobian - jacobian.T
-    return jnp.sqrt(jnp.sum(odd**2) / jnp.sum(jacobian**2)) / 2
+    ratio = jnp.sqrt(jnp.sum(odd**2) / jnp.sum(jacobian**2)) / 2
+    return _numbers.as_given(ratio, x)

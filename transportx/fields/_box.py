@@ -30,7 +30,7 @@ class Box(eqx.Module):
         for size in self.shape:
             _checks.count("shape", size, least=2)
         for length in self.lengths:
-            _checks.positive("lengths", length)
+            _checks.scale("lengths", length)
 
     @property
     def spacing(self) -> tuple[float, ...]:

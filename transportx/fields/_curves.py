@@ -10,9 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.fields._box import Box, Cells, Faces, after, before
 
 
@@ -60,6 +60,8 @@ def least_squares(
         computational fluid mechanics solution to the Monge-Kantorovich problem, 2000.
     """
     _check(box, density, rate)
+    _checks.scale("rtol", rtol)
+    _checks.count("max_steps", max_steps)
     weights = box.on_faces(density)
     root = jnp.sqrt(_diagonal(box, weights))
 
@@ -127,6 +129,8 @@ def project_onto_gradients(box: Box, density: Cells, velocity: Faces, **options)
 
     `options` are those of `least_squares`.
     """
+    _check(box, density, density)
+    _check_faces(box, velocity)
     weights = box.on_faces(density)
     flux = tuple(w * v for w, v in zip(weights, velocity, strict=True))
     return least_squares(box, density, -box.divergence(flux), **options)
@@ -153,6 +157,7 @@ class FieldDiagnostics(NamedTuple):
 def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> FieldDiagnostics:
     """Energy, curl and continuity residual of a field on a grid."""
     _check(box, density, rate)
+    _check_faces(box, velocity)
     weights = box.on_faces(density)
     flux = tuple(w * v for w, v in zip(weights, velocity, strict=True))
     squares = jnp.stack([jnp.sum(j * v) for j, v in zip(flux, velocity, strict=True)])
@@ -164,9 +169,7 @@ def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> Fi
 
 
 @_checks.gate
-def upwind_step(
-    box: Box, density: Cells, velocity: Faces, duration: Float[Array, ""] | float
-) -> Cells:
+def upwind_step(box: Box, density: Cells, velocity: Faces, duration: ScalarLike) -> Cells:
     r"""Carry a density along a field for a while, each face fed from the cell upstream.
 
     Mass is kept exactly. No cell becomes negative if in `duration` no cell loses more than
@@ -177,6 +180,10 @@ def upwind_step(
         LeVeque, Finite volume methods for hyperbolic problems, 2002, section 4.8.
     """
     _check(box, density, density)
+    _check_faces(box, velocity)
+    _checks.not_negative("duration", duration)
+    _checks.finite("duration", duration)
+    duration = _numbers.not_negative(duration, density.dtype)
     flux = tuple(
         jnp.maximum(v, 0) * before(density, axis) + jnp.minimum(v, 0) * after(density, axis)
         for axis, v in enumerate(velocity)
@@ -201,3 +208,17 @@ def _check(box: Box, density: Cells, rate: Cells) -> None:
             cure = f"give one number a cell, {box.shape}"
             _checks.reject(name, f"has shape {array.shape}", cure)
         _checks.floating(name, array)
+        if _numbers.is_half(array):
+            cure = "convert it to float32: halves do not hold a curve of densities"
+            _checks.reject(name, f"has dtype {array.dtype}", cure)
+
+
+def _check_faces(box: Box, velocity: Faces) -> None:
+    """Refuse velocities that would be broadcast against the faces between cells."""
+    shapes = []
+    for axis in range(len(box.shape)):
+        shapes.append(tuple(size - (k == axis) for k, size in enumerate(box.shape)))
+    given = [jnp.shape(v) for v in velocity]
+    if given != shapes:
+        cure = f"give one number per inner face, an array per axis: shapes {shapes}"
+        _checks.reject("velocity", f"has shapes {given}", cure)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 
 @_checks.gate
@@ -23,9 +23,10 @@ def divergence(
         args: Passed on.
     """
     _check_point(x)
-
-    directions = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
-    return jnp.sum(jax.vmap(lambda direction: _rate(field, t, x, args, direction))(directions))
+    t, point = _numbers.widened((t, x))
+    directions = jnp.eye(x.size, dtype=point.dtype).reshape(x.size, *x.shape)
+    rates = jax.vmap(lambda direction: _rate(field, t, point, args, direction))(directions)
+    return _numbers.as_given(jnp.sum(rates), x)
 
 
 @_checks.gate
@@ -49,17 +50,19 @@ def hutchinson_divergence(
     _check_point(x)
     _checks.count("num_probes", num_probes)
 
-    def rate(probe_key):
-        return _rate(field, t, x, args, jr.rademacher(probe_key, x.shape, x.dtype))
+    t, point = _numbers.widened((t, x))
 
-    return jnp.mean(jax.vmap(rate)(jr.split(key, num_probes)))
+    def rate(probe_key):
+        return _rate(field, t, point, args, jr.rademacher(probe_key, x.shape, point.dtype))
+
+    return _numbers.as_given(jnp.mean(jax.vmap(rate)(jr.split(key, num_probes))), x)
 
 
 def _rate(field, t, x, args, direction) -> Float[Array, ""]:
     """How fast the field grows along a direction, in that direction."""
     velocity, tangent = jax.jvp(lambda y: field(t, y, args), (x,), (direction,))
     _checks.velocity(velocity, x)
-    return jnp.sum(tangent * direction)
+    return jnp.sum(tangent * direction.astype(tangent.dtype))
 
 
 def _check_point(x: Array) -> None:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.interpolants import AbstractInterpolant, Linear
 
 Point = Float[Array, " d"]
@@ -43,7 +43,15 @@ class SourcedEmpiricalField(eqx.Module):
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.point("x", x, "data", self.data)
-        (alpha, beta, _), (alpha_rate, beta_rate, _) = self.path.rates(t)
-        sources = (x[None, :] - beta * self.data) / alpha
-        weights = jax.nn.softmax(jax.vmap(self.source_log_density)(sources))
-        return weights @ (alpha_rate * sources + beta_rate * self.data)
+        wide, t, point = _numbers.widened((self, t, x))
+        (alpha, beta, _), (alpha_rate, beta_rate, _) = wide.path.rates(t)
+        sources = (point[None, :] - beta * wide.data) / alpha
+
+        def log_density(source):
+            value = self.source_log_density(source)
+            _checks.number("source_log_density", value)
+            return value
+
+        weights = jax.nn.softmax(jax.vmap(log_density)(sources))
+        velocity = weights @ (alpha_rate * sources + beta_rate * wide.data)
+        return _numbers.as_given(velocity, x)

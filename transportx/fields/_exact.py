@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.gaussians import Mixture, flow_matching_field, log_density
 from transportx.interpolants import AbstractInterpolant, Linear
 
@@ -44,8 +44,10 @@ class GaussianField(eqx.Module):
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.same_shape("x", x, "m0", self.m0)
-        ends = self.m0, self.S0, self.m1, self.S1
-        return flow_matching_field(*self.path.rates(t), *ends, self.cross)(x)
+        wide, t, point = _numbers.widened((self, t, x))
+        ends = wide.m0, wide.S0, wide.m1, wide.S1
+        velocity = flow_matching_field(*wide.path.rates(t), *ends, wide.cross)(point)
+        return _numbers.as_given(velocity, x)
 
 
 @_checks.gate
@@ -79,16 +81,17 @@ class MixtureField(eqx.Module):
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.point("x", x, "source", self.source.means)
-        coefficients, rates = self.path.rates(t)
-        law = self.law(t)
-        logs = jax.vmap(log_density, in_axes=(None, 0, 0))(x, law.means, law.covariances)
+        wide, t, point = _numbers.widened((self, t, x))
+        coefficients, rates = wide.path.rates(t)
+        law = wide.law(t)
+        logs = jax.vmap(log_density, in_axes=(None, 0, 0))(point, law.means, law.covariances)
         shares = jax.nn.softmax(logs + _log_weights(law.weights))
 
         def velocity(*ends):
-            return flow_matching_field(coefficients, rates, *ends)(x)
+            return flow_matching_field(coefficients, rates, *ends)(point)
 
-        velocities = jax.vmap(velocity)(*self._pairs())
-        return jnp.sum(shares[:, None] * velocities, axis=0)
+        velocities = jax.vmap(velocity)(*wide._pairs())
+        return _numbers.as_given(jnp.sum(shares[:, None] * velocities, axis=0), x)
 
     @_checks.gate
     def law(self, t: Float[Array, ""]) -> Mixture:
@@ -142,20 +145,23 @@ class EmpiricalField(eqx.Module):
 
     def __check_init__(self):
         _checks.points("data", self.data)
-        _checks.positive("scale", self.scale)
-        if self.weights is not None:
-            _checks.same_size("weights", self.weights, "data", self.data)
+        _checks.scale("scale", self.scale)
+        if self.weights is not None and self.weights.shape != self.data.shape[:1]:
+            problem = f"has shape {self.weights.shape}"
+            cure = f"give one number per point of `data`, shape {self.data.shape[:1]}"
+            _checks.reject("weights", problem, cure)
 
     @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
         """Velocity at one point and time."""
         _checks.point("x", x, "data", self.data)
-        (alpha, beta, gamma), (alpha_rate, beta_rate, gamma_rate) = self.path.rates(t)
-        spread = jnp.asarray(self.scale, x.dtype) ** 2
+        wide, t, point = _numbers.widened((self, t, x))
+        (alpha, beta, gamma), (alpha_rate, beta_rate, gamma_rate) = wide.path.rates(t)
+        spread = _numbers.positive(wide.scale, point.dtype) ** 2
         variance = alpha**2 * spread + gamma**2
         relative_rate = (alpha_rate * alpha * spread + gamma_rate * gamma) / variance
-        mean = self._posterior_mean(x, beta, variance)
-        return beta_rate * mean + relative_rate * (x - beta * mean)
+        mean = wide._posterior_mean(point, beta, variance)
+        return _numbers.as_given(beta_rate * mean + relative_rate * (point - beta * mean), x)
 
     def _posterior_mean(
         self, x: Point, beta: Float[Array, ""], variance: Float[Array, ""]
@@ -173,6 +179,9 @@ class EmpiricalField(eqx.Module):
 
 
 def _log_weights(weights: Float[Array, " k"]) -> Float[Array, " k"]:
-    """Logarithms; a zero weight stays zero, and its derivative is zero and not NaN."""
+    """Logarithms; a zero weight stays zero, and its derivative is zero and not NaN.
+
+    Of a weight below zero it is NaN, and so is all that is weighed with it.
+    """
     absent = weights == 0
     return jnp.where(absent, -jnp.inf, jnp.log(jnp.where(absent, 1, weights)))

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, ScalarLike
+from jaxtyping import Array, Float, Integer, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 
 @_checks.gate
@@ -20,7 +20,7 @@ class Guided(eqx.Module):
     Attributes:
         field: Field trained with labels dropped at random to `null_label`.
         scale: w; may be traced.
-        null_label: The label that means "no label".
+        null_label: The label that means "no label"; one that the labels' dtype can hold.
 
     References:
         Ho and Salimans, Classifier-Free Diffusion Guidance, 2022.
@@ -30,11 +30,21 @@ class Guided(eqx.Module):
     scale: ScalarLike
     null_label: int = eqx.field(static=True)
 
+    def __check_init__(self):
+        _checks.finite("scale", self.scale)
+
     @_checks.gate
     def __call__(
-        self, t: Float[Array, ""], x: Float[Array, "..."], args: Int[Array, ""]
+        self, t: Float[Array, ""], x: Float[Array, "..."], args: Integer[Array, ""]
     ) -> Float[Array, "..."]:
         """Guided velocity at one point and time."""
-        plain = self.field(t, x, jnp.full_like(args, self.null_label))
-        scale = jnp.asarray(self.scale, x.dtype)
-        return plain + scale * (self.field(t, x, args) - plain)
+        _checks.label("args", args)
+        _checks.held("null_label", self.null_label, args)
+        t, point = _numbers.widened((t, x))
+        plain = self.field(t, point, jnp.full_like(args, self.null_label))
+        towards = self.field(t, point, args)
+        for velocity in (plain, towards):
+            _checks.velocity(velocity, point)
+        plain, towards = _numbers.matched(plain, towards)
+        scale = jnp.asarray(self.scale, plain.dtype)
+        return _numbers.as_given(plain + scale * (towards - plain), x)

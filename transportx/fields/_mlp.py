@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.fields._time import fourier_features
 
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -34,6 +34,9 @@ def _selu_jvp(primals, tangents):
 @_checks.gate
 class MLP(eqx.Module):
     """Fully connected field on R^dim; time and condition are appended to the point.
+
+    It computes in float32 at least, or in the dtype of its parameters if that is wider, and
+    returns the dtype of the point: parameters kept in a half are widened on the way.
 
     Args:
         dim: Dimension of the points.
@@ -90,19 +93,22 @@ class MLP(eqx.Module):
         if x.shape != (self.dim,):
             cure = f"give one point of shape ({self.dim},), and batch with vmap"
             _checks.reject("x", f"has shape {x.shape}", cure)
-        inputs = [x, fourier_features(t, self.num_frequencies)]
+        inputs = [x, fourier_features(_numbers.widened(t), self.num_frequencies)]
         if self.condition_dim:
             inputs.append(self._condition(args))
+        *inputs, weight = _numbers.matched(*inputs, self.layers[0].weight)
         hidden = jnp.concatenate(inputs)
-        for layer in self.layers[:-1]:
+        layers = jax.tree.map(lambda leaf: leaf.astype(weight.dtype), self.layers)
+        for layer in layers[:-1]:
             hidden = self.activation(_affine(layer, hidden))
-        return _affine(self.layers[-1], hidden)
+        return _affine(layers[-1], hidden).astype(x.dtype)
 
     def _condition(self, args) -> Float[Array, " c"]:
         shape = getattr(args, "shape", None)
         if shape != (self.condition_dim,):
             cure = f"give a vector of shape ({self.condition_dim},)"
             _checks.reject("args", f"has shape {shape}", cure)
+        _checks.floating("args", args)
         return args
 
 

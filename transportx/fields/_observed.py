@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.fields._tilted import pulled_back
 from transportx.interpolants import AbstractInterpolant, noised_target
 
@@ -62,35 +62,42 @@ class ObservationGuided(eqx.Module):
 
     def __check_init__(self):
         _checks.not_negative("noise", self.noise)
+        _checks.finite("noise", self.noise)
+        _checks.scale("source_scale", self.source_scale)
         _checks.positive("rtol", self.rtol)
         _checks.count("max_steps", self.max_steps)
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
-        transpose = jax.linear_transpose(self.operator, x)
-        spread = self._variance(t)
+        wide, point, observation = _numbers.widened((t, x, self.observation))
+        transpose = jax.linear_transpose(self.operator, point)
+        spread = self._variance(wide)
 
         def uphill(denoiser):
             seen = self.operator(denoiser)
-            _checks.same_shape("observation", self.observation, "operator(x)", seen)
-            (slope,) = transpose(self._solve(spread, transpose, self.observation - seen))
+            _checks.same_shape("observation", observation, "operator(x)", seen)
+            (slope,) = transpose(self._solve(spread, transpose, observation - seen))
             return slope
 
         velocity, gain = pulled_back(
-            self.field, self.path, t, x, args, slope=uphill, scale=self.source_scale
+            self.field, self.path, wide, point, args, slope=uphill, scale=self.source_scale
         )
-        return velocity + gain
+        guided = velocity + gain
+        return _numbers.as_given(guided, x)
 
     def _variance(self, t: Time) -> Time:
         if self.variance is not None:
-            return self.variance(t)
+            variance = self.variance(t)
+            _checks.number("variance", variance)
+            # Below zero the solver would answer for another problem.
+            return jnp.where(variance >= 0, variance, jnp.nan)
         beta, sigma, _, _ = noised_target(self.path, t, self.source_scale)
         return sigma**2 / (beta**2 + sigma**2)
 
     def _solve(self, spread: Time, transpose: Callable, gap: Array) -> Array:
         """(spread A A^T + noise^2 I)^-1 gap, or NaN."""
-        floor = jnp.asarray(self.noise, gap.dtype) ** 2
+        floor = _numbers.not_negative(self.noise, gap.dtype) ** 2
         eps = jnp.finfo(gap.dtype).eps
         # The solver takes a curvature below 100 rounding units an unknown for a breakdown,
         # also where it is only small: in these units none is.

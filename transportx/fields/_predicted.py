@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.interpolants import (
     AbstractInterpolant,
     NoisedTarget,
@@ -55,13 +55,18 @@ class VelocityFrom(eqx.Module):
     convert: Callable[..., Predictions] = eqx.field(static=True)
     scale: ScalarLike = 1.0
 
+    def __check_init__(self):
+        _checks.scale("scale", self.scale)
+
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity at one point and time."""
+        wide, point = _numbers.widened((t, x))
 
         def predictions(t):
-            predicted = self.network(t, x, args)
-            return self.convert(self.path, t, x, predicted, scale=self.scale)
+            predicted = self.network(t, point, args)
+            _checks.velocity(predicted, point)
+            return self.convert(self.path, t, point, predicted, scale=self.scale)
 
         def start(t):
             _, rate = _with_rate(lambda t: predictions(t).noise, t)
@@ -73,21 +78,26 @@ class VelocityFrom(eqx.Module):
             power = jnp.where(sigma * sigma_rate == 0, 1.0, 0.5).astype(t.dtype)
             return beta_rate * denoiser - power * (beta_rate * denoiser + beta * rate)
 
-        now = noised_target(self.path, t, self.scale)
-        from_target = self.convert is from_denoiser
-        shown, hidden = (now.sigma, now.beta) if from_target else (now.beta, now.sigma)
-        at_limit = shown <= 2 * jnp.finfo(t.dtype).eps * hidden
+        now = noised_target(self.path, wide, self.scale)
+        at_limit = now.all_target if self.convert is from_denoiser else now.all_noise
+        limit = end if self.convert is from_denoiser else start
         # Under `vmap` both are evaluated; no derivative may be infinite in the one not taken.
-        return jax.lax.cond(
+        velocity = jax.lax.cond(
             at_limit,
-            lambda: (end if from_target else start)(jnp.where(at_limit, t, _REGULAR)),
-            lambda: predictions(jnp.where(at_limit, _REGULAR, t)).velocity,
+            lambda: limit(jnp.where(at_limit, wide, _REGULAR)),
+            lambda: predictions(jnp.where(at_limit, _REGULAR, wide)).velocity,
         )
+        return _numbers.as_given(velocity, x)
 
 
 @_checks.gate
 class ScoreOf(eqx.Module):
     """The score of the marginals that a velocity field carries a Gaussian source through.
+
+    Where the point is noise alone it is -x / sigma^2, whatever the velocity. Where a velocity
+    does not tell it, at rest and where no noise is left, it is taken a root of a rounding unit
+    away (a fourth root where the noise falls like a square): near its limit, where the target
+    has a density, and of the size of one over the noise there, where it has none.
 
     Attributes:
         field: Velocity field, trained or exact.
@@ -99,11 +109,31 @@ class ScoreOf(eqx.Module):
     path: AbstractInterpolant
     scale: ScalarLike = 1.0
 
+    def __check_init__(self):
+        _checks.scale("scale", self.scale)
+
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
-        """Score at one point and time; infinite where no noise is left."""
-        velocity = self.field(t, x, args)
-        return from_velocity(self.path, t, x, velocity, scale=self.scale).score
+        """Score at one point and time."""
+        wide, point = _numbers.widened((t, x))
+        wide = self._telling(wide)
+        velocity = self.field(wide, point, args)
+        _checks.velocity(velocity, point)
+        score = from_velocity(self.path, wide, point, velocity, scale=self.scale).score
+        return _numbers.as_given(score, x)
+
+    def _telling(self, t: Time) -> Time:
+        """The time, or one close to it at which a velocity tells the score."""
+        now = noised_target(self.path, t, self.scale)
+        eps = jnp.finfo(t.dtype).eps
+        # The velocity's share of the score is over sigma times `turning`.
+        ended = now.all_target & (now.sigma * now.turning <= 2 * eps * now.beta**2)
+        resting = (now.turning == 0) & ~now.all_noise
+        near, far = (jnp.asarray(eps**power, t.dtype) for power in (0.5, 0.25))
+        faint = noised_target(self.path, t - near, self.scale).sigma < eps**0.75
+        back = jnp.where(ended & faint, far, near)
+        forth = jnp.where(t < 0.5, near, -near)
+        return t + jnp.where(ended, -back, jnp.where(resting, forth, 0))
 
 
 @_checks.gate
@@ -113,12 +143,15 @@ class Rescheduled(eqx.Module):
     Both paths noise the target; where their noise stands in the same ratio to it, one is
     the other times a number, $x_t = c\,x^{old}_r$. So
     $v(t, x) = (c'/c)\,x + c r'\,v^{old}(r, x/c)$: exact, with no training. r is found by
-    bisection, its rate by the implicit rule.
+    bisection, its rate by the implicit rule. Where `old` starts at rest, or `new` ends at an
+    infinite rate, that limit is taken to half of the digits.
 
     Attributes:
         field: Velocity field of `old`.
-        old: The interpolant that it was trained on.
-        new: The interpolant to sample along, pinned at the source like the old.
+        old: The interpolant that it was trained on. Where the new ratio of noise to target is
+            one that it never has, as before the largest noise of `VarianceExploding` and after
+            the least of `Linear(0.1)`, nothing was learnt and the velocity is NaN.
+        new: The interpolant to sample along.
         scale: Standard deviation of the Gaussian source.
 
     References:
@@ -130,16 +163,31 @@ class Rescheduled(eqx.Module):
     new: AbstractInterpolant
     scale: ScalarLike = 1.0
 
+    def __check_init__(self):
+        _checks.scale("scale", self.scale)
+
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Velocity along the new path at one point and time."""
-        new = noised_target(self.new, t, self.scale)
-        r = time_of_angle(self.old, new.angle, self.scale)
+        wide, point = _numbers.widened((t, x))
+        half = jnp.asarray(jnp.finfo(wide.dtype).eps ** 0.5, wide.dtype)
+        # Near an infinite rate the old velocity's roundings would be magnified by it.
+        _, last, _ = _polar(noised_target(self.new, jnp.ones_like(wide), self.scale))
+        wide = jnp.where(last * half > 1, jnp.minimum(wide, 1 - half), wide)
+        new = noised_target(self.new, wide, self.scale)
+        # From rest the old velocity is zero, and its share of the rate is told a little later.
+        start = noised_target(self.old, jnp.zeros_like(wide), self.scale)
+        told = jnp.maximum(new.angle, start.angle + half)
+        exists = new.angle >= start.angle
+        angle = jnp.where(exists & (_polar(start)[1] < half), told, new.angle)
+        r = time_of_angle(self.old, angle, self.scale)
         old = noised_target(self.old, r, self.scale)
         (size, turning, growth), (old_size, old_turning, old_growth) = map(_polar, (new, old))
         rate, stretch = turning / old_turning, size / old_size
-        moved = rate * self.field(r, x / stretch, args)
-        return (growth - old_growth * rate) * x + stretch * moved
+        velocity = self.field(r, point / stretch, args)
+        _checks.velocity(velocity, point)
+        moved = (growth - old_growth * rate) * point + stretch * (rate * velocity)
+        return _numbers.as_given(moved, x)
 
 
 def _with_rate(function: Callable[[Time], Point], t: Time) -> tuple[Point, Point]:
@@ -150,5 +198,8 @@ def _polar(target: NoisedTarget) -> tuple[Time, Time, Time]:
     """Size of (sigma, beta), the rate of its angle, and the relative rate of its size."""
     beta, sigma, beta_rate, sigma_rate = target
     square = beta**2 + sigma**2
-    turning = (beta_rate * sigma - beta * sigma_rate) / square
-    return jnp.sqrt(square), turning, (beta * beta_rate + sigma * sigma_rate) / square
+    return (
+        jnp.sqrt(square),
+        target.turning / square,
+        (beta * beta_rate + sigma * sigma_rate) / square,
+    )

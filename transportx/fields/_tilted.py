@@ -13,8 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from transportx import _checks
-from transportx.interpolants import AbstractInterpolant, from_score, from_velocity
+from transportx import _checks, _numbers
+from transportx.interpolants import (
+    AbstractInterpolant,
+    from_denoiser,
+    from_velocity,
+    noised_target,
+)
 
 Time = Float[Array, ""]
 Point = Float[Array, "..."]
@@ -32,8 +37,7 @@ class EnergyGuided(eqx.Module):
 
     Attributes:
         field: Velocity field of one example.
-        path: Its interpolant, whose target shows at a finite speed from t = 0, as for
-            `interpolants.from_velocity`.
+        path: Its interpolant.
         energy: `energy(x1, args)`, a number; its scale is that of a log-density.
         scale: w; zero is no guidance. May be traced.
         source_scale: Standard deviation of the Gaussian source.
@@ -50,17 +54,28 @@ class EnergyGuided(eqx.Module):
     scale: ScalarLike = 1.0
     source_scale: ScalarLike = 1.0
 
+    def __check_init__(self):
+        _checks.finite("scale", self.scale)
+        _checks.scale("source_scale", self.source_scale)
+
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
+        wide, point = _numbers.widened((t, x))
+
+        def energy(denoiser):
+            energy = self.energy(denoiser, args)
+            _checks.number("energy", energy)
+            return energy
 
         def downhill(denoiser):
-            return -jax.grad(self.energy)(denoiser, args)
+            return -jax.grad(energy)(denoiser)
 
         velocity, gain = pulled_back(
-            self.field, self.path, t, x, args, slope=downhill, scale=self.source_scale
+            self.field, self.path, wide, point, args, slope=downhill, scale=self.source_scale
         )
-        return velocity + jnp.asarray(self.scale, x.dtype) * gain
+        guided = velocity + jnp.asarray(self.scale, gain.dtype) * gain
+        return _numbers.as_given(guided, x)
 
 
 @_checks.gate
@@ -89,13 +104,28 @@ class ClassifierGuided(eqx.Module):
     scale: ScalarLike = 1.0
     source_scale: ScalarLike = 1.0
 
+    def __check_init__(self):
+        _checks.finite("scale", self.scale)
+        _checks.scale("source_scale", self.source_scale)
+
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
-        t = off_the_source(t)
-        slope = jax.grad(self.log_likelihood, argnums=1)(t, x, args)
-        gain = velocity_gain(self.path, t, slope, self.source_scale)
-        return self.field(t, x, args) + jnp.asarray(self.scale, x.dtype) * gain
+        wide, point = _numbers.widened((t, x))
+        apart = off_the_source(wide)
+
+        def log_likelihood(x):
+            value = self.log_likelihood(apart, x, args)
+            _checks.number("log_likelihood", value)
+            return value
+
+        gain = velocity_gain(
+            self.path, wide, apart, jax.grad(log_likelihood)(point), self.source_scale
+        )
+        velocity = self.field(wide, point, args)
+        _checks.velocity(velocity, point)
+        guided = velocity + jnp.asarray(self.scale, gain.dtype) * gain
+        return _numbers.as_given(guided, x)
 
 
 def pulled_back(
@@ -109,22 +139,37 @@ def pulled_back(
     scale: ScalarLike,
 ) -> tuple[Point, Point]:
     """A field's velocity, and its gain where log h has this slope in the denoised target."""
-    t = off_the_source(t)
+    apart = off_the_source(t)
+    told = noised_target(path, apart, scale).turning != 0
 
     def predict(x):
-        velocity = field(t, x, args)
-        return from_velocity(path, t, x, velocity, scale=scale).denoiser, velocity
+        velocity = field(apart, x, args)
+        _checks.velocity(velocity, x)
+        denoiser = from_velocity(path, apart, x, velocity, scale=scale).denoiser
+        # A target that is not known pulls nowhere; any finite one will do.
+        return jnp.where(told, denoiser, x), velocity
 
     denoiser, pull, velocity = jax.vjp(predict, x, has_aux=True)
     (uphill,) = pull(slope(denoiser))
-    return velocity, velocity_gain(path, t, uphill, scale)
+    # The target is known to half of the digits at the source itself; rates there are exact.
+    source = jnp.minimum(t, off_the_source(jnp.zeros_like(t)))
+    at_source = from_denoiser(path, source, x, denoiser, scale=scale).velocity
+    velocity = jnp.where(apart > t, at_source, velocity)
+    return velocity, velocity_gain(path, t, apart, uphill, scale)
 
 
 def velocity_gain(
-    path: AbstractInterpolant, t: Time, score_gain: Point, scale: ScalarLike
+    path: AbstractInterpolant, t: Time, apart: Time, score_gain: Point, scale: ScalarLike
 ) -> Point:
-    """What a velocity gains where the score gains this: their relation is affine."""
-    return from_score(path, t, jnp.zeros_like(score_gain), score_gain, scale=scale).velocity
+    """What a velocity gains at `t` where the score gains this at `apart`, close to it.
+
+    The gain over beta has a limit where beta = 0; the rates that multiply it are those of `t`.
+    """
+    now, there = noised_target(path, t, scale), noised_target(path, apart, scale)
+    shows = ~there.all_noise
+    return jnp.where(
+        shows, now.sigma * now.turning * (score_gain / jnp.where(shows, there.beta, 1)), 0
+    )
 
 
 def off_the_source(t: Time) -> Time:

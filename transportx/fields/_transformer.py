@@ -7,10 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jax.lax import PrecisionLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.fields._time import fourier_features
 
 _NUM_FREQUENCIES = 16
@@ -24,7 +25,9 @@ class DiT(eqx.Module):
     r"""Diffusion transformer: patches as tokens, time and label modulating every block.
 
     Modulation starts at zero, so that every block starts as the identity and the field as
-    zero. All blocks run in one `lax.scan`: compile time does not grow with depth.
+    zero. All blocks run in one `lax.scan`: compile time does not grow with depth. It computes in
+    float32 at least, or in the dtype of its parameters if that is wider, and returns the dtype
+    of the image: parameters kept in a half are widened on the way.
 
     Args:
         shape: (height, width, channels) of one image.
@@ -33,7 +36,8 @@ class DiT(eqx.Module):
         depth: Blocks.
         heads: Attention heads.
         num_labels: Classes. `args` is then an integer label, and the value `num_labels`
-            means "no label". With 0 the field is unconditional and ignores `args`.
+            means "no label". With 0 the field is unconditional and ignores `args`. A label
+            outside of 0 to `num_labels` is refused, or gives NaN where it is not yet known.
         bfloat16: Round the factors of the tokens' matrix products to bfloat16; where the
             device multiplies in bfloat16, as TPUs and GPUs do, their derivatives' too.
             Products are summed in float32; parameters, norms, softmax, residual stream and
@@ -99,7 +103,7 @@ class DiT(eqx.Module):
 
     @_checks.gate
     def __call__(
-        self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Int[Array, ""] | None = None
+        self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Integer[Array, ""] | None = None
     ) -> Float[Array, "h w c"]:
         """Velocity of one image."""
         if x.shape != self.shape:
@@ -107,9 +111,16 @@ class DiT(eqx.Module):
             _checks.reject("x", f"has shape {x.shape}", cure)
         if self.bfloat16 and x.dtype != jnp.float32:
             _checks.reject("x", f"has dtype {x.dtype}", "`bfloat16` needs float32 images")
+        image, time, weight = _numbers.matched(x, t, self.positions)
+        wide = jax.tree.map(
+            lambda leaf: leaf.astype(weight.dtype) if eqx.is_inexact_array(leaf) else leaf, self
+        )
+        return wide._velocity(time, image, args).astype(x.dtype)
+
+    def _velocity(self, t, image, args) -> Float[Array, "h w c"]:
         precision = _BFLOAT16 if self.bfloat16 else None
         condition = jax.nn.silu(self._condition(t, args))
-        tokens = _affine(self.embed, self._to_patches(x), precision) + self.positions
+        tokens = _affine(self.embed, self._to_patches(image), precision) + self.positions
         tokens = self._through_blocks(tokens, condition, precision)
         shift, scale = jnp.split(self.modulation(condition), 2)
         return self._to_image(_affine(self.project, _modulate(tokens, shift, scale), precision))
@@ -137,7 +148,20 @@ class DiT(eqx.Module):
         if args is None:
             cure = f"give a label below {self.labels.num_embeddings}; the last means none"
             _checks.reject("args", "is None in a conditional field", cure)
-        return condition + self.labels(args)
+        return condition + self._embedded(self.labels.weight, args)
+
+    def _embedded(self, table: Float[Array, "labels width"], label: Array) -> Array:
+        """The label's row: labels out of range are refused if known, else NaN."""
+        _checks.label("args", label)
+        last = table.shape[0] - 1
+        if not isinstance(label, Tracer) and not 0 <= int(label) <= last:
+            _checks.reject(
+                "args", f"is {label}", f"give a label from 0 to {last}; the last is none"
+            )
+        # Narrow integers cannot be compared with what they cannot hold.
+        label = label.astype(jnp.int32) if label.dtype.itemsize < 4 else label
+        known = (label >= 0) & (label <= last)
+        return jnp.where(known, table[jnp.clip(label, 0, last)], jnp.nan)
 
     def _to_patches(self, image: Float[Array, "h w c"]) -> Float[Array, "tokens pixels"]:
         height, width, channels = self.shape

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 Time = Float[Array, ""]
 Point = Float[Array, "..."]
@@ -32,13 +32,17 @@ class AbstractInterpolant(eqx.Module):
     @_checks.gate
     def rates(self, t: Time) -> tuple[Coefficients, Coefficients]:
         """The coefficients at time `t` and their time derivatives."""
-        return jax.jvp(self.coefficients, (t,), (jnp.ones_like(t),))
+        wide = _numbers.widened(t)
+        both = jax.jvp(self.coefficients, (wide,), (jnp.ones_like(wide),))
+        return _numbers.in_dtype(both, t)
 
     @_checks.gate
     def position(self, t: Time, x0: Point, x1: Point, z: Point) -> Point:
-        """Where the particle is at time `t`."""
-        alpha, beta, gamma = self.coefficients(t)
-        return alpha * x0 + beta * x1 + gamma * z
+        """Where the particle is at time `t`; halves are computed in float32."""
+        alpha, beta, gamma = self.coefficients(_numbers.widened(t))
+        source, target, noise = _numbers.widened((x0, x1, z))
+        position = alpha * source + beta * target + gamma * noise
+        return _numbers.as_given(position, x1)
 
     @_checks.gate
     def __call__(self, t: Time, x0: Point, x1: Point, z: Point) -> tuple[Point, Point]:
@@ -65,10 +69,12 @@ class Linear(AbstractInterpolant):
 
     def __check_init__(self):
         _checks.not_negative("end_width", self.end_width)
+        _checks.finite("end_width", self.end_width)
 
     @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
-        return 1 - (1 - jnp.asarray(self.end_width, t.dtype)) * t, t, jnp.zeros_like(t)
+        width = jnp.asarray(self.end_width, t.dtype)
+        return 1 - (1 - width) * t, t, jnp.zeros_like(t)
 
 
 class Trigonometric(AbstractInterpolant):
@@ -110,12 +116,12 @@ class VariancePreserving(AbstractInterpolant):
     has_noise: ClassVar[bool] = False
 
     def __check_init__(self):
-        _checks.positive("rate_min", self.rate_min)
-        _checks.positive("rate_max", self.rate_max)
+        _checks.scale("rate_min", self.rate_min)
+        _checks.scale("rate_max", self.rate_max)
 
     @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
-        low, high = jnp.asarray(self.rate_min, t.dtype), jnp.asarray(self.rate_max, t.dtype)
+        low, high = (_numbers.positive(rate, t.dtype) for rate in (self.rate_min, self.rate_max))
         s = 1 - t
         lost = -jnp.expm1(-(low * s + (high - low) / 2 * s**2) / 2)
         lost = lost / -jnp.expm1(-(low + high) / 4)
@@ -140,11 +146,11 @@ class BrownianBridge(AbstractInterpolant):
     has_noise: ClassVar[bool] = True
 
     def __check_init__(self):
-        _checks.positive("sigma", self.sigma)
+        _checks.scale("sigma", self.sigma)
 
     @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
-        return 1 - t, t, jnp.asarray(self.sigma, t.dtype) * root(t * (1 - t))
+        return 1 - t, t, _numbers.positive(self.sigma, t.dtype) * root(t * (1 - t))
 
 
 @_checks.gate
@@ -169,13 +175,17 @@ class VarianceExploding(AbstractInterpolant):
     has_noise: ClassVar[bool] = False
 
     def __check_init__(self):
-        _checks.positive("sigma_min", self.sigma_min)
-        _checks.positive("sigma_max", self.sigma_max)
+        _checks.scale("sigma_min", self.sigma_min)
+        _checks.scale("sigma_max", self.sigma_max)
+        _checks.below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
-        low, high = jnp.asarray(self.sigma_min, t.dtype), jnp.asarray(self.sigma_max, t.dtype)
-        return high * (low / high) ** t, jnp.ones_like(t), jnp.zeros_like(t)
+        low, high = (
+            _numbers.positive(sigma, t.dtype) for sigma in (self.sigma_min, self.sigma_max)
+        )
+        falling = jnp.where(low < high, low / high, jnp.nan)
+        return high * falling**t, jnp.ones_like(t), jnp.zeros_like(t)
 
 
 class EncodingDecoding(AbstractInterpolant):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.interpolants._interpolants import AbstractInterpolant, Coefficients, Time, root
 
 
@@ -32,11 +32,11 @@ class Power(AbstractWarp):
     power: ScalarLike
 
     def __check_init__(self):
-        _checks.positive("power", self.power)
+        _checks.scale("power", self.power)
 
     @_checks.gate
     def __call__(self, t: Time) -> Time:
-        return t ** jnp.asarray(self.power, t.dtype)
+        return t ** _numbers.positive(self.power, t.dtype)
 
 
 @_checks.gate
@@ -50,12 +50,12 @@ class Sigmoid(AbstractWarp):
     sharpness: ScalarLike = 6.0
 
     def __check_init__(self):
-        _checks.positive("sharpness", self.sharpness)
+        _checks.scale("sharpness", self.sharpness)
 
     @_checks.gate
     def __call__(self, t: Time) -> Time:
         # The logistic curve less one half is an odd tanh: exact at both ends.
-        quarter = jnp.asarray(self.sharpness, t.dtype) / 4
+        quarter = _numbers.positive(self.sharpness, t.dtype) / 4
         return (1 + jnp.tanh(quarter * (2 * t - 1)) / jnp.tanh(quarter)) / 2
 
 
@@ -86,7 +86,7 @@ class Bernstein(AbstractWarp):
         return values[0]
 
     def _rises(self, dtype) -> Float[Array, " k"]:
-        rises = jnp.cumsum(jax.nn.softmax(self.logits)).astype(dtype)
+        rises = jnp.cumsum(jax.nn.softmax(_numbers.widened(self.logits))).astype(dtype)
         return rises / rises[-1]
 
 
@@ -153,11 +153,11 @@ class BridgeNoise(eqx.Module):
     sigma: ScalarLike
 
     def __check_init__(self):
-        _checks.positive("sigma", self.sigma)
+        _checks.scale("sigma", self.sigma)
 
     @_checks.gate
     def __call__(self, t: Time) -> Time:
-        return jnp.asarray(self.sigma, t.dtype) * root(t * (1 - t))
+        return _numbers.positive(self.sigma, t.dtype) * root(t * (1 - t))
 
 
 @_checks.gate
@@ -175,8 +175,8 @@ class ConstantNoise(eqx.Module):
     sigma: ScalarLike
 
     def __check_init__(self):
-        _checks.positive("sigma", self.sigma)
+        _checks.scale("sigma", self.sigma)
 
     @_checks.gate
     def __call__(self, t: Time) -> Time:
-        return jnp.full_like(t, self.sigma)
+        return jnp.broadcast_to(_numbers.positive(self.sigma, t.dtype), t.shape)

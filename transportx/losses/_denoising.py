@@ -12,9 +12,16 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.interpolants import AbstractInterpolant, noised_target
-from transportx.losses._regression import Weight, average, regression, unweighted
+from transportx.losses._regression import (
+    Weight,
+    answer,
+    average,
+    regression,
+    unweighted,
+    weighed,
+)
 from transportx.losses._times import Times, uniform_times
 
 Batch = Float[Array, "b ..."]
@@ -99,10 +106,9 @@ def score_matching(
 
     def error(t, x0, x1, z, args):
         position = path.position(t, x0, x1, z)
-        score = network(t, position, args)
-        _checks.velocity(score, position)
         noise, sigma = _noise(path, t, x0, z, scale)
-        return weight(t) * jnp.mean((sigma * score + noise) ** 2)
+        score, noise = answer(network, t, position, args, noise)
+        return weighed(weight, t, jnp.mean((sigma.astype(score.dtype) * score + noise) ** 2))
 
     return average(error, path, x0, x1, args, key=key, times=times)
 
@@ -140,10 +146,11 @@ def sliced_score_matching(
         def slope(probe):
             score, moved = jax.jvp(lambda x: network(t, x, args), (position,), (probe,))
             _checks.velocity(score, position)
+            score, moved, probe = _numbers.matched(score, moved, probe)
             return jnp.mean(score**2) / 2 + jnp.mean(probe * moved)
 
         probes = jr.rademacher(key, (num_probes, *position.shape), position.dtype)
-        return weight(t) * jnp.mean(jax.vmap(slope)(probes))
+        return weighed(weight, t, jnp.mean(jax.vmap(slope)(probes)))
 
     conditions = args, jr.split(probe_key, x1.shape[0])
     return average(error, path, x0, x1, conditions, key=path_key, times=times)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from transportx import _checks
-from transportx.losses._times import inside
+from transportx import _checks, _numbers
+from transportx.losses._times import drawn_in, inside
 
 
 @_checks.gate
@@ -38,7 +38,8 @@ class ImportanceTimes(eqx.Module):
         ```
 
     Attributes:
-        mean_squares: m, one positive number a bin of equal width.
+        mean_squares: m, one number per bin of equal width, zero or positive; all of them zero
+            are a uniform law. A negative number or NaN turns all times into NaN.
         uniform_share: u, in (0, 1]: bounds the weight by 1/u.
 
     References:
@@ -55,19 +56,23 @@ class ImportanceTimes(eqx.Module):
             _checks.reject("mean_squares", problem, "give at least one bin, shape (k,)")
         _checks.floating("mean_squares", self.mean_squares)
         _checks.positive("uniform_share", self.uniform_share)
+        _checks.fraction("uniform_share", self.uniform_share)
 
     @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
-        """Draw `num` times."""
-        density = self._density().astype(dtype)
-        reached = jnp.concatenate([jnp.zeros(1, dtype), jnp.cumsum(density)])
-        edges = jnp.linspace(0, 1, reached.size, dtype=dtype)
-        return inside(jnp.interp(jr.uniform(key, (num,), dtype), reached / reached[-1], edges))
+        """Draw `num` times; arguments as those of `uniform_times`."""
+        wide = drawn_in(num, dtype)
+        density = self._density().astype(wide)
+        reached = jnp.concatenate([jnp.zeros(1, wide), jnp.cumsum(density)])
+        edges = jnp.linspace(0, 1, reached.size, dtype=wide)
+        levels = jr.uniform(key, (num,), wide)
+        return inside(jnp.interp(levels, reached / reached[-1], edges), dtype)
 
     @_checks.gate
     def density(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        """The density of the law at a time."""
-        return self._density().astype(t.dtype)[self._bin(t)]
+        """The density of the law at a time; NaN outside of [0, 1]."""
+        known = (t >= 0) & (t <= 1)
+        return jnp.where(known, self._density()[self._bin(t)], jnp.nan).astype(t.dtype)
 
     @_checks.gate
     def weight(self, t: Float[Array, ""]) -> Float[Array, ""]:
@@ -81,21 +86,36 @@ class ImportanceTimes(eqx.Module):
         """The law after these losses at these times, each as it is without the weight.
 
         The mean squares of bins with losses move by `rate` towards those of the batch; bins
-        without stay.
+        without stay. Losses whose squares are not finite, and times outside of [0, 1], are
+        left out: one of them would be remembered for ever.
+
+        Args:
+            t: Times.
+            losses: The loss at each time.
+            rate: In [0, 1]; outside of it the law becomes NaN.
         """
         _checks.same_shape("losses", losses, "t", t)
-        bins, zero = jax.vmap(self._bin)(t), jnp.zeros_like(self.mean_squares)
-        squares = zero.at[bins].add(losses.astype(zero.dtype) ** 2)
-        counts = zero.at[bins].add(1)
-        gap = squares / jnp.maximum(counts, 1) - self.mean_squares
-        moved = self.mean_squares + jnp.asarray(rate, zero.dtype) * gap
-        return ImportanceTimes(jnp.where(counts > 0, moved, self.mean_squares), self.uniform_share)
+        _checks.fraction("rate", rate)
+        before, losses, t = _numbers.widened((self.mean_squares, losses, t))
+        bins, zero = jax.vmap(self._bin)(t), jnp.zeros_like(before)
+        each = losses.astype(zero.dtype) ** 2
+        counted = jnp.isfinite(each) & (t >= 0) & (t <= 1)
+        squares = zero.at[bins].add(jnp.where(counted, each, 0))
+        counts = zero.at[bins].add(counted.astype(zero.dtype))
+        gap = squares / jnp.maximum(counts, 1) - before
+        rate = jnp.asarray(rate, zero.dtype)
+        moved = before + jnp.where((rate >= 0) & (rate <= 1), rate, jnp.nan) * gap
+        after = jnp.where(counts > 0, moved, before).astype(self.mean_squares.dtype)
+        return ImportanceTimes(after, self.uniform_share)
 
     def _density(self) -> Float[Array, " k"]:
-        roots = jnp.sqrt(self.mean_squares)
+        roots = jnp.sqrt(_numbers.widened(self.mean_squares))
         share = jnp.asarray(self.uniform_share, roots.dtype)
-        return share + (1 - share) * roots / jnp.mean(roots)
+        share = jnp.where((share > 0) & (share <= 1), share, jnp.nan)
+        mean = jnp.mean(roots)
+        relative = jnp.where(mean == 0, 1, roots / jnp.where(mean == 0, 1, mean))
+        return share + (1 - share) * relative
 
     def _bin(self, t: Float[Array, ""]) -> Array:
         last = self.mean_squares.size - 1
-        return jnp.clip(jnp.floor(t * (last + 1)).astype(int), 0, last)
+        return jnp.clip(jnp.floor(_numbers.widened(t) * (last + 1)).astype(int), 0, last)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.interpolants import AbstractInterpolant
 from transportx.losses._times import Times
 
@@ -35,11 +35,26 @@ def regression(
 
     def error(t, x0, x1, z, args):
         position = path.position(t, x0, x1, z)
-        predicted = network(t, position, args)
-        _checks.velocity(predicted, position)
-        return weight(t) * jnp.mean((predicted - target(t, x0, x1, z)) ** 2)
+        predicted, wanted = answer(network, t, position, args, target(t, x0, x1, z))
+        return weighed(weight, t, jnp.mean((predicted - wanted) ** 2))
 
     return average(error, path, x0, x1, args, key=key, times=times)
+
+
+def answer(
+    network: Callable[..., Array], t: Array, position: Array, args: PyTree[Array], target: Array
+) -> list[Array]:
+    """What the network says at a point and what it should, in the wider of their dtypes."""
+    predicted = network(t, position, args)
+    _checks.velocity(predicted, position)
+    return _numbers.matched(predicted, target)
+
+
+def weighed(weight: Weight, t: Array, error: Array) -> Float[Array, ""]:
+    """An error times the weight of its time."""
+    factor = weight(t)
+    _checks.number("weight", factor)
+    return jnp.asarray(factor, error.dtype) * error
 
 
 def average(
@@ -52,12 +67,23 @@ def average(
     key: PRNGKeyArray,
     times: Times,
 ) -> Float[Array, ""]:
-    """Mean of `error(t, x0, x1, z, args)` over a batch, one time and one noise an example."""
+    """Mean of `error(t, x0, x1, z, args)` over a batch, one time and one noise an example.
+
+    Times, noise and errors are in float32 at least, and in the wider dtype of both ends.
+    """
     _checks.batch("x1", x1)
+    _checks.batch("x0", x0)
     _checks.same_shape("x0", x0, "x1", x1)
     for leaf in jax.tree.leaves(args):
         _checks.same_size("args", leaf, "x1", x1)
+    source, target = _numbers.matched(x0, x1)
     time_key, noise_key = jr.split(key)
-    t = times(x1.shape[0], x1.dtype, key=time_key)
-    z = jr.normal(noise_key, x1.shape, x1.dtype) if path.has_noise else jnp.zeros_like(x1)
-    return jnp.mean(jax.vmap(error)(t, x0, x1, z, args))
+    t = jnp.asarray(times(target.shape[0], target.dtype, key=time_key), target.dtype)
+    if jnp.shape(t) != target.shape[:1]:
+        cure = f"return one time for each of {target.shape[0]} examples"
+        _checks.reject("times", f"returns shape {jnp.shape(t)}", cure)
+    z = jnp.zeros_like(target)
+    if path.has_noise:
+        z = jr.normal(noise_key, target.shape, target.dtype)
+    mean = jnp.mean(jax.vmap(error)(t, source, target, z, args))
+    return _numbers.as_given(mean, x1)

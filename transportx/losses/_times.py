@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 Times = Callable[..., Float[Array, " b"]]
 
@@ -19,8 +19,15 @@ def uniform_times(num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " 
     """`num` independent uniform times, in the open interval (0, 1).
 
     The ends are left out because the velocity of noisy paths is infinite there.
+
+    Args:
+        num: How many.
+        dtype: Floating-point dtype; for halves they are drawn in float32 and rounded.
+        key: Randomness.
     """
-    return jr.uniform(key, (num,), dtype, minval=jnp.finfo(dtype).eps, maxval=1)
+    wide = drawn_in(num, dtype)
+    times = jr.uniform(key, (num,), wide, minval=jnp.finfo(wide).eps, maxval=1)
+    return times if wide == dtype else inside(times, dtype)
 
 
 @_checks.gate
@@ -40,13 +47,15 @@ class LogitNormalTimes(eqx.Module):
     deviation: ScalarLike = 1.0
 
     def __check_init__(self):
-        _checks.positive("deviation", self.deviation)
+        _checks.finite("mean", self.mean)
+        _checks.scale("deviation", self.deviation)
 
     @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
-        """Draw `num` times."""
-        mean, deviation = (jnp.asarray(part, dtype) for part in (self.mean, self.deviation))
-        return inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), dtype)))
+        """Draw `num` times; arguments as those of `uniform_times`."""
+        wide = drawn_in(num, dtype)
+        mean, deviation = jnp.asarray(self.mean, wide), _numbers.positive(self.deviation, wide)
+        return inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), wide)), dtype)
 
 
 @_checks.gate
@@ -62,17 +71,26 @@ class BetaTimes(eqx.Module):
     b: ScalarLike
 
     def __check_init__(self):
-        _checks.positive("a", self.a)
-        _checks.positive("b", self.b)
+        _checks.scale("a", self.a)
+        _checks.scale("b", self.b)
 
     @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
-        """Draw `num` times."""
-        a, b = jnp.asarray(self.a, dtype), jnp.asarray(self.b, dtype)
-        return inside(jr.beta(key, a, b, (num,), dtype))
+        """Draw `num` times; arguments as those of `uniform_times`."""
+        wide = drawn_in(num, dtype)
+        a, b = _numbers.positive(self.a, wide), _numbers.positive(self.b, wide)
+        return inside(jr.beta(key, a, b, (num,), wide), dtype)
 
 
-def inside(times: Array) -> Array:
-    """Keep off the ends, which rounding reaches."""
-    least = jnp.finfo(times.dtype).eps
-    return jnp.clip(times, least, 1 - least)
+def drawn_in(num: int, dtype: Any) -> Any:
+    """The dtype that times are drawn in: float32 at least."""
+    _checks.count("num", num)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        _checks.reject("dtype", f"is {jnp.dtype(dtype)}", "give a floating-point dtype")
+    return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def inside(times: Array, dtype: Any) -> Array:
+    """In this dtype, and off the ends, which rounding reaches; NaN stays."""
+    least = jnp.finfo(dtype).eps
+    return jnp.clip(times.astype(dtype), least, 1 - least)

@@ -1,15 +1,20 @@
-"""Where fixed steps begin and end: `grid(num_steps, dtype)`, from 0 to 1 of the way."""
+"""Where fixed steps begin and end: `grid(num_steps, dtype)`, from 0 to 1 of the way.
+
+A grid rises strictly, from 0 to 1: nodes that would round onto their neighbours are moved
+apart by single rounding units.
+"""
 
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.evolution import uniform_grid
-from transportx.interpolants import AbstractInterpolant, time_of_angle
+from transportx.interpolants import AbstractInterpolant, noised_target, time_of_angle
 
 
 @_checks.gate
@@ -23,13 +28,22 @@ class PowerGrid(eqx.Module):
     power: ScalarLike = 2.0
 
     def __check_init__(self):
-        _checks.positive("power", self.power)
+        _checks.scale("power", self.power)
 
     @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
-        """The grid."""
+        """The grid.
+
+        Args:
+            num_steps: Steps; the grid has one node more.
+            dtype: float32 or float64: a half cannot tell a hundred times from each other.
+
+        Raises:
+            ValueError: `num_steps` is not a positive integer, or `dtype` is a half.
+        """
+        _check_grid(num_steps, dtype)
         left = 1 - uniform_grid(num_steps, dtype)
-        return 1 - left ** jnp.asarray(self.power, dtype)
+        return rising(1 - left ** _numbers.positive(self.power, dtype))
 
 
 @_checks.gate
@@ -37,11 +51,13 @@ class KarrasGrid(eqx.Module):
     r"""Steps even in the power 1 / rho of the noise-to-target ratio sigma_t / beta_t.
 
     Between its ends the ratio falls from `ratio_max` to `ratio_min`; one step before leads
-    there from t = 0 and one after to t = 1, where those are not the ends already. For
-    sampling from noise to target.
+    there from t = 0 and one after to t = 1. A path that starts below `ratio_max`, as
+    `VarianceExploding(sigma_max=50.0)` does, or ends above `ratio_min`, as `Linear(0.1)` does,
+    has no such time: the steps are then even from the path's own end. For sampling from noise
+    to target.
 
     Attributes:
-        path: Interpolant, from a Gaussian source.
+        path: Interpolant, from a Gaussian source, along which the ratio falls.
         ratio_min: Ratio after which the last step removes all noise.
         ratio_max: Ratio that the first step leads to.
         rho: 7 shortens the steps at little noise; 1 makes them even in the ratio.
@@ -59,22 +75,66 @@ class KarrasGrid(eqx.Module):
     scale: ScalarLike = 1.0
 
     def __check_init__(self):
-        for name in ("ratio_min", "ratio_max", "rho"):
-            _checks.positive(name, getattr(self, name))
+        for name in ("ratio_min", "ratio_max", "rho", "scale"):
+            _checks.scale(name, getattr(self, name))
+        _checks.below("ratio_min", self.ratio_min, "ratio_max", self.ratio_max)
 
     @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
         """The grid.
 
+        Args:
+            num_steps: Steps, at least three; the grid has one node more.
+            dtype: float32 or float64.
+
         Raises:
-            ValueError: Fewer than three steps.
+            ValueError: Fewer than three steps, or `dtype` is a half.
         """
-        _checks.count("num_steps", num_steps, least=3)
-        rho = jnp.asarray(self.rho, dtype)
-        first, last = (
-            jnp.asarray(end, dtype) ** (1 / rho) for end in (self.ratio_max, self.ratio_min)
-        )
-        ratios = jnp.linspace(first, last, num_steps - 1, dtype=dtype) ** rho
+        _check_grid(num_steps, dtype, least=3)
+        power = 1 / _numbers.positive(self.rho, dtype)
+        first, last, starts, ends = self._ends(dtype)
+        # Where the path itself ends within the range, that end is the first or last of equal
+        # steps, and not one of the nodes between.
+        inner = jnp.arange(num_steps - 1, dtype=dtype)
+        part = (inner + starts) / (num_steps - 2 + starts + ends)
+        ratios = (first**power * (1 - part) + last**power * part) ** (1 / power)
         angles = jnp.arctan2(jnp.ones_like(ratios), ratios)
-        inner = jax.vmap(lambda angle: time_of_angle(self.path, angle, self.scale))(angles)
-        return jnp.concatenate([jnp.zeros(1, dtype), inner, jnp.ones(1, dtype)])
+        times = jax.vmap(lambda angle: time_of_angle(self.path, angle, self.scale))(angles)
+        return rising(jnp.concatenate([jnp.zeros(1, dtype), times, jnp.ones(1, dtype)]))
+
+    def _ends(self, dtype) -> tuple[Array, Array, Array, Array]:
+        """The first and the last ratio, and whether they are those of the path's own ends."""
+        most, least = (_numbers.positive(end, dtype) for end in (self.ratio_max, self.ratio_min))
+        most = jnp.where(least < most, most, jnp.nan)
+        start, end = (
+            noised_target(self.path, jnp.asarray(t, dtype), self.scale) for t in (0.0, 1.0)
+        )
+        starts, ends = start.sigma <= most * start.beta, end.sigma >= least * end.beta
+        first = jnp.where(starts, start.sigma / jnp.where(starts, start.beta, 1), most)
+        last = jnp.where(ends, end.sigma / jnp.where(ends, end.beta, 1), least)
+        return first, last, starts.astype(dtype), ends.astype(dtype)
+
+
+def rising(times: Float[Array, " steps"]) -> Float[Array, " steps"]:
+    """Times in [0, 1] that rise strictly, by moving those that do not as little as that takes.
+
+    Ordered as integers, numbers from 0 to 1 are the bits that they are stored as, and
+    neighbours differ by one. Derivatives are those of the times as given; NaN stays.
+    """
+    integer = {4: jnp.int32, 8: jnp.int64}[times.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(jnp.clip(times, 0, 1)), integer)
+    count = jnp.arange(times.size, dtype=integer)
+    one = jnp.asarray(np.ones((), times.dtype).view(integer), integer)
+    # Numbers below the least normal one may be flushed to zero.
+    least = jnp.asarray(np.finfo(times.dtype).tiny.view(integer), integer)
+    apart = jax.lax.cummax(jnp.maximum(bits, jnp.where(count > 0, least, 0)) - count) + count
+    apart = jnp.minimum(apart, one - count[::-1]).at[0].set(0).at[-1].set(one)
+    moved = jax.lax.bitcast_convert_type(apart, times.dtype)
+    kept = jnp.where(jnp.isnan(times).any(), times, moved)
+    return times + jax.lax.stop_gradient(kept - times)
+
+
+def _check_grid(num_steps: int, dtype: Any, least: int = 1) -> None:
+    _checks.count("num_steps", num_steps, least=least)
+    if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32:
+        _checks.reject("dtype", f"is {np.dtype(dtype)}", "give float32 or float64")

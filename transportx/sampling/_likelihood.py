@@ -236,7 +236,13 @@ def _likelihood(field, x1, args, key, base_log_prob, steps, num_probes: int) -> 
     state = x1, jnp.zeros(x1.shape[0], x1.dtype)
     made = integrate_batch(rates, state, (args, keys), t0=1.0, t1=0.0, steps=steps)
     x0, change = made.states
-    return with_density(made, x0, jax.vmap(base_log_prob)(x0) + change)
+
+    def base(x):
+        value = base_log_prob(x)
+        _checks.number("base_log_prob", value)
+        return value
+
+    return with_density(made, x0, jax.vmap(base)(x0) + change)
 
 
 def with_density(made: Evolution, x: Array, log_prob: Array) -> Likelihood:

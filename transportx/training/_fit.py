@@ -9,19 +9,23 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from transportx import _checks
 from transportx.training._state import Step, TrainState
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss was NaN or infinite; `step` says which, counted from 0."""
+    """A loss was NaN or infinite, or a finite loss left parameters that are.
 
-    def __init__(self, step: int):
+    Attributes:
+        step: The step, counted from 0.
+    """
+
+    def __init__(self, step: int, culprit: str = "loss"):
         self.step = step
         super().__init__(
-            f"the loss of step {step} is not finite; lower the learning rate, clip gradients "
+            f"the {culprit} of step {step} is not finite; lower the learning rate, clip gradients "
             "or look for NaN in the data. `on_chunk` saw no state of this chunk"
         )
 
@@ -67,7 +71,8 @@ def fit(
 
     Raises:
         ValueError: A count is negative or not an integer.
-        NonFiniteLossError: Before `on_chunk` would see the state of that chunk.
+        NonFiniteLossError: A loss, or what the last step of a chunk made of the parameters, is
+            not finite; before `on_chunk` would see the state of that chunk.
     """
     _checks.count("num_steps", num_steps, least=0)
     _checks.count("chunk_size", chunk_size)
@@ -80,10 +85,12 @@ def fit(
     end = taken + num_steps
     while taken < end:
         length = int(min(chunk_size - taken % chunk_size, end - taken))
-        state, chunk = run_chunk((step, draw_batch, key, length, draw_ahead), state)
+        state, chunk, sound = run_chunk((step, draw_batch, key, length, draw_ahead), state)
         chunk = np.asarray(chunk)
         if not np.all(np.isfinite(chunk)):
             raise NonFiniteLossError(taken + int(np.argmin(np.isfinite(chunk))))
+        if not sound:
+            raise NonFiniteLossError(taken + length - 1, "gradient or update")
         if on_chunk is not None:
             on_chunk(state, chunk)
         losses.append(chunk)
@@ -111,9 +118,11 @@ def _unshared(state: TrainState, others: Any) -> TrainState:
 
 def _chunk(
     run: tuple[Step, Callable[..., Any], PRNGKeyArray, int, int], state: TrainState
-) -> tuple[TrainState, Float[Array, " length"]]:
+) -> tuple[TrainState, Float[Array, " length"], Bool[Array, ""]]:
     step, draw_batch, key, length, draw_ahead = run
     arrays, static = eqx.partition(state, eqx.is_array)
+    # One flag an array, so that the memory of a state that is given away is free at once.
+    finite = _finite(state)
 
     def take_step(arrays, drawn):
         batch, key = drawn
@@ -136,7 +145,15 @@ def _chunk(
             body = functools.partial(take_several, num)
             arrays, found = jax.lax.scan(body, arrays, length=groups)
             losses.append(found.ravel())
-    return eqx.combine(arrays, static), jnp.concatenate(losses)
+    after = eqx.combine(arrays, static)
+    sound = jnp.all(_finite(after) | ~finite)
+    return after, jnp.concatenate(losses), sound
+
+
+def _finite(state: TrainState) -> Bool[Array, " leaves"]:
+    """Which arrays of parameters are finite: what a last gradient spoils shows in no loss."""
+    leaves = jax.tree.leaves(eqx.filter((state.field, state.average), eqx.is_inexact_array))
+    return jnp.array([True, *(jnp.all(jnp.isfinite(leaf)) for leaf in leaves)])
 
 
 _run_chunk = eqx.filter_jit(_chunk)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax.sharding import Mesh, PartitionSpec
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 
 def differentiate_parts(
@@ -30,13 +30,15 @@ def differentiate_parts(
                 return differentiate(field, batch, key=jr.fold_in(key, number))
 
             def add(total, part):
-                return jax.tree.map(jnp.add, total, of_part(*part)), None
+                # Sums of many parts are not in a half.
+                found = _numbers.widened(of_part(*part))
+                return jax.tree.map(jnp.add, total, found), None
 
             numbers = device * num + jnp.arange(num, dtype=jnp.int32)
             parts = numbers, jax.tree.map(lambda leaf: _in_blocks(leaf, num), examples)
             shapes = jax.eval_shape(of_part, *jax.tree.map(lambda leaf: leaf[0], parts))
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            return jax.lax.scan(add, zeros, parts)[0]
+            return jax.lax.scan(add, _numbers.widened(zeros), parts)[0]
 
         if mesh is None:
             total = total_here(weights, examples, key, 0)
@@ -68,7 +70,10 @@ def _in_blocks(leaf: jax.Array, num: int) -> jax.Array:
 
 
 def _check_divides(size: int, num: int, num_devices: int) -> None:
+    if size % num_devices:
+        cure = "give a batch that they divide, or a mesh of fewer"
+        _checks.reject("batch", f"has {size} examples for {num_devices} devices of `mesh`", cure)
     if size % (num * num_devices):
         where = f"a batch of {size}" + (f" on {num_devices} devices" if num_devices > 1 else "")
-        cure = "give a divisor of the examples on a device, and devices that divide the batch"
+        cure = f"give a divisor of {size // num_devices}, the examples on a device"
         _checks.reject("num_microbatches", f"is {num} for {where}", cure)

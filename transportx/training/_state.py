@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx.training._parts import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
@@ -22,7 +22,9 @@ class TrainState(eqx.Module):
 
     Attributes:
         field: The field being trained.
-        average: Exponential moving average of its parameters: the field to sample with.
+        average: Exponential moving average of its parameters: the field to sample with. Of
+            parameters in a half it is in float32, whose digits the small steps of an average
+            need; checkpoints hold it so.
         optimizer: State of the optax optimiser.
         num_steps: Steps taken.
     """
@@ -37,7 +39,8 @@ class TrainState(eqx.Module):
 def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step. Trains every floating-point array in `field`."""
     parameters = eqx.filter(field, eqx.is_inexact_array)
-    average = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, field)
+    wide = _numbers.widened(field)
+    average = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, wide)
     return TrainState(field, average, optimizer.init(parameters), jnp.zeros((), jnp.int32))
 
 
@@ -54,7 +57,10 @@ def make_step(
 
     Args:
         loss: `loss(field, batch, key=key) -> scalar`; with parts, a mean over examples.
-        optimizer: Any optax gradient transformation.
+        optimizer: Any optax gradient transformation. Those that ask for more than the gradient
+            are given the `value` of the loss, `grad`, and `value_fn`, the loss of other
+            parameters on the same batch with the same key: `optax.lbfgs`,
+            `optax.contrib.reduce_on_plateau`.
         average_decay: Decay of the moving average of the parameters, in [0, 1). Over the
             first steps the smaller (1 + n) / (10 + n) is used, so that the average forgets
             the initialisation. 0 keeps the average equal to the field.
@@ -75,8 +81,8 @@ def make_step(
         `step(state, batch, key=key) -> (state, loss)`.
 
     Raises:
-        ValueError: An option is out of range; when called, a batch that the parts do not
-            divide.
+        ValueError: An option is out of range; when called, a batch that the devices or the
+            parts do not divide.
     """
     if not 0 <= average_decay < 1:
         _checks.reject("average_decay", f"is {average_decay}", "give a number in [0, 1)")
@@ -87,17 +93,51 @@ def make_step(
     if num_microbatches * (1 if mesh is None else mesh.size) > 1:
         differentiate = differentiate_parts(differentiate, num_microbatches, mesh)
 
+    optimizer = optax.with_extra_args_support(optimizer)
+
     def step(
         state: TrainState, batch: Any, *, key: PRNGKeyArray
     ) -> tuple[TrainState, Float[Array, ""]]:
-        value, gradient = differentiate(state.field, batch, key=key)
-        parameters = eqx.filter(state.field, eqx.is_inexact_array)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, parameters)
+        parameters, static = eqx.partition(state.field, eqx.is_inexact_array)
+
+        def evaluate(parameters):
+            field = eqx.combine(parameters, static)
+            value, gradient = differentiate(field, batch, key=key)
+            as_given = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, parameters)
+            return value, as_given
+
+        value, gradient = evaluate(parameters)
+        updates, optimizer_state = optimizer.update(
+            gradient,
+            state.optimizer,
+            parameters,
+            value=value,
+            grad=gradient,
+            value_fn=_value_function(evaluate),
+        )
         field = eqx.apply_updates(state.field, updates)
-        average = _average(state, field, average_decay) if average_decay else field
+        wide = _numbers.widened(field)
+        average = _average(state, wide, average_decay) if average_decay else wide
         return TrainState(field, average, optimizer_state, state.num_steps + 1), value
 
     return step
+
+
+def _value_function(evaluate: Callable[[PyTree], tuple[Array, PyTree]]) -> Callable[..., Array]:
+    """The loss alone, whose derivative is the gradient that is computed beside it.
+
+    So a line search differentiates part by part and on every device, as the step itself does.
+    """
+
+    @jax.custom_vjp
+    def value_of(parameters):
+        return evaluate(parameters)[0]
+
+    def pull_back(gradient, cotangent):
+        return (jax.tree.map(lambda g: cotangent.astype(g.dtype) * g, gradient),)
+
+    value_of.defvjp(evaluate, pull_back)
+    return value_of
 
 
 def _average(state: TrainState, field: PyTree, decay: float) -> PyTree:
