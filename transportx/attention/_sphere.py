@@ -22,7 +22,8 @@ def units(x: Points, weights: Float[Array, " n"]) -> Points:
 
     So tokens that fill up a set, zeros of weight zero, stay where they are.
     """
-    idle = (weights == 0)[..., None] & jnp.all(x == 0, axis=-1, keepdims=True)
+    nowhere = jnp.all(x == 0, axis=-1, keepdims=True)
+    idle = nowhere & jnp.broadcast_to((weights == 0)[:, None], nowhere.shape)
     return jnp.where(idle, 0, normalise(jnp.where(idle, 1, x)))
 
 

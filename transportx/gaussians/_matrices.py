@@ -4,10 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from transportx import _checks
+from transportx._precision import single_inside
+
 Matrix = Float[Array, "d d"]
 
 
-@jax.custom_jvp
+@_checks.gate
+@single_inside
 def sqrtm(matrix: Matrix) -> Matrix:
     """Principal square root of a symmetric positive semidefinite matrix; NaN of any other.
 
@@ -16,6 +20,11 @@ def sqrtm(matrix: Matrix) -> Matrix:
         R dR + dR R = dM, which stays regular where eigenvalues coincide. At a singular
         matrix the derivative is that along its range.
     """
+    return _root(matrix)
+
+
+@jax.custom_jvp
+def _root(matrix: Matrix) -> Matrix:
     values, vectors = jnp.linalg.eigh(matrix)
     # Eigenvalues below zero by rounding are zero; by more, there is no root.
     slack = matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(values))
@@ -24,10 +33,10 @@ def sqrtm(matrix: Matrix) -> Matrix:
     return (vectors * roots[None, :]) @ vectors.T
 
 
-@sqrtm.defjvp
-def _sqrtm_jvp(primals, tangents):
+@_root.defjvp
+def _root_jvp(primals, tangents):
     (matrix,), (tangent,) = primals, tangents
-    root = sqrtm(matrix)
+    root = _root(matrix)
     return root, sylvester(root, (tangent + tangent.T) / 2)
 
 

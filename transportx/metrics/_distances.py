@@ -113,7 +113,7 @@ def _safe_root(square: Scalar) -> Scalar:
     return jnp.where(positive, root, jnp.where(jnp.isnan(square), jnp.nan, 0))
 
 
-def _in_units(x: Cloud, y: Cloud) -> tuple[Cloud, Cloud, Scalar]:
+def _in_units(x: Cloud, y: Float[Array, "m d"]) -> tuple[Cloud, Float[Array, "m d"], Scalar]:
     """Both clouds about their median, in units of about their size, and the unit.
 
     No outlier moves the median far; and squares neither overflow nor vanish. A power of two
@@ -127,7 +127,7 @@ def _in_units(x: Cloud, y: Cloud) -> tuple[Cloud, Cloud, Scalar]:
     return x / unit, y / unit, unit
 
 
-def _both_finite(x: Cloud, y: Cloud) -> Bool[Array, ""]:
+def _both_finite(x: Cloud, y: Float[Array, "m d"]) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
 
 
