@@ -8,15 +8,21 @@ two samples of the target of the same size; the normalized path energy of Tong e
 (2023) is zero for optimal transport.
 """
 
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from experiments.harness import config as configs
-from experiments.harness.command import UserError, exit_cleanly, parser_for
-from experiments.harness.runs import RunFolder, environment
+from experiments.harness.command import (
+    Parser,
+    UserError,
+    add_config,
+    at_least,
+    exit_cleanly,
+    output_file,
+)
+from experiments.harness.runs import RunFolder, write_figures
 from experiments.train import run as train
 from experiments.train.choices import PointsData
 from experiments.train.config import Config
@@ -52,15 +58,11 @@ def show(rows: dict[str, list[dict[str, Any]]]) -> None:
 
 def main() -> None:
     """Parse the command line, train, print."""
-    parser = parser_for("compare_couplings", __doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--out", type=Path, help="also write every summary as JSON")
+    parser = Parser("compare_couplings", __doc__)
+    add_config(parser)
+    parser.add_argument("--seeds", type=at_least(1), default=3)
+    parser.add_argument("--out", type=output_file, help="also write every summary as JSON")
     args = parser.parse_args()
-    if args.seeds < 1:
-        raise UserError(f"--seeds is {args.seeds}; it must be at least 1")
     rows = {
         coupling: [
             run(args.config, coupling, seed, args.set, args.smoke) for seed in range(args.seeds)
@@ -68,8 +70,7 @@ def main() -> None:
         for coupling in ("assignment", "independent")
     }
     show(rows)
-    if args.out is not None:
-        args.out.write_text(json.dumps(rows | {"environment": environment()}, indent=2) + "\n")
+    write_figures(args.out, rows)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `layers.png`
 `similarity.png` and `summary.json`.
 """
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -31,50 +29,37 @@ from sklearn.datasets import load_digits
 import transportx.gradient_flows as gf
 import transportx.learned_energies as le
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.main import main
 from experiments.harness.runs import RunFolder, environment
 
 _CLASSES = 10
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Network:
     """Its sizes."""
 
-    components: int
-    hidden: int
-    depth: int
-
-    def __post_init__(self):
-        configs.at_least(self, 2, "components")
-        configs.at_least(self, 1, "hidden", "depth")
+    components: configs.Several
+    hidden: configs.Count
+    depth: configs.Count
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Training:
     """How it is trained, by Adam with a rate that falls to zero by a cosine."""
 
-    steps: int
-    batch: int
-    learning_rate: float
-    noise: float
-
-    def __post_init__(self):
-        configs.at_least(self, 1, "steps", "batch")
-        configs.at_least(self, 0, "noise")
-        configs.positive(self, "learning_rate")
+    steps: configs.Count
+    batch: configs.Count
+    learning_rate: configs.Positive
+    noise: configs.NotNegative
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     network: Network
     training: Training
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
 
 
 class Residual(eqx.Module):
@@ -121,7 +106,7 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "environment": environment(),
     }
     _draw(folder.path, reads)
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -215,13 +200,5 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
     print(f"pictures and summary.json are in {folder.path}")
 
 
-def main() -> None:
-    """Parse the command line and run."""
-    args = config_parser_for("energy_diagnostics", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    show(run(config, folder), folder)
-
-
 if __name__ == "__main__":
-    exit_cleanly(main)
+    main("energy_diagnostics", __doc__, Config, run, show)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.harness.checkpoints import Checkpoints
-from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.command import Parser, UserError, add_config, at_least, exit_cleanly
 from experiments.harness.runs import RunFolder
 
 # Seconds that processes have to end after one of them was killed, or asked to.
@@ -72,7 +72,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     """What a finished run must agree on: all losses, and the digest of its last state."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     losses = [(entry["step"], entry["loss"]) for entry in map(json.loads, lines)]
-    checkpoints = Checkpoints(RunFolder(folder).checkpoints)
+    checkpoints = Checkpoints(RunFolder(folder).checkpoints, (folder / "config.toml").read_text())
     latest = checkpoints.latest()
     meta = None if latest is None else checkpoints.meta(latest)
     checkpoints.close()
@@ -141,19 +141,13 @@ def _free_port() -> int:
 
 def main() -> None:
     """Parse the command line and disturb."""
-    parser = parser_for("faults", __doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--kills", type=int, default=10)
+    parser = Parser("faults", __doc__)
+    add_config(parser)
+    parser.add_argument("--kills", type=at_least(1), default=10)
     parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=at_least(1), default=1)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     args = parser.parse_args()
-    if args.kills < 1:
-        raise UserError(f"--kills is {args.kills}; it must be at least 1")
-    if args.processes < 1:
-        raise UserError(f"--processes is {args.processes}; it must be at least 1")
     command = [sys.executable, "-m", "experiments.train", str(args.config)]
     command += [part for override in args.set for part in ("--set", override)]
     command += ["--set", f"training.devices={args.processes}"]

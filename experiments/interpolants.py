@@ -13,53 +13,41 @@ same particles (1 for the rays, by definition), the shares of the three points, 
 the ends of each schedule are from those of the first.
 """
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
 import transportx as tx
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.main import main
 from experiments.harness.runs import RunFolder, environment
 
 _COLOURS = ("#1f6f8b", "#c8553d", "#2a9d5c")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Sampling:
     """How many particles, how many steps, and how much noise the diffusion has."""
 
-    particles: int
-    steps: int
-    end: float
-    noise: float
-
-    def __post_init__(self):
-        configs.require(self.particles >= 3, "sampling.particles", "must be at least 3")
-        configs.require(self.steps >= 2, "sampling.steps", "must be at least 2")
-        configs.require(0 < self.end < 1, "sampling.end", "must be between 0 and 1")
-        configs.require(self.noise > 0, "sampling.noise", "must be positive")
+    particles: Annotated[configs.Count, Ge(3)]
+    steps: configs.Several
+    end: configs.Fraction
+    noise: configs.Positive
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
-    radius: float
+    radius: configs.Positive
     sampling: Sampling
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
-        configs.require(self.radius > 0, "radius", "must be positive")
 
 
 def three_points(radius: float) -> Array:
@@ -157,20 +145,22 @@ def draw(path: Path, found: dict[str, Array], config: Config) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Parse the command line, travel, draw, print."""
-    args = config_parser_for("interpolants", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
+def run(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Travel and draw; returns the summary."""
     folder.claim(config)
     found = trajectories(config)
     draw(folder.path / "trajectories.png", found, config)
     summary = {"ways": figures(found, config), "environment": environment()}
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
+    return summary
+
+
+def show(summary: dict[str, Any], folder: RunFolder) -> None:
+    """Print a line of each way."""
     for name, row in summary["ways"].items():
         print(f"{name:26s} energy {row['energy_over_rays']:.3g} of the rays', {row['shares']}")
     print(f"trajectories.png and summary.json are in {folder.path}")
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    main("interpolants", __doc__, Config, run, show)

@@ -18,7 +18,7 @@ import jax.random as jr
 from jaxtyping import Array
 
 from experiments.harness import timing
-from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.command import Parser, at_least, exit_cleanly
 from experiments.harness.memory import peak_mebibytes
 from transportx import attention as att
 
@@ -70,12 +70,10 @@ def print_plans(num: int, dim: int) -> dict[str, timing.Compiled]:
 
 def main() -> None:
     """Parse the command line, compile, run, print."""
-    parser = parser_for("memory_attention", __doc__)
-    parser.add_argument("--num", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=32)
+    parser = Parser("memory_attention", __doc__)
+    parser.add_argument("--num", type=at_least(8), default=100_000)
+    parser.add_argument("--dim", type=at_least(1), default=32)
     args = parser.parse_args()
-    if args.num < 8 or args.dim < 1:
-        raise UserError("--num must be at least 8, --dim at least 1")
     programs = print_plans(args.num, args.dim)
     print(flush=True)
     given = arrays(args.num, args.dim)

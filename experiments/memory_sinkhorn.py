@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 import transportx as tx
 from experiments.harness import timing
-from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.command import Parser, at_least, exit_cleanly
 from experiments.harness.memory import peak_mebibytes
 
 _MEBIBYTE = 2**20
@@ -62,13 +62,11 @@ def clouds(num: int, dim: int) -> tuple[Array, Array]:
 
 def main() -> None:
     """Parse the command line, compile, run, print."""
-    parser = parser_for("memory_sinkhorn", __doc__)
-    parser.add_argument("--num", type=int, default=65536)
-    parser.add_argument("--dim", type=int, default=16)
-    parser.add_argument("--columns", type=int, default=64)
+    parser = Parser("memory_sinkhorn", __doc__)
+    parser.add_argument("--num", type=at_least(8), default=65536)
+    parser.add_argument("--dim", type=at_least(1), default=16)
+    parser.add_argument("--columns", type=at_least(1), default=64)
     args = parser.parse_args()
-    if args.num < 8 or args.dim < 1 or args.columns < 1:
-        raise UserError("--num must be at least 8, --dim and --columns at least 1")
     sizes = [args.num // 8, args.num // 4, args.num // 2, args.num]
     print("| temporary MiB at | " + " | ".join(f"{size:,}" for size in sizes) + " |")
     print("|---" * (1 + len(sizes)) + "|")

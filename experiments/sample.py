@@ -17,9 +17,17 @@ from jax.sharding import Mesh
 
 import transportx as tx
 from experiments.data import images
+from experiments.harness import config as configs
 from experiments.harness import devices
 from experiments.harness.checkpoints import Checkpoints
-from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.command import (
+    Parser,
+    UserError,
+    at_least,
+    exit_cleanly,
+    not_negative,
+    output_file,
+)
 from experiments.harness.runs import RunFolder
 from experiments.train import problem
 from experiments.train.choices import ImagesData
@@ -28,7 +36,7 @@ from experiments.train.config import Config
 
 def load_field(folder: RunFolder, config: Config) -> tx.fields.MLP | tx.fields.DiT:
     """The averaged field of a finished run."""
-    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints = Checkpoints(folder.checkpoints, configs.dump(config))
     latest = checkpoints.latest()
     if latest is None or latest < config.training.steps:
         have = "no checkpoint" if latest is None else f"{latest} of {config.training.steps} steps"
@@ -65,10 +73,6 @@ def draw(
 
 def check(config: Config, args: argparse.Namespace) -> None:
     """Refuse arguments that no run, or not this one, can serve."""
-    for name, least in (("num", 1), ("seed", 0), ("steps", 1), ("guidance", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} is {value}; it must be at least {least}")
     if isinstance(config.data, ImagesData):
         num_labels = images.NUM_LABELS[config.data.name]
         if args.label is not None and not 0 <= args.label < num_labels:
@@ -77,21 +81,19 @@ def check(config: Config, args: argparse.Namespace) -> None:
         raise UserError("--label and --guidance need a run on labelled images")
     if args.out.suffix != ".npz":
         raise UserError(f"--out is {args.out}; it must end in .npz")
-    if not args.out.absolute().parent.is_dir():
-        raise UserError(f"--out is {args.out}; its folder does not exist")
 
 
 def main() -> None:
     """Parse the command line and draw."""
-    parser = parser_for("sample", __doc__)
+    parser = Parser("sample", __doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--num", type=int, default=64)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="by default as in the run's config")
-    parser.add_argument("--guidance", type=float, help="by default as in the run's config")
-    parser.add_argument("--label", type=int, help="by default labels are drawn uniformly")
-    parser.add_argument("--devices", type=int, default=1, help="that share the samples")
+    parser.add_argument("--num", type=at_least(1), default=64)
+    parser.add_argument("--out", type=output_file, required=True)
+    parser.add_argument("--seed", type=at_least(0, below=2**32), default=0)
+    parser.add_argument("--steps", type=at_least(1), help="by default as in the run's config")
+    parser.add_argument("--guidance", type=not_negative, help="by default as in the run's config")
+    parser.add_argument("--label", type=at_least(0), help="by default labels are drawn uniformly")
+    parser.add_argument("--devices", type=at_least(1), default=1, help="that share the samples")
     args = parser.parse_args()
     folder = RunFolder(args.run)
     config = folder.config(Config)

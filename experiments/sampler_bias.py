@@ -13,44 +13,34 @@ Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `bias.png` a
 times the median the energy of the top percent is.
 """
 
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from annotated_types import Ge, Gt
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
 import transportx as tx
 from experiments.data.images import load_halves
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.main import main
 from experiments.harness.runs import RunFolder, environment
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
-    data: int
-    particles: int
-    width: float
-    steps: int
-    freedom: float
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
-        configs.require(self.data >= 2, "data", "must be at least 2")
-        configs.require(self.particles >= 100, "particles", "must be at least 100")
-        configs.require(0 < self.width < 1, "width", "must be between 0 and 1")
-        configs.require(self.steps >= 2, "steps", "must be at least 2")
-        configs.require(self.freedom > 2, "freedom", "must be above 2, for a variance")
+    data: configs.Several
+    particles: Annotated[configs.Count, Ge(100)]
+    width: configs.Fraction
+    steps: configs.Several
+    freedom: Annotated[float, Gt(2)]  # or there is no variance
 
 
 class Source(NamedTuple):
@@ -154,11 +144,8 @@ def draw(path: Path, found: dict[str, Outcome], train: Array) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Parse the command line, travel, draw, print."""
-    args = config_parser_for("sampler_bias", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
+def run(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Travel and draw; returns the summary."""
     folder.claim(config)
     train, fresh = digits(config)
     found = {
@@ -170,11 +157,16 @@ def main() -> None:
     draw(folder.path / "bias.png", found, train)
     rows = figures(found, train, fresh, config.width)
     summary = {"sources": rows, "environment": environment()}
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
-    for name, row in rows.items():
+    folder.write_summary(summary)
+    return summary
+
+
+def show(summary: dict[str, Any], folder: RunFolder) -> None:
+    """Print a line of each source."""
+    for name, row in summary["sources"].items():
         print(f"{name:13s}", ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
     print(f"bias.png and summary.json are in {folder.path}")
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    main("sampler_bias", __doc__, Config, run, show)

@@ -24,11 +24,9 @@ cell with the kernels of both platforms interpreted: it checks the command, and 
 
 import functools
 import importlib.util
-import json
 import math
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -37,8 +35,8 @@ import numpy as np
 
 import transportx as tx
 from experiments.harness import timing
-from experiments.harness.command import UserError, exit_cleanly, parser_for
-from experiments.harness.runs import environment
+from experiments.harness.command import Parser, UserError, at_least, exit_cleanly, output_file
+from experiments.harness.runs import write_figures
 from experiments.plan.ahead import CHIPS
 from experiments.racing import audits as entropic
 from transportx.geometry import _fused
@@ -277,13 +275,11 @@ def show(table: dict[str, Any]) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = parser_for("speed_accelerator", __doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = Parser("speed_accelerator", __doc__)
+    parser.add_argument("--rounds", type=at_least(1), default=7)
     parser.add_argument("--smoke", action="store_true", help="a tiny cell, kernels interpreted")
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--out", type=output_file, help="also write the figures as JSON")
     args = parser.parse_args()
-    if args.rounds < 1:
-        raise UserError("--rounds must be at least 1")
     if not args.smoke and jax.default_backend() not in ("gpu", "tpu"):
         raise UserError(
             "no accelerator: JAX has only CPUs here; run on a TPU or an NVIDIA GPU, or --smoke"
@@ -291,9 +287,7 @@ def main() -> None:
     cells = _SMOKE if args.smoke else _CELLS
     table = {f"{n:,}, {d}": run_cell(n, d, args.rounds, args.smoke) for n, d in cells}
     show(table)
-    if args.out is not None:
-        figures = {"cells": table, "environment": environment()}
-        args.out.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(args.out, {"cells": table})
 
 
 if __name__ == "__main__":

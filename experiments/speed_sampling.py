@@ -20,7 +20,6 @@ with transportx to 1e-4. Needs the extra `peers`.
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +37,8 @@ import transportx as tx
 from experiments.data import points
 from experiments.harness import config as configs
 from experiments.harness import timing
-from experiments.harness.command import UserError, exit_cleanly, parser_for
-from experiments.harness.runs import environment
+from experiments.harness.command import Parser, UserError, at_least, exit_cleanly, output_file
+from experiments.harness.runs import write_figures
 from experiments.racing import peers_sampling as peers
 from experiments.train import problem
 from experiments.train.config import Config
@@ -287,14 +286,12 @@ def show(table: dict[str, Any]) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = parser_for("speed_sampling", __doc__)
+    parser = Parser("speed_sampling", __doc__)
     parser.add_argument("--cells", nargs="+", choices=_CELLS, default=list(_CELLS))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=at_least(1), default=7)
     parser.add_argument("--smoke", action="store_true", help="seconds; figures mean nothing")
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--out", type=output_file, help="also write the figures as JSON")
     args = parser.parse_args()
-    if args.rounds < 1:
-        raise UserError("--rounds must be at least 1")
     try:
         peers.require()
     except ModuleNotFoundError as error:
@@ -305,9 +302,7 @@ def main() -> None:
         for name in args.cells
     }
     show(table)
-    if args.out is not None:
-        figures = {"cells": table, "environment": environment()}
-        args.out.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(args.out, {"cells": table})
 
 
 if __name__ == "__main__":

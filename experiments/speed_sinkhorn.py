@@ -33,7 +33,7 @@ import numpy as np
 
 import transportx as tx
 from experiments.harness import timing
-from experiments.harness.command import UserError, exit_cleanly, parser_for
+from experiments.harness.command import Parser, UserError, at_least, exit_cleanly, output_file
 from experiments.harness.runs import environment
 from experiments.racing import audits as entropic
 from experiments.racing import peers_sinkhorn, race
@@ -190,14 +190,12 @@ def choose(names: Iterable[str]) -> list[Cell]:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = parser_for("speed_sinkhorn", __doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = Parser("speed_sinkhorn", __doc__)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     parser.add_argument("--cells", nargs="+", default=["all"], help="groups or names of cells")
     parser.add_argument("--libraries", nargs="*", choices=_PEERS, default=list(_PEERS))
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--out", type=output_file, help="also write the figures as JSON")
     args = parser.parse_args()
-    if args.rounds < 1:
-        raise UserError("--rounds must be at least 1")
     cells = choose(args.cells)
     try:
         peers_sinkhorn.require()

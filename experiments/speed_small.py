@@ -13,10 +13,8 @@ sum of the matrices: implicit in transportx, unrolled by the bare loop. Ratios w
 """
 
 import functools
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -27,8 +25,8 @@ from jaxtyping import Array
 
 import transportx as tx
 from experiments.harness import timing
-from experiments.harness.command import UserError, exit_cleanly, parser_for
-from experiments.harness.runs import environment
+from experiments.harness.command import Parser, at_least, exit_cleanly, output_file
+from experiments.harness.runs import write_figures
 from experiments.harness.timing import Compiled
 
 _CELLS = ((2, 8192), (8, 4096), (32, 512), (128, 64))
@@ -159,17 +157,13 @@ def _ratio(spread: dict[str, float] | None) -> str:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = parser_for("speed_small", __doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser = Parser("speed_small", __doc__)
+    parser.add_argument("--rounds", type=at_least(1), default=7)
+    parser.add_argument("--out", type=output_file, help="also write the figures as JSON")
     args = parser.parse_args()
-    if args.rounds < 1:
-        raise UserError("--rounds must be at least 1")
     table = {f"{num}, {batch}": run_cell(num, batch, args.rounds) for num, batch in _CELLS}
     show(table)
-    if args.out is not None:
-        figures = {"cells": table, "environment": environment()}
-        args.out.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(args.out, {"cells": table})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ training step of configs/digits.toml. Needs the extra `peers`.
 """
 
 import functools
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +29,8 @@ import transportx as tx
 from experiments.data import points
 from experiments.harness import config as configs
 from experiments.harness import timing
-from experiments.harness.command import UserError, exit_cleanly, parser_for
-from experiments.harness.runs import environment
+from experiments.harness.command import Parser, UserError, at_least, exit_cleanly, output_file
+from experiments.harness.runs import write_figures
 from experiments.racing import peers_training as peers
 from experiments.train import problem
 from experiments.train.config import Config
@@ -173,13 +172,11 @@ def show(table: dict[str, Any]) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = parser_for("speed_training", __doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser = Parser("speed_training", __doc__)
+    parser.add_argument("--rounds", type=at_least(1), default=7)
+    parser.add_argument("--steps", type=at_least(4), default=2000)
+    parser.add_argument("--out", type=output_file, help="also write the figures as JSON")
     args = parser.parse_args()
-    if args.rounds < 1 or args.steps < 4:
-        raise UserError("--rounds must be at least 1 and --steps at least 4")
     try:
         table = compare(args.rounds, args.steps)
     except ModuleNotFoundError as error:
@@ -187,9 +184,7 @@ def main() -> None:
     show(table)
     seconds = compile_seconds(Path("configs/digits.toml"))
     print(f"\ncompiling the step of configs/digits.toml: {seconds:.1f} s")
-    if args.out is not None:
-        figures = {"training": table, "digits_compile_seconds": seconds}
-        args.out.write_text(json.dumps(figures | {"environment": environment()}, indent=2) + "\n")
+    write_figures(args.out, {"training": table, "digits_compile_seconds": seconds})
 
 
 if __name__ == "__main__":

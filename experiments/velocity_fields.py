@@ -13,38 +13,31 @@ Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `fields.png`
 the flow-matching field is that of sampling it on faces; those of the others are of rounding.
 """
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Array
 from matplotlib.figure import Figure
 
 import transportx as tx
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for, exit_cleanly
+from experiments.harness.main import main
 from experiments.harness.runs import RunFolder, environment
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Config:
     """One run, whole."""
 
-    cells: int
-    length: float
-    time: float
-    floor: float
+    cells: Annotated[configs.Count, Ge(8)]
+    length: configs.Positive
+    time: configs.Fraction
+    floor: configs.Positive
     swirl: float
-
-    def __post_init__(self):
-        configs.require(self.cells >= 8, "cells", "must be at least 8")
-        configs.require(self.length > 0, "length", "must be positive")
-        configs.require(0 < self.time < 1, "time", "must be between 0 and 1")
-        configs.require(self.floor > 0, "floor", "must be positive")
 
 
 def flow_matching_field() -> tx.fields.MixtureField:
@@ -128,13 +121,10 @@ def draw(path: Path, box: tx.fields.Box, density: Array, found: dict[str, Any]) 
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Parse the command line, compute, draw, print."""
-    args = config_parser_for("velocity_fields", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
+def run(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Compute and draw; returns the summary."""
     # Densities fall over many decades, and the field of least energy divides by them.
     jax.config.update("jax_enable_x64", True)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
     folder.claim(config)
     box, density, rate, found = fields(config)
     draw(folder.path / "fields.png", box, density, found)
@@ -144,11 +134,16 @@ def main() -> None:
         for diagnosed in [tx.fields.diagnose_field(box, density, rate, velocity)]
     }
     summary = {"fields": figures, "environment": environment()}
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
-    for name, row in figures.items():
+    folder.write_summary(summary)
+    return summary
+
+
+def show(summary: dict[str, Any], folder: RunFolder) -> None:
+    """Print a line of each field."""
+    for name, row in summary["fields"].items():
         print(f"{name:26s}", ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
     print(f"fields.png and summary.json are in {folder.path}")
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    main("velocity_fields", __doc__, Config, run, show)

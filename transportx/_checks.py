@@ -113,6 +113,12 @@ def same_shape(argument: str, array: Array, other: str, reference: Array) -> Non
         )
 
 
+def shaped(argument: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Refuse any other shape than the one that `meaning` asks for."""
+    if array.shape != shape:
+        reject(argument, f"has shape {array.shape}", f"give {meaning}, shape {shape}")
+
+
 def same_dimension(argument: str, array: Array, other: str, reference: Array) -> None:
     """Refuse two arrays whose examples differ in shape."""
     if array.shape[1:] != reference.shape[1:]:

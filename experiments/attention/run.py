@@ -1,21 +1,6 @@
-"""What attention does to a measure of tokens, in five pictures.
+"""What attention does to a measure of tokens, in five pictures."""
 
-    python -m experiments.attention configs/attention.toml
-        [--set section.key=value ...] [--out DIR] [--smoke]
-
-Tokens on the circle and on the sphere gather in clusters, which last long before they merge;
-how many there are at which depth, for which beta; Gaussian tokens spread until softmax
-attention blows them up, and do not in L2 attention; mean shift finds the modes of a mixture.
-
-Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `metrics.jsonl` (clusters,
-energy and order at every recorded depth), `circle.png`, `sphere.png`, `sweep.png`,
-`gaussian.png`, `shift.png` and `summary.json`.
-"""
-
-import dataclasses
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 from experiments.attention import closures, pictures, scenes
@@ -23,23 +8,18 @@ from experiments.attention.choices import Circle, Shift, Sphere, Sweep
 from experiments.attention.closures import Gaussian
 from experiments.attention.scenes import Clustered
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for
 from experiments.harness.runs import RunFolder, environment
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     circle: Circle
     sphere: Sphere
     sweep: Sweep
     gaussian: Gaussian
     shift: Shift
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
 
 
 def run(config: Config, folder: RunFolder) -> dict[str, Any]:
@@ -68,7 +48,7 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "gaussian": closures.figures(gaussian),
         "environment": environment(),
     }
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -94,11 +74,3 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
         error = gaussian[f"particle_error_{name}"]
         print(f"  {name}: covariance of particles off by {error:.2g} half way")
     print(f"pictures and summary.json are in {folder.path}")
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    args = config_parser_for("attention", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    show(run(config, folder), folder)

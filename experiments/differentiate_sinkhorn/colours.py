@@ -1,6 +1,5 @@
 """Colour transfer: the palette of one photograph carried onto another by an entropic map."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,19 +15,17 @@ from experiments.harness import config as configs
 Pixels = Float[Array, "n 3"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Colours:
     """Which photographs, how many pixels, how much regularisation."""
 
     source: photographs.Name
     target: photographs.Name
-    pixels: int
-    epsilon: float
-    report_pixels: int
+    pixels: configs.Several
+    epsilon: configs.Positive
+    report_pixels: configs.Several
 
     def __post_init__(self):
-        configs.at_least(self, 2, "pixels", "report_pixels")
-        configs.positive(self, "epsilon")
         drawn = self.pixels + 2 * self.report_pixels
         most = "needs pixels + 2 report_pixels to be at most 273,280, those of a photograph"
         configs.require(drawn <= 427 * 640, "colours", most)

@@ -1,24 +1,6 @@
-"""What the map and the gradient of entropic transport are good for, on real photographs.
+"""What the map and the gradient of entropic transport are good for, on real photographs."""
 
-    python -m experiments.differentiate_sinkhorn configs/differentiate_sinkhorn.toml
-        [--set section.key=value ...] [--out DIR] [--smoke]
-
-Colour transfer: a plan between a few thousand pixels of two photographs maps every pixel of
-the first. Registration: a smooth warp brings one cloud of edge pixels onto another, no two
-of them partners, by the gradient of the Sinkhorn divergence, balanced and unbalanced, and
-beside them of the energy distance; clean, then with a second object in view.
-
-Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `metrics.jsonl` (loss and
-error of every step), `colour_transfer.png`, `registration.png` and `summary.json`. Errors
-are distances to the known truth, in units of half the pagoda's height; `error_floor` is
-that of the same family of warps told the partners; `divergence_floor` is taken at the truth.
-"""
-
-import dataclasses
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from experiments.differentiate_sinkhorn import colours, registration
@@ -27,20 +9,15 @@ from experiments.differentiate_sinkhorn.colours import Colours
 from experiments.differentiate_sinkhorn.registration import Registered
 from experiments.differentiate_sinkhorn.warps import Registration
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for
 from experiments.harness.runs import RunFolder, environment
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     colours: Colours
     registration: Registration
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
 
 
 def run(config: Config, folder: RunFolder) -> dict[str, Any]:
@@ -57,7 +34,7 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "registration": {name: _figures(scene) for name, scene in scenes.items()},
         "environment": environment(),
     }
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -92,16 +69,3 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
             if isinstance(fit, dict):
                 print(f"  {loss:20s} {fit['error']:.4f} after, in {fit['seconds']} s")
     print(f"pictures and summary.json are in {folder.path}")
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    args = config_parser_for("differentiate_sinkhorn", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    try:
-        summary = run(config, folder)
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    show(summary, folder)

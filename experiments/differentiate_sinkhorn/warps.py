@@ -1,11 +1,11 @@
 """Two unpaired clouds with a known warp between them, and the family of warps to find it in."""
 
-import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge
 from jaxtyping import Array, Float
 
 from experiments.data import photographs
@@ -20,29 +20,22 @@ _SHIFT = (0.2, 0.1)
 _OUTLIERS, _SPREAD = (1.7, -0.9), 0.15
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Registration:
     """The truth, what is seen of it, and how it is looked for."""
 
-    n: int
-    m: int
+    n: Annotated[configs.Count, Ge(10)]
+    m: Annotated[configs.Count, Ge(10)]
     rotation: float
-    scale: float
+    scale: configs.Positive
     bend: float
-    noise: float
-    outliers: float
-    bumps: int
-    stiffness: float
-    epsilon: float
-    rho: float
-    steps: int
-
-    def __post_init__(self):
-        configs.at_least(self, 10, "n", "m")
-        configs.at_least(self, 1, "bumps", "steps")
-        configs.at_least(self, 0, "noise", "outliers", "stiffness")
-        configs.positive(self, "scale", "epsilon", "rho")
-        configs.require(self.outliers < 1, "registration.outliers", "must be below 1")
+    noise: configs.NotNegative
+    outliers: configs.BelowOne
+    bumps: configs.Count
+    stiffness: configs.NotNegative
+    epsilon: configs.Positive
+    rho: configs.Positive
+    steps: configs.Count
 
 
 class Scene(NamedTuple):

@@ -1,6 +1,5 @@
 """Heat and Fokker-Planck on the line, four ways each, beside their exact solutions."""
 
-import dataclasses
 import time
 from typing import Any, NamedTuple
 
@@ -18,23 +17,18 @@ from experiments.harness import config as configs
 EQUATIONS = {"heat": 0.0, "Fokker-Planck": 1.0}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Line:
     """A Gaussian that diffuses, carried by particles, by cells and by quantiles."""
 
-    n: int
-    cells: int
-    half_width: float
-    intervals: int
+    n: configs.Several
+    cells: configs.Several
+    half_width: configs.Positive
+    intervals: configs.Several
     mean: float
-    deviation: float
-    t1: float
-    steps: int
-
-    def __post_init__(self):
-        configs.at_least(self, 2, "n", "cells", "intervals")
-        configs.at_least(self, 1, "steps")
-        configs.positive(self, "half_width", "deviation", "t1")
+    deviation: configs.Positive
+    t1: configs.Positive
+    steps: configs.Count
 
 
 class Spread(NamedTuple):
@@ -105,7 +99,8 @@ def _programs(config: Line) -> dict[str, Any]:
         return (last[1:] + last[:-1]) / 2, held, made.status
 
     def by_particles(dynamics, stiffness, x, key):
-        made = gf.flow(_well(stiffness), x, dynamics=dynamics, key=key, **options)
+        way = {"t1": config.t1, "steps": config.steps, "key": key}
+        made = gf.flow(_well(stiffness), x, dynamics=dynamics, **way)
         return made.x[-1, :, 0], made.weights[-1], made.status
 
     score = gf.FittedScore(lambda x: jnp.concatenate([x, x**2, x**3]))

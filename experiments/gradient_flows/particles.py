@@ -1,8 +1,7 @@
 """Particles that flow from a spot onto two moons, by each of five energies."""
 
-import dataclasses
 import time
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from annotated_types import Ge
 
 import transportx as tx
 import transportx.gradient_flows as gf
@@ -19,25 +19,19 @@ from experiments.harness import config as configs
 NUM_RECORDS = 9
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Particles:
     """How many particles flow, from where, for how long, and under which energies."""
 
-    n: int
-    spread: float
+    n: configs.Several
+    spread: configs.Positive
     offset: float
-    t1: float
-    steps: int
-    bandwidth: float
-    epsilon: float
-    projections: int
-    reaction: float
-
-    def __post_init__(self):
-        configs.at_least(self, 2, "n")
-        configs.at_least(self, NUM_RECORDS - 1, "steps")
-        configs.at_least(self, 1, "projections")
-        configs.positive(self, "spread", "t1", "bandwidth", "epsilon", "reaction")
+    t1: configs.Positive
+    steps: Annotated[configs.Count, Ge(NUM_RECORDS - 1)]
+    bandwidth: configs.Positive
+    epsilon: configs.Positive
+    projections: configs.Count
+    reaction: configs.Positive
 
 
 class Flown(NamedTuple):
@@ -102,7 +96,7 @@ def _flow(config: Particles, functional, dynamics, start, target) -> Flown:
 
 @eqx.filter_jit
 def _carry(functional, dynamics, start, t1, steps, times) -> gf.ParticleFlow:
-    options = {"t1": t1, "num_steps": steps, "times": times, "solver": diffrax.Heun()}
+    options = {"t1": t1, "steps": tx.evolution.FixedSteps(steps, diffrax.Heun()), "times": times}
     return gf.flow(functional, start, dynamics=dynamics, **options)
 
 

@@ -1,12 +1,12 @@
 """The porous medium equation on a grid, beside Barenblatt's solution."""
 
-import dataclasses
 import time
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Gt
 
 import transportx as tx
 import transportx.gradient_flows as gf
@@ -16,22 +16,18 @@ from experiments.harness import config as configs
 _BACKGROUND = 1e-7
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Porous:
     """Exponent, cells and steps."""
 
-    cells: int
-    half_width: float
-    exponent: float
-    t0: float
-    t1: float
-    steps: int
+    cells: configs.Several
+    half_width: configs.Positive
+    exponent: Annotated[float, Gt(1)]
+    t0: configs.Positive
+    t1: configs.Positive
+    steps: configs.Count
 
     def __post_init__(self):
-        configs.at_least(self, 2, "cells")
-        configs.at_least(self, 1, "steps")
-        configs.positive(self, "half_width", "t0", "t1")
-        configs.require(self.exponent > 1, "porous.exponent", "must be above 1")
         configs.require(self.t1 > self.t0, "porous.t1", "must be above porous.t0")
 
 

@@ -1,23 +1,6 @@
-"""Particles and densities that descend energies: which reach a target, and how fast.
+"""Particles and densities that descend energies: which reach a target, and how fast."""
 
-    python -m experiments.gradient_flows configs/gradient_flows.toml
-        [--set section.key=value ...] [--out DIR] [--smoke]
-
-One spot of particles flows onto two moons under the squared MMD (alone, and with birth and
-death of weight), the energy distance, sliced W2 and the Sinkhorn divergence. Beside them the
-porous medium equation, the flow of its energy, on a grid against Barenblatt's solution; and the
-heat and Fokker-Planck equations by cells, by quantiles, and by particles with noise and without.
-
-Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `metrics.jsonl` (energy,
-dissipation and exact W2 of every recorded time), `particles.png`, `energies.png`,
-`porous.png`, `line.png` and `summary.json`. W2 to the target stands beside its floor, that
-between two samples of the target, and W2 to an exact law beside that of a sample.
-"""
-
-import dataclasses
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 from experiments.gradient_flows import pictures
@@ -25,21 +8,16 @@ from experiments.gradient_flows.line import Line, diffuse
 from experiments.gradient_flows.particles import Particles, Scene, flow_all
 from experiments.gradient_flows.porous import Porous, spread
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for
 from experiments.harness.runs import RunFolder, environment
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     particles: Particles
     porous: Porous
     line: Line
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
 
 
 def run(config: Config, folder: RunFolder) -> dict[str, Any]:
@@ -62,7 +40,7 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "line": {name: made.figures for name, made in diffused.items()},
         "environment": environment(),
     }
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -93,11 +71,3 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
         for way, figures in ways.items():
             print(f"  {way:24s} {figures['wasserstein2']:.4f}")
     print(f"pictures and summary.json are in {folder.path}")
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    args = config_parser_for("gradient_flows", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    show(run(config, folder), folder)

@@ -1,4 +1,8 @@
-"""What a run is: TOML read into frozen dataclasses. Unknown keys and wrong types are errors."""
+"""What a run is: TOML read into frozen dataclasses by pydantic; a refusal is one line.
+
+A section of a config is a class under `section`, whose annotations say what its values may
+be. Unknown keys, wrong types and numbers that are not finite are refused in every section.
+"""
 
 import dataclasses
 import json
@@ -7,44 +11,83 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from pydantic import Field
 
 from experiments.harness.command import UserError
 
-T = typing.TypeVar("T")
+T = TypeVar("T")
+Whole = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Several = Annotated[int, Field(ge=2, lt=2**31)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+# Keys of JAX are made of the lower 32 bits.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+_SHORTER = {
+    "greater than 0": "positive",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+}
+_UNKNOWN = "unexpected_keyword_argument"
+_STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
+def section(kind: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose values are checked as its annotations say."""
+    made = pydantic.dataclasses.dataclass(kind, config=_STRICT, frozen=True, kw_only=True)
+    return typing.cast(type[T], made)
+
+
+@section
+class Seeded:
+    """A run whose random numbers all follow from one seed."""
+
+    seed: Seed
 
 
 def load(kind: type[T], path: Path, *, overrides: Sequence[str] = (), smoke: bool = False) -> T:
-    """Read a config, a frozen dataclass of sections.
+    """Read a config, a `section` of sections.
 
     `overrides` are `section.key=value`, values as in TOML. The table `[smoke]` holds overrides
     that make a run of seconds, used when `smoke`.
     """
-    if not path.is_file():
-        raise UserError(f"no config file at {path}")
-    try:
-        table = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from error
+    table = _read(path)
     smoke_table = table.pop("smoke", {})
-    if smoke:
-        for key, value in _flatten(smoke_table).items():
-            _assign(table, key, value)
+    if not isinstance(smoke_table, dict):
+        raise UserError(f"smoke must be a section, not {smoke_table!r}")
+    for key, value in _flatten(smoke_table).items() if smoke else ():
+        _assign(table, key, value)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"--set {override}: write section.key=value")
-        _assign(table, key.strip(), _parse_value(text.strip()))
-    return _parse(kind, table, "")
+        _assign(table, key.strip(), _value(text.strip()))
+    try:
+        # As JSON: a strict reader of Python objects asks for dataclasses where it gets tables.
+        return pydantic.TypeAdapter(kind).validate_json(json.dumps(table, default=str))
+    except pydantic.ValidationError as error:
+        # A key that is unknown is why another is missing.
+        first = min(error.errors(), key=lambda found: found["type"] != _UNKNOWN)
+        raise UserError(_refusal(first, kind)) from error
 
 
 def dump(config: Any) -> str:
     """The config, a dataclass, as TOML that `load` reads back to an equal one."""
     table = dataclasses.asdict(config)
     lines = [f"{k} = {json.dumps(v)}" for k, v in table.items() if not isinstance(v, dict)]
-    for section, values in table.items():
+    for name, values in table.items():
         if isinstance(values, dict):
-            lines += ["", f"[{section}]"]
+            lines += ["", f"[{name}]"]
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 
@@ -53,6 +96,23 @@ def differences(config: Any, other: Any) -> list[str]:
     """Dotted keys at which two configs differ."""
     first, second = _flatten(dataclasses.asdict(config)), _flatten(dataclasses.asdict(other))
     return sorted(k for k in first.keys() | second.keys() if first.get(k) != second.get(k))
+
+
+def require(holds: bool, key: str, message: str) -> None:
+    """Refuse a value: the message goes on from the name of its key."""
+    if not holds:
+        raise UserError(f"{key} {message}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"no config file at {path}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -67,83 +127,55 @@ def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _assign(table: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, key = dotted.split(".")
-    for section in sections:
-        table = table.setdefault(section, {})
+    for name in sections:
+        table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise UserError(f"{dotted}: {section} is a value, not a section")
+            raise UserError(f"{dotted}: {name} is a value, not a section")
     table[key] = value
 
 
-def _parse_value(text: str) -> Any:
-    """A TOML value; a bare word is a string."""
+def _value(text: str) -> Any:
+    """A TOML value; what is not one, such as a bare word, is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        # What follows shows whether the text ends in a comment, or is more than one value.
+        value, *rest = tomllib.loads(f"value = [{text}, 0]")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return value if rest == [0] else text
 
 
-def _parse(kind: Any, value: Any, where: str) -> Any:
-    """Build `kind`, a dataclass, a union of dataclasses told apart by `kind`, or a scalar."""
+def _refusal(error: Any, config: Any) -> str:
+    """What pydantic found wrong in a config, in one line."""
+    keys: list[str] = []
+    owner: Any = config
+    kind: Any = config
+    for part in error["loc"]:
+        if isinstance(kind, types.UnionType):
+            kind = _choices(kind)[part]
+        elif isinstance(part, int):
+            keys[-1] += f"[{part}]"
+        else:
+            keys, owner, kind = [*keys, part], kind, typing.get_type_hints(kind).get(part)
+    where, value = ".".join(keys), error["input"]
+    if error["type"] == _UNKNOWN:
+        known = ", ".join(field.name for field in dataclasses.fields(owner))
+        return f"unknown key {where}; known: {known}"
+    if error["type"] == "missing":
+        return f"missing key {where}"
     if isinstance(kind, types.UnionType):
-        return _parse_choice(typing.get_args(kind), value, where)
-    if not dataclasses.is_dataclass(kind):
-        return _parse_scalar(kind, value, where)
-    if not isinstance(value, dict):
-        raise UserError(f"{where} must be a section, not {value!r}")
-    hints = typing.get_type_hints(kind)
-    fields = [field.name for field in dataclasses.fields(kind)]
-    for key in value:
-        if key not in fields:
-            raise UserError(f"unknown key {_join(where, key)}; known: {', '.join(fields)}")
-    for key in fields:
-        if key not in value:
-            raise UserError(f"missing key {_join(where, key)}")
-    parsed = {key: _parse(hints[key], value[key], _join(where, key)) for key in fields}
-    return typing.cast(Any, kind)(**parsed)
-
-
-def _parse_choice(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
-    names = {typing.get_args(typing.get_type_hints(kind)["kind"])[0]: kind for kind in kinds}
-    if not isinstance(value, dict) or value.get("kind") not in names:
         got = value.get("kind") if isinstance(value, dict) else value
-        raise UserError(f"{where}.kind is {got!r}; choose one of {', '.join(names)}")
-    return _parse(names[value["kind"]], value, where)
-
-
-def _parse_scalar(kind: Any, value: Any, where: str) -> Any:
+        return f"{where}.kind is {got!r}; choose one of {', '.join(_choices(kind))}"
+    if dataclasses.is_dataclass(kind):
+        return f"{where} must be a section, not {value!r}"
     if typing.get_origin(kind) is typing.Literal:
-        if value not in typing.get_args(kind):
-            choices = ", ".join(map(str, typing.get_args(kind)))
-            raise UserError(f"{where} is {value!r}; choose one of {choices}")
-        return value
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise UserError(f"{where} is {value!r}; it must be of type {kind.__name__}")
-    return value
+        return f"{where} is {value!r}; choose one of {', '.join(typing.get_args(kind))}"
+    must = error["msg"].removeprefix("Input should be ")
+    for long, short in _SHORTER.items():
+        must = must.replace(long, short)
+    return f"{where} is {value!r}; it must be {must}"
 
 
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def require(holds: bool, key: str, message: str) -> None:
-    """Refuse a value: the message goes on from the name of its key."""
-    if not holds:
-        raise UserError(f"{key} {message}")
-
-
-def positive(section: Any, *keys: str) -> None:
-    """Refuse values of a section that are not positive and finite."""
-    for key in keys:
-        value = getattr(section, key)
-        name = f"{type(section).__name__.lower()}.{key}"
-        require(0 < value < float("inf"), name, f"is {value}; it must be positive and finite")
-
-
-def at_least(section: Any, low: int, *keys: str) -> None:
-    """Refuse values of a section below a bound."""
-    for key in keys:
-        value = getattr(section, key)
-        name = f"{type(section).__name__.lower()}.{key}"
-        require(value >= low, name, f"is {value}; it must be at least {low}")
+def _choices(union: Any) -> dict[str, Any]:
+    """The sections of a union, by their `kind`."""
+    sections = typing.get_args(union)
+    return {typing.get_args(typing.get_type_hints(s)["kind"])[0]: s for s in sections}

@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.harness.command import UserError
+from experiments.harness.command import UserError, at_least
 
 AXIS = "data"
 _AUTO = "auto"
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--coordinator", metavar="HOST:PORT", help="where process 0 listens; auto: ask the cluster"
     )
-    parser.add_argument("--processes", type=int, default=1, help="how many run this command")
+    parser.add_argument("--processes", type=at_least(1), default=1, help="that run this command")
     parser.add_argument("--process", type=int, default=0, help="which of them this is, from 0")
 
 

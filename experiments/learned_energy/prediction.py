@@ -1,15 +1,15 @@
 """The next population, from a free energy learned on others, beside three plain baselines."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from annotated_types import Ge, MinLen
 from jaxtyping import Array
 
 import transportx as tx
@@ -22,27 +22,18 @@ from experiments.learned_energy.questions import Question, Split
 _BOUND = 10.0
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Prediction:
     """How energies are learned from data, and chosen."""
 
-    centres: int
-    bandwidths: list
-    ridges: list
-    epsilon: float
-    most: int
-    draws: int
-    components: int
-    window: int
-
-    def __post_init__(self):
-        for name in ("bandwidths", "ridges"):
-            values = getattr(self, name)
-            good = values and all(isinstance(v, float) and v > 0 for v in values)
-            configs.require(bool(good), f"prediction.{name}", "must be positive")
-        configs.at_least(self, 4, "most")
-        configs.at_least(self, 1, "centres", "draws", "components", "window")
-        configs.positive(self, "epsilon")
+    centres: configs.Count
+    bandwidths: Annotated[list[configs.Positive], MinLen(1)]
+    ridges: Annotated[list[configs.Positive], MinLen(1)]
+    epsilon: configs.Positive
+    most: Annotated[configs.Count, Ge(4)]
+    draws: configs.Count
+    components: configs.Count
+    window: configs.Count
 
 
 class Choice(NamedTuple):
@@ -158,7 +149,7 @@ def _fit(moved, centres, width, ridge):
 
 @eqx.filter_jit
 def _flow(potential, x, share):
-    return gf.flow(gf.Potential(potential), x, t1=share, num_steps=20).x[-1]
+    return gf.flow(gf.Potential(potential), x, t1=share, steps=20).x[-1]
 
 
 def by_energy(fit: le.EnergyFit, question: Question) -> np.ndarray:

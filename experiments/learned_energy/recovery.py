@@ -1,6 +1,5 @@
 """A known free energy recovered from populations: alone, with noise, with interaction."""
 
-import dataclasses
 import time
 from typing import Any, NamedTuple
 
@@ -19,38 +18,33 @@ import transportx.learned_energies as le
 from experiments.harness import config as configs
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Recovery:
     """The energy, its populations, and how it is learned."""
 
-    n: int
-    half_width: float
-    times: list
-    steps: int
-    well: float
-    bowl: float
-    temperature: float
-    attraction: float
-    bandwidth: float
-    blur: float
-    degree: int
-    threshold: float
-    epsilon: float
-    transported: int
-    width: int
-    network_steps: int
-    batch: int
-    learning_rate: float
-    compared: int
-    repeats: int
+    n: configs.Several
+    half_width: configs.Positive
+    times: list[float]
+    steps: configs.Count
+    well: configs.Positive
+    bowl: configs.Positive
+    temperature: configs.Positive
+    attraction: configs.Positive
+    bandwidth: configs.Positive
+    blur: configs.Positive
+    degree: configs.Count
+    threshold: configs.NotNegative
+    epsilon: configs.Positive
+    transported: configs.Several
+    width: configs.Count
+    network_steps: configs.Count
+    batch: configs.Count
+    learning_rate: configs.Positive
+    compared: configs.Several
+    repeats: configs.Count
     redrawn: bool
 
     def __post_init__(self):
-        configs.at_least(self, 2, "n", "transported", "compared")
-        configs.at_least(self, 1, "steps", "degree", "width", "network_steps", "batch", "repeats")
-        configs.at_least(self, 0, "threshold")
-        configs.positive(self, "half_width", "well", "bowl", "temperature", "attraction")
-        configs.positive(self, "bandwidth", "blur", "epsilon", "learning_rate")
         rising = len(self.times) > 1 and all(np.diff(self.times) > 0) and self.times[0] == 0
         configs.require(rising, "recovery.times", "must rise from 0")
         configs.require(self.compared <= self.n, "recovery.compared", "must be at most n")
@@ -186,7 +180,7 @@ _fit_weak_form = eqx.filter_jit(le.fit_weak_form)
 
 
 def _flow(energy, x, t1, steps, key, noisy, times=None):
-    options = {"t1": t1, "num_steps": steps, "solver": diffrax.Heun(), "times": times}
+    options = {"t1": t1, "steps": tx.evolution.FixedSteps(steps, diffrax.Heun()), "times": times}
     if not noisy:
         return gf.flow(energy.functional, x, **options)
     dynamics = gf.Langevin(energy.temperature)

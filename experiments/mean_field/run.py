@@ -1,40 +1,23 @@
-"""What networks look like as measures over neurons, in three pictures.
+"""What networks look like as measures over neurons, in three pictures."""
 
-    python -m experiments.mean_field configs/mean_field.toml
-        [--set section.key=value ...] [--out DIR] [--smoke]
-
-Students of a teacher network turn to its directions, in the plane where one sees it and beyond;
-by the Wasserstein flow, with birth and death of neurons, and by SGD on the same clock. Networks
-of growing width approach one limit, which linear neurons have in closed form.
-
-Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `metrics.jsonl` (risk and
-dissipation of every record), `neurons.png`, `descent.png`, `width.png` and `summary.json`.
-"""
-
-import dataclasses
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for
 from experiments.harness.runs import RunFolder, environment
 from experiments.mean_field import pictures, scenes
 from experiments.mean_field.scenes import Plane, Space, Taught, Width
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     plane: Plane
     space: Space
     width: Width
 
     def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
         configs.require(self.plane.dim == 2, "plane.dim", "must be 2")
 
 
@@ -58,7 +41,7 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
         "width": widened.figures,
         "environment": environment(),
     }
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -96,11 +79,3 @@ def _show_widths(figures: dict[str, Any]) -> None:
     for name, rate in figures["rates"].items():
         print(f"  {name}: as n^{rate:.3f}")
     print(f"  process peak {figures['peak_mebibytes']} MiB, {figures['seconds']} s")
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    args = config_parser_for("mean_field", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    show(run(config, folder), folder)

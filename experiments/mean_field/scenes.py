@@ -16,63 +16,59 @@ import transportx as tx
 import transportx.mean_field as mf
 from experiments.harness import config as configs
 from experiments.harness.memory import peak_mebibytes
+from transportx.evolution import AdaptiveSteps, FixedSteps
 
 NUM_RECORDS = 41
 # A student this well aligned has met a teacher, by cosine.
 MET = 0.95
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class School:
     """Students of a teacher, of one data set."""
 
-    dim: int
-    teachers: int
-    students: int
-    scale: float
-    data: int
-    t1: float
-    steps: int
-    rate: float
-    batch: int
+    dim: configs.Several
+    teachers: configs.Several
+    students: configs.Several
+    scale: configs.Positive
+    data: configs.Several
+    t1: configs.Positive
+    steps: configs.Count
+    rate: configs.Positive
+    batch: configs.Count
 
     def __post_init__(self):
-        configs.at_least(self, 2, "dim", "teachers", "students", "data")
-        configs.at_least(self, 1, "batch")
-        configs.positive(self, "scale", "t1", "rate")
         name = type(self).__name__.lower()
         configs.require(self.batch <= self.data, f"{name}.batch", f"must not exceed {name}.data")
-        records = NUM_RECORDS - 1
-        whole = self.steps > 0 and self.steps % records == 0
-        configs.require(whole, f"{name}.steps", f"must be a multiple of {records}")
+        of_records = f"must be a multiple of {NUM_RECORDS - 1}"
+        configs.require(self.steps % (NUM_RECORDS - 1) == 0, f"{name}.steps", of_records)
 
 
+@configs.section
 class Plane(School):
     """Students that are drawn on their way."""
 
 
+@configs.section
 class Space(School):
     """Students of more dimensions, in the same four ways."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Width:
     """Independent networks of growing width, at one time."""
 
-    dim: int
-    teachers: int
-    data: int
-    least: int
-    most: int
-    widths: int
-    copies: int
-    t1: float
-    steps: int
+    dim: configs.Count
+    teachers: configs.Count
+    data: configs.Several
+    least: configs.Count
+    most: configs.Count
+    widths: configs.Several
+    copies: configs.Several
+    t1: configs.Positive
+    steps: configs.Count
 
     def __post_init__(self):
-        configs.at_least(self, 1, "dim", "teachers", "least", "steps")
-        configs.at_least(self, 2, "data", "widths", "copies")
-        configs.positive(self, "t1")
         configs.require(self.most > self.least, "width.most", "must exceed width.least")
 
 
@@ -121,16 +117,17 @@ def teach(config: School, seed: int) -> Taught:
 @eqx.filter_jit
 def _flow(school: School, risk, start, dynamics) -> mf.Training:
     times = school.t1 * jnp.linspace(0, 1, NUM_RECORDS)
-    options = {"num_steps": school.steps, "times": times, "solver": diffrax.Heun()}
+    options = {"steps": FixedSteps(school.steps, diffrax.Heun()), "times": times}
     return mf.train(risk, start, t1=school.t1, dynamics=dynamics, **options)
 
 
 @eqx.filter_jit
 def _draw(school: School, risk, start, key) -> mf.Training:
     rounds = NUM_RECORDS - 1
-    options = {"num_rounds": rounds, "num_steps": school.steps // rounds}
+    steps = FixedSteps(school.steps // rounds, diffrax.Heun())
+    options = {"num_rounds": rounds, "steps": steps}
     at = {"t1": school.t1, "rate": school.rate, "key": key}
-    return mf.birth_death(risk, start, solver=diffrax.Heun(), **options, **at)
+    return mf.birth_death(risk, start, **options, **at)
 
 
 @eqx.filter_jit
@@ -201,7 +198,9 @@ def widen(config: Width, seed: int) -> Widths:
     relu_risks, outputs = _at_widths(config, mf.Relu(), risk, widths, key)
     linear_risks, _ = _at_widths(config, mf.Linear(), risk, widths, key)
     law = jnp.eye(config.dim + 1)
-    exact = eqx.filter_jit(mf.linear_training)(risk, law, t1=config.t1, rtol=1e-6, atol=1e-6)
+    exact = eqx.filter_jit(mf.linear_training)(
+        risk, law, t1=config.t1, steps=AdaptiveSteps(1e-6, 1e-6, diffrax.Dopri8())
+    )
     limit = float(exact.risk[-1])
     errors = {
         "outputs, relu": np.sqrt(np.mean(np.var(outputs, axis=1, ddof=1), axis=1)),
@@ -224,7 +223,7 @@ def widen(config: Width, seed: int) -> Widths:
 
 def _at_widths(config: Width, activation, risk, widths, key) -> tuple[np.ndarray, np.ndarray]:
     """Risks (widths, copies) and outputs (widths, copies, data) at the last time."""
-    options = {"num_steps": config.steps, "solver": diffrax.Heun()}
+    options: dict[str, Any] = {"steps": FixedSteps(config.steps, diffrax.Heun())}
 
     @eqx.filter_jit
     def run(key, n):

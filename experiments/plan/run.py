@@ -1,18 +1,4 @@
-"""What would a training run need on these accelerators? Asked of their compiler, without them.
-
-    python -m experiments.plan configs/digits.toml --topology v5e:2x4 [--set ...] [--largest]
-
-Compiles one training step of the config, coupling included and the batch shared by all
-devices, for TPUs ("v5e:2x4", "v5e:16x16", "v6e:2x4", "v5p:2x2x1"; extra `tpu`) or H100s
-("h100:8"; extra `h100`). Prints, of one device: parameters; the compiler's own memory figure
-against what the device has; FLOPs, bytes of memory traffic and bytes that collectives bring,
-counted in the compiled program; and the step's time if the slowest of the three ran at the
-data sheet's peak: a bound, not a forecast. Loops of known length are multiplied out. Those
-that run until something holds, as a coupling's do, are named and count as one run. Peaks are
-of bfloat16: products in float32 take several passes that do not count. `--largest` doubles
-the batch until it no longer fits. The step is the one that `experiments.train` takes there
-with `--set training.devices=8` (or as many as there are). Exit code 1: it does not fit.
-"""
+"""What would a training run need on these accelerators? Asked of their compiler, without them."""
 
 import json
 import sys
@@ -28,7 +14,7 @@ import numpy as np
 from jax.stages import Compiled, Lowered
 
 from experiments.harness import config as configs
-from experiments.harness.command import UserError, parser_for
+from experiments.harness.command import Parser, UserError, add_config, output_file
 from experiments.plan import programs, traffic
 from experiments.plan.ahead import Target
 from experiments.train import problem
@@ -135,15 +121,13 @@ def plan(config: Config, target: Target) -> dict[str, Any]:
     return {"fits": False, "why": why, **table}
 
 
-def main() -> None:
+def main(description: str | None) -> None:
     """Parse the command line, compile, print."""
-    parser = parser_for("plan", __doc__)
-    parser.add_argument("config", type=Path)
+    parser = Parser("plan", description)
+    add_config(parser)
     parser.add_argument("--topology", required=True, metavar="KIND:SIZE")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--smoke", action="store_true", help="the config's smoke size")
     parser.add_argument("--largest", action="store_true", help="also find the largest batch")
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--out", type=output_file, help="also write the figures as JSON")
     args = parser.parse_args()
     config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
     target = ahead.target(args.topology)

@@ -1,34 +1,15 @@
-"""How large and how fast are particle flows? Beside loops by hand, torch and GeomLoss.
+"""How large and how fast are particle flows? Beside loops by hand, torch and GeomLoss."""
 
-    python -m experiments.speed_gradient_flows [--cells SVGD MMD ...] [--num 50000] [--dim 16]
-        [--steps 2] [--small 2000] [--small-steps 20] [--rounds 7] [--smoke] [--out FILE.json]
-
-Cells: SVGD; the flows of the squared MMD of a Gaussian kernel, of the energy distance and of
-the Sinkhorn divergence. First with `num` particles and as many of the target, streamed: the
-time of an evaluation of the velocity, of which a run has one an Euler step and one for each
-of the two records, the memory that XLA plans and the peak of this process so far.
-
-Then with `small` particles beside loops by hand, which hold all pairs and take the derivatives
-on paper: in JAX one compiled scan, in torch an eager loop without a graph. All are in float32
-and run in turn in this process; ratios are taken within a round. Errors are distances to the
-same steps in float64, over the distance that particles travel. For the Sinkhorn divergence,
-of a fifth of the steps, each entrant's knob is turned up until the error is below 1e-3, or to
-its end. Our times include our records, of energy and dissipation at both ends; others take
-none. Needs the extra `peers`.
-"""
-
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import transportx as tx
 from experiments.harness import timing
-from experiments.harness.command import UserError, parser_for
+from experiments.harness.command import Parser, UserError, at_least, output_file
 from experiments.harness.memory import peak_mebibytes
-from experiments.harness.runs import environment
+from experiments.harness.runs import write_figures
 from experiments.speed_gradient_flows import cells, loops
 
 _MEBIBYTE = 2**20
@@ -96,30 +77,27 @@ def show_small(name: str, rows: dict[str, Any]) -> None:
         print(f"| {name} | {label} | {took:.3g} | {ratio} | {row['error']:.1e} |", flush=True)
 
 
-def _arguments():
-    parser = parser_for("speed_gradient_flows", __doc__)
+def _arguments(description: str | None):
+    parser = Parser("speed_gradient_flows", description)
     parser.add_argument("--cells", nargs="+", choices=cells.CELLS, default=list(cells.CELLS))
-    parser.add_argument("--num", type=int, default=50_000)
-    parser.add_argument("--dim", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--small", type=int, default=2000)
-    parser.add_argument("--small-steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--num", type=at_least(1), default=50_000)
+    parser.add_argument("--dim", type=at_least(1), default=16)
+    parser.add_argument("--steps", type=at_least(1), default=2)
+    parser.add_argument("--small", type=at_least(1), default=2000)
+    parser.add_argument("--small-steps", type=at_least(1), default=20)
+    parser.add_argument("--rounds", type=at_least(1), default=7)
     parser.add_argument("--smoke", action="store_true", help="seconds; figures mean nothing")
-    parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--out", type=output_file, help="also write the figures as JSON")
     args = parser.parse_args()
     if args.smoke:
         args.num, args.dim, args.steps = 64, 3, 1
         args.small, args.small_steps, args.rounds = 32, 2, 1
-    sizes = args.num, args.dim, args.steps, args.small, args.small_steps, args.rounds
-    if min(sizes) < 1:
-        raise UserError("--num, --dim, --steps, --small and --rounds must be at least 1")
     return args
 
 
-def main() -> None:
+def main(description: str | None) -> None:
     """Parse the command line, measure, print."""
-    args = _arguments()
+    args = _arguments(description)
     try:
         loops.use_all_cores()
     except ModuleNotFoundError as error:
@@ -137,6 +115,4 @@ def main() -> None:
         steps = max(1, args.small_steps // _SLOWER.get(name, 1))
         few[name] = small(name, args.small, args.dim, steps, args.rounds)
         show_small(name, few[name])
-    if args.out is not None:
-        figures = {"large": many, "small": few, "environment": environment()}
-        args.out.write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(args.out, {"large": many, "small": few})

@@ -1,17 +1,18 @@
 """What a config may choose from, and the object that each choice makes."""
 
-import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 from jaxtyping import PRNGKeyArray
+from pydantic import Discriminator
 
 import transportx as tx
 from experiments.data import images, points
+from experiments.harness import config as configs
 from experiments.harness.command import UserError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class LinearPath:
     """Straight lines."""
 
@@ -21,7 +22,7 @@ class LinearPath:
         return tx.interpolants.Linear()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class TrigonometricPath:
     """Quarter circles."""
 
@@ -31,7 +32,7 @@ class TrigonometricPath:
         return tx.interpolants.Trigonometric()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class VariancePreservingPath:
     """The diffusion schedule."""
 
@@ -41,22 +42,18 @@ class VariancePreservingPath:
         return tx.interpolants.VariancePreserving()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class BrownianBridgePath:
     """Straight lines in noise of level `sigma`."""
 
     kind: Literal["brownian_bridge"]
-    sigma: float
-
-    def __post_init__(self):
-        if self.sigma <= 0:
-            raise UserError(f"path.sigma is {self.sigma}; it must be positive")
+    sigma: configs.Positive
 
     def make(self) -> tx.interpolants.AbstractInterpolant:
         return tx.interpolants.BrownianBridge(self.sigma)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class IndependentCoupling:
     """Noise and data paired as they come."""
 
@@ -66,7 +63,7 @@ class IndependentCoupling:
         return tx.couplings.Independent()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class AssignmentCoupling:
     """Exact optimal transport within each batch."""
 
@@ -76,40 +73,31 @@ class AssignmentCoupling:
         return tx.couplings.Assignment()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class EntropicCoupling:
     """Entropic transport within each batch; `epsilon` in units of the mean cost."""
 
     kind: Literal["entropic"]
-    epsilon: float
-
-    def __post_init__(self):
-        if self.epsilon <= 0:
-            raise UserError(f"coupling.epsilon is {self.epsilon}; it must be positive")
+    epsilon: configs.Positive
 
     def make(self) -> tx.couplings.AbstractCoupling:
         return tx.couplings.Entropic(self.epsilon)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class MLPField:
     """Fully connected network, for points."""
 
     kind: Literal["mlp"]
-    width: int
-    depth: int
-    frequencies: int
-
-    def __post_init__(self):
-        _positive("field", width=self.width, depth=self.depth)
-        if self.frequencies < 0:
-            raise UserError(f"field.frequencies is {self.frequencies}; it must be at least 0")
+    width: configs.Count
+    depth: configs.Count
+    frequencies: configs.Whole
 
     def make(self, dim: int, *, key: PRNGKeyArray) -> tx.fields.MLP:
         return tx.fields.MLP(dim, self.width, self.depth, num_frequencies=self.frequencies, key=key)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class TransformerField:
     """Diffusion transformer, for images with labels.
 
@@ -118,15 +106,14 @@ class TransformerField:
     """
 
     kind: Literal["transformer"]
-    patch: int
-    width: int
-    depth: int
-    heads: int
+    patch: configs.Count
+    width: configs.Count
+    depth: configs.Count
+    heads: configs.Count
     products: Literal["float32", "bfloat16"]
     keep: Literal["everything", "products", "inputs"]
 
     def __post_init__(self):
-        _positive("field", patch=self.patch, width=self.width, depth=self.depth, heads=self.heads)
         if self.width % self.heads:
             raise UserError(f"field.heads is {self.heads}; it must divide width {self.width}")
 
@@ -153,7 +140,7 @@ _POLICIES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class PointsData:
     """Two laws of the plane, drawn afresh for every batch."""
 
@@ -166,7 +153,7 @@ class PointsData:
             raise UserError(f"field.kind is {field.kind!r}; points need an mlp")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class ImagesData:
     """A labelled set of real images; the source is Gaussian noise."""
 
@@ -181,13 +168,12 @@ class ImagesData:
             raise UserError(f"field.patch is {field.patch}; it must divide the side {side}")
 
 
-Path = LinearPath | TrigonometricPath | VariancePreservingPath | BrownianBridgePath
-Coupling = IndependentCoupling | AssignmentCoupling | EntropicCoupling
-Field = MLPField | TransformerField
-Data = PointsData | ImagesData
-
-
-def _positive(section: str, **values: int) -> None:
-    for key, value in values.items():
-        if value < 1:
-            raise UserError(f"{section}.{key} is {value}; it must be at least 1")
+Path = Annotated[
+    LinearPath | TrigonometricPath | VariancePreservingPath | BrownianBridgePath,
+    Discriminator("kind"),
+]
+Coupling = Annotated[
+    IndependentCoupling | AssignmentCoupling | EntropicCoupling, Discriminator("kind")
+]
+Field = Annotated[MLPField | TransformerField, Discriminator("kind")]
+Data = Annotated[PointsData | ImagesData, Discriminator("kind")]

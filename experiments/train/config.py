@@ -1,35 +1,27 @@
 """What a training run is: its sections, and what each value may be."""
 
-import dataclasses
-
 from experiments.harness import config as configs
 from experiments.train.choices import Coupling, Data, Field
 from experiments.train.choices import Path as InterpolantPath
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Training:
     """How the field is trained."""
 
-    steps: int
-    batch: int
-    learning_rate: float
-    warmup_steps: int
-    average_decay: float
-    label_dropout: float
-    chunk: int
-    checkpoint_every: int
-    draw_ahead: int
-    microbatches: int
-    devices: int
+    steps: configs.Count
+    batch: configs.Count
+    learning_rate: configs.Positive
+    warmup_steps: configs.Whole
+    average_decay: configs.BelowOne
+    label_dropout: configs.Share
+    chunk: configs.Count
+    checkpoint_every: configs.Count
+    draw_ahead: configs.Count
+    microbatches: configs.Count
+    devices: configs.Count
 
     def __post_init__(self):
-        configs.at_least(self, 1, "steps", "batch", "chunk", "checkpoint_every", "draw_ahead")
-        configs.at_least(self, 1, "microbatches", "devices")
-        configs.at_least(self, 0, "warmup_steps", "label_dropout", "average_decay")
-        configs.require(self.learning_rate > 0, "training.learning_rate", "must be positive")
-        configs.require(self.average_decay < 1, "training.average_decay", "must be below 1")
-        configs.require(self.label_dropout <= 1, "training.label_dropout", "must be at most 1")
         configs.require(
             self.checkpoint_every % self.chunk == 0,
             "training.checkpoint_every",
@@ -48,33 +40,25 @@ class Training:
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Sampling:
     """How the trained field is sampled."""
 
-    steps: int
-    guidance: float
-
-    def __post_init__(self):
-        configs.at_least(self, 1, "steps")
-        configs.at_least(self, 0, "guidance")
+    steps: configs.Count
+    guidance: configs.NotNegative
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Report:
     """How much the final report computes."""
 
-    num: int
-
-    def __post_init__(self):
-        configs.at_least(self, 2, "num")
+    num: configs.Several
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     data: Data
     path: InterpolantPath
     coupling: Coupling
@@ -84,5 +68,4 @@ class Config:
     report: Report
 
     def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
         self.data.check_field(self.field)

@@ -1,25 +1,7 @@
-"""Train, sample and judge a flow-matching model.
+"""Train, sample and judge a flow-matching model."""
 
-    python -m experiments.train configs/digits.toml [--set section.key=value ...]
-        [--out DIR] [--resume] [--smoke]
-        [--coordinator HOST:PORT --processes N --process I]
-
-Shows a progress bar with loss and speed. Writes to the run folder (`runs/NAME`): the
-resolved `config.toml`, `metrics.jsonl`, checkpoints, pictures, and `summary.json` with
-every figure, its sampling floor, versions and device. A run killed at any moment goes on
-with `--resume` to the same bits. SIGTERM, as clouds send before they take a machine away,
-saves a checkpoint after the steps in hand and ends with exit code 143.
-
-`--set training.devices=8` shares every batch among eight devices. Several processes run
-the same command, with `--process` from 0, a shared run folder, and `training.devices` all
-that they have together; on a TPU slice `--coordinator auto` says the rest. Images lie over the
-devices, a share on each, from which it draws its share of every batch: no process loads
-anything between steps. As many are left out as the devices do not divide.
-"""
-
-import json
+import contextlib
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,14 +16,10 @@ import transportx as tx
 from experiments.harness import config as configs
 from experiments.harness import devices
 from experiments.harness.checkpoints import Checkpoints
-from experiments.harness.command import UserError, config_parser_for
+from experiments.harness.command import Terminated, UserError, config_parser
 from experiments.harness.runs import RunFolder, environment
 from experiments.train import problem, report
 from experiments.train.config import Config
-
-
-class Preempted(Exception):
-    """The machine was asked back; a checkpoint of the step named here is on disk."""
 
 
 def run(config: Config, folder: RunFolder, *, resume: bool) -> dict[str, Any] | None:
@@ -49,10 +27,23 @@ def run(config: Config, folder: RunFolder, *, resume: bool) -> dict[str, Any] | 
     # Too few devices are refused before the folder is claimed.
     devices.mesh(config.training.devices)
     _start(config, folder, resume)
-    state, seconds = _train(config, folder)
-    if not devices.is_first():
-        return None
-    figures = report.write(config, state.average, folder)
+    try:
+        state, seconds = _train(config, folder)
+        return _report(config, folder, state, seconds) if devices.is_first() else None
+    except FloatingPointError as error:
+        kept = f"checkpoints in {folder.path} are as they were"
+        raise FloatingPointError(f"{error}. {kept}") from error
+    finally:
+        folder.release()
+
+
+def _report(
+    config: Config, folder: RunFolder, state: tx.training.TrainState, seconds: float
+) -> dict[str, Any]:
+    try:
+        figures = report.write(config, state.average, folder)
+    except Terminated as stop:
+        raise Terminated(" during the report; training is done: --resume reports anew") from stop
     summary = {
         "steps": int(state.num_steps),
         "parameters": problem.count_parameters(state.field),
@@ -60,7 +51,7 @@ def run(config: Config, folder: RunFolder, *, resume: bool) -> dict[str, Any] | 
         **figures,
         "environment": environment(),
     }
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -70,7 +61,7 @@ def _start(config: Config, folder: RunFolder, resume: bool) -> None:
     if devices.is_first():
         try:
             folder.start(config, resume=resume)
-        except UserError as error:
+        except (UserError, OSError) as error:
             refusal = error
     if devices.agree(refusal is not None):
         raise refusal or UserError("process 0 refused the run folder; its message says why")
@@ -80,7 +71,7 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
     shared = config.training.devices > 1 or jax.process_count() > 1
     mesh = devices.mesh(config.training.devices) if shared else None
     made = problem.make(config, mesh)
-    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints = Checkpoints(folder.checkpoints, configs.dump(config))
     state, meta = made.state, {"seconds": 0.0}
     latest = checkpoints.latest() if devices.is_first() else None
     latest = devices.agree(-1 if latest is None else latest)
@@ -92,7 +83,7 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
         draw_batch = devices.lay_over(mesh, draw_batch)
     taken, total = int(state.num_steps), config.training.steps
     watch = _Watch(config, folder, checkpoints, taken, meta["seconds"])
-    with watch.bar:
+    with contextlib.closing(watch), watch.bar:
         state, _ = tx.training.fit(
             state,
             made.step,
@@ -105,6 +96,8 @@ def _train(config: Config, folder: RunFolder) -> tuple[tx.training.TrainState, f
             donate=True,
         )
     checkpoints.close()
+    if watch.terminated:
+        raise Terminated(f" after step {total}; go on with --resume")
     return devices.held_here(state), watch.seconds
 
 
@@ -127,6 +120,7 @@ class _Watch:
             dynamic_ncols=True,
             disable=not self.writes,
         )
+        self.handler = signal.getsignal(signal.SIGTERM)
         if jax.process_count() == 1:
             signal.signal(signal.SIGTERM, self._terminate)
         self.started = time.perf_counter()
@@ -143,8 +137,8 @@ class _Watch:
             if ends or step % training.checkpoint_every == 0 or step == training.steps:
                 state = devices.held_here(state)
                 self.checkpoints.save(step, state, {"seconds": self.seconds})
-        if ends and step < training.steps:
-            raise Preempted(f"stopped by SIGTERM after step {step}; go on with --resume")
+        if ends:
+            raise Terminated(f" after step {step}; go on with --resume")
         self.started = time.perf_counter()
 
     def _ends(self, step: int) -> bool:
@@ -152,6 +146,10 @@ class _Watch:
         if jax.process_count() == 1:
             return self.terminated
         return multihost_utils.reached_preemption_sync_point(step)
+
+    def close(self) -> None:
+        """Leave SIGTERM to who had it, also where JAX took it to tell all processes."""
+        signal.signal(signal.SIGTERM, self.handler or signal.SIG_DFL)
 
     def _terminate(self, *_) -> None:
         self.terminated = True
@@ -168,22 +166,15 @@ def show(summary: dict[str, Any], folder: RunFolder) -> None:
     print(f"pictures, checkpoints and summary.json are in {folder.path}")
 
 
-def main() -> None:
+def main(description: str | None) -> None:
     """Parse the command line and run."""
-    parser = config_parser_for("train", __doc__)
+    parser = config_parser("train", description)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     devices.add_arguments(parser)
     args = parser.parse_args()
     config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
     devices.join(args)
     folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    try:
-        summary = run(config, folder, resume=args.resume)
-    except (tx.training.NonFiniteLossError, FloatingPointError) as error:
-        print(f"error: {error}. Checkpoints in {folder.path} are as they were", file=sys.stderr)
-        sys.exit(1)
-    except Preempted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
+    summary = run(config, folder, resume=args.resume)
     if summary is not None:
         show(summary, folder)

@@ -1,7 +1,8 @@
 """What the transformers may be set to."""
 
-import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 
 import transportx as tx
 from experiments.data import images
@@ -9,49 +10,41 @@ from experiments.harness import config as configs
 from transportx import attention as att
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Network:
     """Sizes that both networks share."""
 
-    patch: int
-    width: int
-    depth: int
-    heads: int
-    hidden: int
-    step: float
+    patch: configs.Count
+    width: configs.Count
+    depth: configs.Count
+    heads: configs.Count
+    hidden: configs.Count
+    step: configs.Positive
 
     def __post_init__(self):
-        configs.at_least(self, 1, "patch", "width", "depth", "heads", "hidden")
-        configs.positive(self, "step")
         side = images.SHAPES["digits"][0]
         configs.require(side % self.patch == 0, "network.patch", f"must divide {side}")
         configs.require(self.width % self.heads == 0, "network.heads", "must divide network.width")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Training:
     """How both are trained."""
 
-    seeds: int
-    steps: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    average_decay: float
+    seeds: configs.Several
+    steps: configs.Count
+    batch: configs.Count
+    learning_rate: configs.Positive
+    weight_decay: configs.NotNegative
+    average_decay: configs.BelowOne
     solver: Literal["newton", "sinkhorn"]
-    marginal_tol: float
-    validation: int
-    chunk: int
+    marginal_tol: configs.Positive
+    validation: Annotated[configs.Count, Le(500)]
+    chunk: configs.Count
 
     def __post_init__(self):
-        configs.at_least(self, 2, "seeds")
-        configs.at_least(self, 1, "batch", "validation", "chunk")
-        configs.at_least(self, 0, "weight_decay", "average_decay")
-        configs.positive(self, "learning_rate", "marginal_tol")
         # The first chunk compiles; only the others are timed.
         configs.require(self.steps > self.chunk, "training.steps", "must exceed training.chunk")
-        configs.require(self.average_decay < 1, "training.average_decay", "must be below 1")
-        configs.require(self.validation <= 500, "training.validation", "must be at most 500")
 
 
 def mixing(name: str, network: Network, training: Training) -> att.AbstractMixing:
@@ -63,19 +56,16 @@ def mixing(name: str, network: Network, training: Training) -> att.AbstractMixin
     return att.Sinkhorn(temperature, solver=solver(tol=training.marginal_tol))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@configs.section
 class Reading:
     """What the trained networks are read with."""
 
-    images: int
-    jacobians: int
-    beta: float
-    radius: float
+    images: Annotated[configs.Count, Ge(3)]
+    jacobians: configs.Count
+    beta: configs.Positive
+    radius: configs.Positive
 
     def __post_init__(self):
-        configs.at_least(self, 3, "images")
-        configs.at_least(self, 1, "jacobians")
-        configs.positive(self, "beta", "radius")
         configs.require(
             self.jacobians <= self.images, "reading.jacobians", "must not exceed reading.images"
         )

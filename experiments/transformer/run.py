@@ -1,29 +1,11 @@
-"""A small transformer on real digits, with softmax and with Sinkhorn attention, read as a flow.
+"""A small transformer on real digits, with softmax and with Sinkhorn attention, read as a flow."""
 
-    python -m experiments.transformer configs/transformer.toml
-        [--set section.key=value ...] [--out DIR] [--smoke]
-
-Trains both on patches of 8 x 8 digits as tokens, with the same settings and a few seeds, and
-compares their accuracy and their time. Then reads each layer as a step of a flow of measures:
-the tokens' ways, their interaction energy and clusters along depth, and how far attention is
-from a gradient.
-
-Writes to the run folder (`runs/NAME`): the resolved `config.toml`, `metrics.jsonl` (losses of
-every run), `training.png`, `tokens.png`, `depth.png`, `shares.png` and `summary.json`.
-"""
-
-import dataclasses
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import transportx as tx
 from experiments.harness import config as configs
-from experiments.harness.command import config_parser_for
 from experiments.harness.runs import RunFolder, environment
 from experiments.transformer import choices, pictures, report, train
 from experiments.transformer import tokens as on_images
@@ -34,17 +16,13 @@ from experiments.transformer.train import Split, Trained
 MIXINGS = ("softmax", "sinkhorn")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+@configs.section
+class Config(configs.Seeded):
     """One run, whole."""
 
-    seed: int
     network: Network
     training: Training
     reading: Reading
-
-    def __post_init__(self):
-        configs.require(self.seed >= 0, "seed", "must not be negative")
 
 
 def run(config: Config, folder: RunFolder) -> dict[str, Any]:
@@ -66,7 +44,7 @@ def run(config: Config, folder: RunFolder) -> dict[str, Any]:
         **{name: judged[name] | report.figures(reads[name]) for name in MIXINGS},
         "environment": environment(),
     }
-    folder.write("summary.json", json.dumps(summary, indent=2) + "\n")
+    folder.write_summary(summary)
     return summary
 
 
@@ -129,16 +107,3 @@ def _show_layers(name: str, found: dict[str, Any]) -> None:
         for state in Read._fields:
             values = " ".join(f"{value:7.3f}" for value in found[f"{curve}_{state}"])
             print(f"  {curve:16s} {state:10s} {values}")
-
-
-def main() -> None:
-    """Parse the command line and run."""
-    args = config_parser_for("transformer", __doc__).parse_args()
-    config = configs.load(Config, args.config, overrides=args.set, smoke=args.smoke)
-    folder = RunFolder(args.out or Path("runs") / args.config.stem)
-    try:
-        summary = run(config, folder)
-    except tx.training.NonFiniteLossError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    show(summary, folder)

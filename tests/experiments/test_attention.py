@@ -76,9 +76,9 @@ def test_smoke_differs_from_the_full_run_in_sizes_only():
         ("circle.tokens=1", "circle.tokens is 1"),
         ("sphere.beta=0.0", "sphere.beta is 0.0"),
         ("sweep.beta_most=0.5", "sweep.beta_most must exceed"),
-        ("gaussian.share=1.0", "gaussian.share must be below 1"),
+        ("gaussian.share=1.0", "gaussian.share is 1.0; it must be below 1"),
         ("shift.radius=nan", "shift.radius is nan"),
-        ("seed=-1", "seed must not be negative"),
+        ("seed=-1", "seed is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(override, named):

@@ -17,7 +17,7 @@ from experiments.faults import outcome
 from experiments.harness import config as configs
 from experiments.harness import devices, runs
 from experiments.harness.checkpoints import Checkpoints
-from experiments.harness.command import UserError
+from experiments.harness.command import Terminated, UserError
 from experiments.plan import programs
 from experiments.train import problem, report
 from experiments.train import run as train
@@ -184,9 +184,9 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on_to_the_same_bits(tmp_pat
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(runs.RunFolder, "log", log_and_stop)
-    with pytest.raises(train.Preempted, match="after step 4; go on with --resume"):
+    with pytest.raises(Terminated, match="after step 4; go on with --resume"):
         train.run(config, stopped, resume=False)
-    assert Checkpoints(stopped.checkpoints).latest() == 4
+    assert Checkpoints(stopped.checkpoints, "").latest() == 4
     train.run(config, stopped, resume=True)
     assert outcome(stopped.path) == outcome(undisturbed.path)
 

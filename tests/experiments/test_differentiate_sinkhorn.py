@@ -15,7 +15,8 @@ from experiments.differentiate_sinkhorn import run as differentiate_sinkhorn
 from experiments.differentiate_sinkhorn import warps
 from experiments.differentiate_sinkhorn.run import Config
 from experiments.harness import config as configs
-from experiments.harness.command import UserError, exit_cleanly
+from experiments.harness.command import UserError
+from experiments.harness.main import main
 from experiments.harness.runs import RunFolder
 
 CONFIG = Path("configs/differentiate_sinkhorn.toml")
@@ -124,19 +125,19 @@ def smoke_keys():
     [
         ("colours.pixelz=3", "unknown key colours.pixelz"),
         ("colour.pixels=3", "unknown key colour"),
-        ("colours.pixels=many", "colours.pixels is 'many'; it must be of type int"),
+        ("colours.pixels=many", "colours.pixels is 'many'; it must be a valid integer"),
         ("colours.pixels=1", "colours.pixels is 1; it must be at least 2"),
         ("colours.report_pixels=200_000", "colours needs pixels + 2 report_pixels"),
         ("colours.source=rome", "choose one of china, flower"),
         ("colours.epsilon=0.0", "colours.epsilon is 0.0; it must be positive"),
-        ("colours.epsilon=inf", "it must be positive and finite"),
-        ("registration.epsilon=nan", "it must be positive and finite"),
-        ("registration.rho=-1", "registration.rho is -1.0; it must be positive"),
+        ("colours.epsilon=inf", "it must be a finite number"),
+        ("registration.epsilon=nan", "it must be a finite number"),
+        ("registration.rho=-1", "registration.rho is -1; it must be positive"),
         ("registration.n=9", "registration.n is 9; it must be at least 10"),
         ("registration.steps=0", "registration.steps is 0"),
-        ("registration.outliers=1.0", "registration.outliers must be below 1"),
+        ("registration.outliers=1.0", "registration.outliers is 1.0; it must be below 1"),
         ("registration=3", "registration must be a section"),
-        ("seed=-1", "seed must not be negative"),
+        ("seed=-1", "seed is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(override, named):
@@ -156,7 +157,7 @@ def test_more_points_than_edges_are_refused():
     ("arguments", "words"),
     [
         (["configs/none.toml"], "no config file at configs/none.toml"),
-        ([str(CONFIG), "--set", "seed=zero"], "seed is 'zero'; it must be of type int"),
+        ([str(CONFIG), "--set", "seed=zero"], "seed is 'zero'; it must be a valid integer"),
         (["configs/digits.toml"], "unknown key data"),
     ],
 )
@@ -164,7 +165,13 @@ def test_bad_commands_end_in_one_line(arguments, words, tmp_path, monkeypatch, c
     folder = tmp_path / "run"
     monkeypatch.setattr(sys, "argv", ["differentiate_sinkhorn", *arguments, "--out", str(folder)])
     with pytest.raises(SystemExit) as ended:
-        exit_cleanly(differentiate_sinkhorn.main)
+        main(
+            "differentiate_sinkhorn",
+            None,
+            Config,
+            differentiate_sinkhorn.run,
+            differentiate_sinkhorn.show,
+        )
     assert ended.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

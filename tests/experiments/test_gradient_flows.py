@@ -87,10 +87,10 @@ def test_smoke_differs_from_the_full_run_in_sizes_only():
         ("particles.many=3", "unknown key particles.many"),
         ("particles.n=1", "particles.n is 1; it must be at least 2"),
         ("particles.epsilon=0.0", "particles.epsilon is 0.0; it must be positive"),
-        ("porous.exponent=1.0", "porous.exponent must be above 1"),
+        ("porous.exponent=1.0", "porous.exponent is 1.0; it must be above 1"),
         ("porous.t1=0.05", "porous.t1 must be above porous.t0"),
         ("line.cells=1", "line.cells is 1; it must be at least 2"),
-        ("seed=-1", "seed must not be negative"),
+        ("seed=-1", "seed is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(override, named):

@@ -90,8 +90,8 @@ def test_cells_are_read_by_windows_of_their_iterations(tmp_path):
         ("recovery.times=[0.0, 0.3, 0.2]", "recovery.times must rise from 0"),
         ("recovery.n=1", "recovery.n is 1; it must be at least 2"),
         ("recovery.compared=5000", "recovery.compared must be at most n"),
-        ("prediction.ridges=[0.0]", "prediction.ridges must be positive"),
-        ("seed=-1", "seed must not be negative"),
+        ("prediction.ridges=[0.0]", r"prediction.ridges\[0\] is 0.0; it must be positive"),
+        ("seed=-1", "seed is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(override, named):

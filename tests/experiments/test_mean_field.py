@@ -70,7 +70,7 @@ def test_smoke_differs_from_the_full_run_in_sizes_only():
         ("space.rate=0.0", "space.rate is 0.0; it must be positive"),
         ("width.most=5", "width.most must exceed width.least"),
         ("width.copies=1", "width.copies is 1; it must be at least 2"),
-        ("seed=-1", "seed must not be negative"),
+        ("seed=-1", "seed is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(override, named):

@@ -1,13 +1,18 @@
 """The commands, run as a user runs them: files they leave, faults they survive, refusals."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments.data.images import load_halves
+from experiments.harness.runs import RunFolder
+from experiments.train.config import Config
 from tests.helpers import assert_refused, command
 
 CONFIGS = sorted(p for p in Path("configs").rglob("*.toml") if "[field]" in p.read_text())
@@ -142,6 +147,49 @@ def test_a_folder_with_other_files_is_not_taken(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
+def test_sigterm_during_the_report_ends_it_and_the_report_can_be_had_anew(points_run, tmp_path):
+    """A program that asks for the report, and is asked to end while it is being made."""
+    folder = tmp_path / "run"
+    shutil.copytree(points_run, folder)
+    (folder / "summary.json").unlink()
+    code = (
+        "import signal, sys; from experiments.train import report, run\n"
+        "from experiments.harness.command import exit_cleanly\n"
+        "real = report.write\n"
+        "report.write = lambda *a: signal.raise_signal(signal.SIGTERM) or real(*a)\n"
+        "exit_cleanly(lambda: run.main(None))"
+    )
+    arguments = ("configs/moons_to_8gaussians.toml", "--smoke", "--out", str(folder), "--resume")
+    stopped = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        check=False,
+    )
+    assert stopped.returncode == 143, stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == (
+        "stopped by SIGTERM during the report; training is done: --resume reports anew"
+    )
+    assert "Traceback" not in stopped.stderr
+    assert not (folder / "summary.json").exists()
+    again = command(*arguments)
+    assert again.returncode == 0, again.stderr
+    figures, before = (
+        json.loads((where / "summary.json").read_text()) for where in (folder, points_run)
+    )
+    assert figures == before | {"training_seconds": figures["training_seconds"]}
+
+
+def test_a_second_resume_in_one_folder_is_refused(points_run):
+    folder = RunFolder(points_run)
+    config = folder.config(Config)
+    folder.start(config, resume=True)
+    arguments = ("configs/moons_to_8gaussians.toml", "--smoke", "--out", points_run, "--resume")
+    assert_refused(command(*arguments), "another process is running in", "wait for its end")
+    folder.release()
+
+
 @pytest.mark.parametrize("damage", ["garbled", "truncated", "missing"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_kept(points_run, tmp_path, damage):
     folder = tmp_path / "run"
@@ -176,7 +224,7 @@ def losses(folder):
         (("configs/none.toml",), ("no config file at",)),
         (("configs/digits.toml", "--set", "training.stepz=1"), ("unknown key training.stepz",)),
         (("configs/digits.toml", "--set", "training.steps=-1"), ("training.steps is -1",)),
-        (("configs/digits.toml", "--set", "training.steps=many"), ("must be of type int",)),
+        (("configs/digits.toml", "--set", "training.steps=many"), ("must be a valid integer",)),
         (
             ("configs/digits.toml", "--set", "training.devices=64"),
             ("training.devices is 64; there",),
