@@ -180,7 +180,7 @@ def _attention(mesh):
 def _particles(mesh):
     def run(x, *matrices):
         energy = tx.gradient_flows.Interaction(tx.gradient_flows.Gaussian(1.0), mesh)
-        return tx.gradient_flows.flow(energy, x, t1=1.0, num_steps=4)
+        return tx.gradient_flows.flow(energy, x, t1=1.0, steps=4)
 
     return run
 

@@ -168,11 +168,11 @@ def test_stein_velocities_are_those_of_one_device(kernel, mesh, points):
 
 def with_noise(energy, x):
     dynamics = gf.Langevin(0.5)
-    return gf.flow(energy, x, t1=0.2, num_steps=3, dynamics=dynamics, key=jr.key(4))
+    return gf.flow(energy, x, t1=0.2, steps=3, dynamics=dynamics, key=jr.key(4))
 
 
 def adaptive(energy, x):
-    return gf.flow(energy, x, t1=0.2, rtol=1e-3, atol=1e-3)
+    return gf.flow(energy, x, t1=0.2, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3))
 
 
 @pytest.mark.parametrize("flow", [with_noise, pytest.param(adaptive, marks=pytest.mark.slow)])

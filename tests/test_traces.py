@@ -38,7 +38,37 @@ def labelled(key) -> dict[str, Any]:
     return {"times": jnp.array([0.35, 0.9]), **span(key)}
 
 
+def solved(key):
+    """All that needs entries of the plan, as in a notebook."""
+    cloud_key, epsilon_key = jr.split(key)
+    x, y = cloud(cloud_key), jr.normal(epsilon_key, (7, 2))
+    epsilon = 0.3 + float(jr.uniform(epsilon_key))
+    plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=epsilon)
+    parts = plan.value, plan.gap, plan.transport_cost, plan.marginals, plan.matrix()
+    drawn = plan.sample(key=key, num=3), plan.sample_sources(key=key), plan.top(2)
+    return parts, drawn, plan @ y, plan.T @ x, plan.barycentric_map(), plan.map(x), plan.status
+
+
+def within(key):
+    x = cloud(key)
+    plan = tx.ot.solve_symmetric(tx.geometry.PointCloud(x, x), epsilon=float(jr.uniform(key)) + 0.1)
+    return plan.value, plan.converged
+
+
+def debiased(key):
+    made = tx.ot.sinkhorn_divergence(
+        cloud(key), 1 + cloud(key), epsilon=0.3 + float(jr.uniform(key))
+    )
+    return made.value, made.gap, made.converged
+
+
 CALLS = {
+    "solve": solved,
+    "streamed": lambda k: (
+        tx.ot.solve(tx.geometry.PointCloud(cloud(k), cloud(k), tile=2), epsilon=0.5).value
+    ),
+    "solve_symmetric": within,
+    "sinkhorn_divergence": debiased,
     "flow": lambda k: tx.sampling.flow(FIELD, cloud(k), steps=3, **labelled(k)),
     "adaptive flow": lambda k: tx.sampling.flow(FIELD, cloud(k), steps=TIGHT, **span(k)),
     "trajectories": lambda k: tx.sampling.trajectories(FIELD, cloud(k), steps=3),

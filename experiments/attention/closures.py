@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
+import transportx as tx
 from experiments.harness import config as configs
 from transportx import attention as att
 
@@ -54,7 +55,9 @@ def spread_out(config: Gaussian, *, seed: int) -> Gaussians:
     def blow_ups(covariance):
         softmax = att.Attention(identity, identity, identity, att.Softmax())
         exact = att.softmax_blow_up(covariance)
-        return exact, att.blow_up_depth(softmax, mean, covariance, horizon=2 * exact, rtol=1e-5)
+        steps = tx.evolution.AdaptiveSteps(1e-5, 1e-5)
+        found = att.blow_up_depth(softmax, mean, covariance, horizon=2 * exact, steps=steps)
+        return exact, found.depth
 
     exact, found = map(float, blow_ups(covariance))
     depth = config.share * exact
@@ -64,11 +67,11 @@ def spread_out(config: Gaussian, *, seed: int) -> Gaussians:
         attention = att.Attention(identity, identity, identity, mixing)
         # Every second one is drawn; that in the middle is half way.
         depths = jnp.linspace(0, depth, 2 * config.ellipses - 1)
-        moments = att.gaussian_flow(attention, mean, covariance, depth=depth, depths=depths)
+        law = att.gaussian_flow(attention, mean, covariance, depth=depth, depths=depths)
         # Half way only: what blows up the law is its tail, which particles do not have.
-        tokens = att.evolve(attention, start, depth=depth / 2, num_steps=config.steps)
-        drawn = (part[::2] for part in (depths, *moments))
-        return *drawn, tokens, moments[1][config.ellipses - 1]
+        tokens = att.evolve(attention, start, depth=depth / 2, steps=config.steps)
+        drawn = (part[::2] for part in (depths, law.mean, law.covariance))
+        return *drawn, tokens, law.covariance[config.ellipses - 1]
 
     def held(mixing):
         return Spread(*map(np.asarray, spread(mixing)))

@@ -85,7 +85,7 @@ def _record(
 
 def _path(config: Moving, field: att.TokenField, start: Array) -> Array:
     depths = jnp.linspace(0, config.depth, config.frames)
-    return att.evolve(field, start, depth=config.depth, num_steps=config.steps, depths=depths)
+    return att.evolve(field, start, depth=config.depth, steps=config.steps, depths=depths)
 
 
 def figures(made: Clustered) -> dict[str, Any]:

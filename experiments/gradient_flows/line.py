@@ -99,7 +99,8 @@ def _programs(config: Line) -> dict[str, Any]:
         return (last[1:] + last[:-1]) / 2, held, made.status
 
     def by_particles(dynamics, stiffness, x, key):
-        made = gf.flow(_well(stiffness), x, dynamics=dynamics, key=key, **options)
+        way = {"t1": config.t1, "steps": config.steps, "key": key}
+        made = gf.flow(_well(stiffness), x, dynamics=dynamics, **way)
         return made.x[-1, :, 0], made.weights[-1], made.status
 
     score = gf.FittedScore(lambda x: jnp.concatenate([x, x**2, x**3]))

@@ -96,7 +96,7 @@ def _flow(config: Particles, functional, dynamics, start, target) -> Flown:
 
 @eqx.filter_jit
 def _carry(functional, dynamics, start, t1, steps, times) -> gf.ParticleFlow:
-    options = {"t1": t1, "num_steps": steps, "times": times, "solver": diffrax.Heun()}
+    options = {"t1": t1, "steps": tx.evolution.FixedSteps(steps, diffrax.Heun()), "times": times}
     return gf.flow(functional, start, dynamics=dynamics, **options)
 
 

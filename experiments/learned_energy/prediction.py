@@ -149,7 +149,7 @@ def _fit(moved, centres, width, ridge):
 
 @eqx.filter_jit
 def _flow(potential, x, share):
-    return gf.flow(gf.Potential(potential), x, t1=share, num_steps=20).x[-1]
+    return gf.flow(gf.Potential(potential), x, t1=share, steps=20).x[-1]
 
 
 def by_energy(fit: le.EnergyFit, question: Question) -> np.ndarray:

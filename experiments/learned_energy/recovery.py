@@ -180,7 +180,7 @@ _fit_weak_form = eqx.filter_jit(le.fit_weak_form)
 
 
 def _flow(energy, x, t1, steps, key, noisy, times=None):
-    options = {"t1": t1, "num_steps": steps, "solver": diffrax.Heun(), "times": times}
+    options = {"t1": t1, "steps": tx.evolution.FixedSteps(steps, diffrax.Heun()), "times": times}
     if not noisy:
         return gf.flow(energy.functional, x, **options)
     dynamics = gf.Langevin(energy.temperature)

@@ -16,6 +16,7 @@ import transportx as tx
 import transportx.mean_field as mf
 from experiments.harness import config as configs
 from experiments.harness.memory import peak_mebibytes
+from transportx.evolution import AdaptiveSteps, FixedSteps
 
 NUM_RECORDS = 41
 # A student this well aligned has met a teacher, by cosine.
@@ -116,16 +117,17 @@ def teach(config: School, seed: int) -> Taught:
 @eqx.filter_jit
 def _flow(school: School, risk, start, dynamics) -> mf.Training:
     times = school.t1 * jnp.linspace(0, 1, NUM_RECORDS)
-    options = {"num_steps": school.steps, "times": times, "solver": diffrax.Heun()}
+    options = {"steps": FixedSteps(school.steps, diffrax.Heun()), "times": times}
     return mf.train(risk, start, t1=school.t1, dynamics=dynamics, **options)
 
 
 @eqx.filter_jit
 def _draw(school: School, risk, start, key) -> mf.Training:
     rounds = NUM_RECORDS - 1
-    options = {"num_rounds": rounds, "num_steps": school.steps // rounds}
+    steps = FixedSteps(school.steps // rounds, diffrax.Heun())
+    options = {"num_rounds": rounds, "steps": steps}
     at = {"t1": school.t1, "rate": school.rate, "key": key}
-    return mf.birth_death(risk, start, solver=diffrax.Heun(), **options, **at)
+    return mf.birth_death(risk, start, **options, **at)
 
 
 @eqx.filter_jit
@@ -196,7 +198,9 @@ def widen(config: Width, seed: int) -> Widths:
     relu_risks, outputs = _at_widths(config, mf.Relu(), risk, widths, key)
     linear_risks, _ = _at_widths(config, mf.Linear(), risk, widths, key)
     law = jnp.eye(config.dim + 1)
-    exact = eqx.filter_jit(mf.linear_training)(risk, law, t1=config.t1, rtol=1e-6, atol=1e-6)
+    exact = eqx.filter_jit(mf.linear_training)(
+        risk, law, t1=config.t1, steps=AdaptiveSteps(1e-6, 1e-6, diffrax.Dopri8())
+    )
     limit = float(exact.risk[-1])
     errors = {
         "outputs, relu": np.sqrt(np.mean(np.var(outputs, axis=1, ddof=1), axis=1)),
@@ -219,7 +223,7 @@ def widen(config: Width, seed: int) -> Widths:
 
 def _at_widths(config: Width, activation, risk, widths, key) -> tuple[np.ndarray, np.ndarray]:
     """Risks (widths, copies) and outputs (widths, copies, data) at the last time."""
-    options = {"num_steps": config.steps, "solver": diffrax.Heun()}
+    options: dict[str, Any] = {"steps": FixedSteps(config.steps, diffrax.Heun())}
 
     @eqx.filter_jit
     def run(key, n):

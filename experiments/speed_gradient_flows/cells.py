@@ -51,7 +51,7 @@ def ours(name: str, solver: tx.ot.AbstractSolver, *, steps: int) -> Callable[...
         functional, dynamics = _energy(name, x.shape[1], y, solver)
         t1 = steps * _STEP[name]
         times = t1 * jnp.linspace(0, 1, 2, dtype=x.dtype)
-        options = {"dynamics": dynamics, "num_steps": steps, "times": times}
+        options = {"dynamics": dynamics, "steps": steps, "times": times}
         return gf.flow(functional, x, t1=t1, **options)
 
     return run

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+import transportx as tx
 from tests.helpers import check_derivatives
 from transportx import attention as att
 from transportx import ot
@@ -319,8 +320,8 @@ MASSES = jnp.linspace(0.5, 1.5, 9) / 9
 @eqx.filter_jit
 def settled(field, depth, tokens, weights):
     """Tokens at a depth, with errors far below the tolerances of these tests."""
-    tolerance = {"rtol": 1e-12, "atol": 1e-12, "solver": diffrax.Dopri8()}
-    return att.evolve(field, tokens, weights, depth=depth, **tolerance)
+    steps = tx.evolution.AdaptiveSteps(1e-12, 1e-12, diffrax.Dopri8())
+    return att.evolve(field, tokens, weights, depth=depth, steps=steps)
 
 
 @eqx.filter_jit
@@ -392,7 +393,7 @@ def test_euler_steps_on_the_sphere_are_residual_layers_with_layer_norm():
     def both(x):
         field = att.TokenField(attention, mlp, 0.2, sphere=True)
         depths = jnp.linspace(0, depth, layers + 1)
-        options = {"depth": depth, "num_steps": layers, "depths": depths}
+        options = {"depth": depth, "steps": layers, "depths": depths}
         _, expected = jax.lax.scan(lambda x, _: (layer(x), x), x, None, length=layers + 1)
         return att.evolve(field, 3 * x, MASSES, **options), expected
 
@@ -404,7 +405,7 @@ def test_euler_steps_on_the_sphere_are_residual_layers_with_layer_norm():
 def test_evolution_differentiates_in_tokens_weights_matrices_and_depth():
     def final(x, w, query, depth):
         field = att.TokenField(att.Attention(query, K, V), sphere=True)
-        return att.evolve(field, x, w, depth=depth, num_steps=3)
+        return att.evolve(field, x, w, depth=depth, steps=3)
 
     check_reverse(final, Y, W, Q, jnp.float64(0.8))
 

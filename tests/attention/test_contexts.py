@@ -15,6 +15,7 @@ import pytest
 from scipy.integrate import quad
 
 import transportx as tx
+from tests.helpers import check_derivatives
 from transportx import attention as att
 from transportx import gaussians
 
@@ -246,30 +247,15 @@ SPHERE = att.normalise(jnp.asarray(RNG.normal(size=(4, 2))))
 MASSES = jnp.array([0.1, 0.2, 0.3, 0.4])
 
 
-def test_evolution_differentiates_forwards_in_tokens_weights_matrices_and_depth():
-    """By ForwardMode against differences; DirectAdjoint backwards against that."""
-    point, step = (SPHERE, MASSES, Q, jnp.float64(0.8)), 1e-5
-    direction = directions(point)
+def test_evolution_differentiates_both_ways_in_tokens_weights_matrices_and_depth():
+    """By fixed steps, against differences."""
 
-    def run(adjoint, **options):
-        def final(x, w, query, depth):
-            field = att.TokenField(att.Attention(query, K, V), sphere=True)
-            return att.evolve(field, x, w, depth=depth, adjoint=adjoint, **options)
+    def final(x, w, query, depth):
+        field = att.TokenField(att.Attention(query, K, V), sphere=True)
+        steps = tx.evolution.FixedSteps(4, diffrax.Heun())
+        return att.evolve(field, x, w, depth=depth, steps=steps)
 
-        return final
-
-    heun = {"num_steps": 4, "solver": diffrax.Heun()}
-
-    @jax.jit
-    def both(point):
-        _, along = jax.jvp(run(diffrax.ForwardMode(), **heun), point, direction)
-        value, pull = jax.vjp(run(diffrax.DirectAdjoint(), **heun), *point)
-        return value, along, jnp.sum(jnp.cos(value) * along), pull(jnp.cos(value))
-
-    ends = [both(moved(point, direction, s))[0] for s in (step, -step)]
-    _, along, forwards, gradients = both(point)
-    assert jnp.allclose(along, (ends[0] - ends[1]) / (2 * step), atol=1e-9)
-    assert np.isclose(paired(gradients, direction), forwards, rtol=1e-10)
+    check_derivatives(final, SPHERE, MASSES, Q, jnp.float64(0.8))
 
 
 def brute_plateau(times, counts, least, most):
@@ -309,9 +295,9 @@ def test_two_clusters_last_exponentially_long_in_beta_and_as_long_as_predicted()
     def plateau(beta, depth):
         attention = att.Attention(identity, identity, identity, att.Softmax(1 / beta))
         field, depths = att.TokenField(attention, sphere=True), jnp.linspace(0, depth, records)
-        tolerance = {"rtol": 1e-8, "atol": 1e-8, "adjoint": diffrax.ForwardMode()}
+        steps = tx.evolution.AdaptiveSteps(1e-8, 1e-8, derivatives="forward")
         tokens = ends[jnp.array([0, 1, 1, 0])]
-        path = att.evolve(field, tokens, depth=depth, depths=depths, **tolerance)
+        path = att.evolve(field, tokens, depth=depth, depths=depths, steps=steps)
         return att.longest_plateau(depths, att.cluster_counts(path, radius=radius))
 
     lasted = []
@@ -369,8 +355,7 @@ def with_mixing(mixing: att.AbstractMixing = CAUSAL):
         (lambda: att.local_lipschitz(jnp.sin, X, key=jr.key(0), max_steps=0), "max_steps"),
         (lambda: att.longest_plateau(X[0], jnp.arange(3)), "counts"),
         (lambda: att.longest_plateau(X[0], jnp.arange(2), most=1), "most"),
-        (lambda: att.evolve(with_mixing(), X, depth=1.0, rtol=1e-3), "atol"),
-        (lambda: att.evolve(with_mixing(), X, depth=1.0, num_steps=0), "num_steps"),
+        (lambda: att.evolve(with_mixing(), X, depth=1.0, steps=0), "steps"),
         (lambda: att.evolve(with_mixing(), X, depth=1.0, depths=X[:0, 0]), "depths"),
         (lambda: att.evolve(with_mixing(), X, depth=1.0, depths=-X[0]), "depths"),
     ],

@@ -11,6 +11,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import lambertw
 
+import transportx as tx
 from transportx import attention as att
 from transportx import ot
 
@@ -21,7 +22,7 @@ MEAN = jnp.array([0.4, -0.3])
 COVARIANCE = jnp.array([[0.5, 0.2], [0.2, 0.3]])
 # Symmetric, indefinite, and not commuting with the covariance.
 M = jnp.array([[0.9, -0.4], [-0.4, -0.5]])
-PRECISE = {"rtol": 1e-11, "atol": 1e-12, "solver": diffrax.Dopri8()}
+PRECISE = tx.evolution.AdaptiveSteps(1e-11, 1e-12, diffrax.Dopri8())
 CLOSED = {
     "softmax": att.Softmax(1.7),
     "l2": att.L2(1.3),
@@ -31,14 +32,18 @@ CLOSED = {
 
 
 # Called with arrays, so that each attention is compiled once.
-blow_up = eqx.filter_jit(att.blow_up_depth)
+@eqx.filter_jit
+def blow_up(attention, mean, covariance, *, horizon, decay):
+    """The depth alone; NaN would fail every comparison."""
+    return att.blow_up_depth(attention, mean, covariance, horizon=horizon, decay=decay).depth
 
 
 @eqx.filter_jit
 def recorded(attention, mean, covariance, depth, decay):
     """Moments at depth 0 and at `depth`."""
-    options = {"depth": depth, "decay": decay, "depths": jnp.stack([0 * depth, depth]), **PRECISE}
-    return att.gaussian_flow(attention, mean, covariance, **options)
+    options = {"depth": depth, "decay": decay, "depths": jnp.stack([0 * depth, depth])}
+    made = att.gaussian_flow(attention, mean, covariance, steps=PRECISE, **options)
+    return made.mean, made.covariance
 
 
 def flow(*arguments):
@@ -220,8 +225,8 @@ def test_particles_converge_to_the_closure_at_the_rate_of_monte_carlo():
         """With the first n of the tokens."""
         weights = jnp.where(jnp.arange(1.0 * sizes[-1]) < n, 1 / n, 0)
         tokens = MEAN[None, :] + noise @ root.T
-        heun = diffrax.Heun()
-        moved = att.evolve(attention, tokens, weights, depth=depth, num_steps=3, solver=heun)
+        steps = tx.evolution.FixedSteps(3, diffrax.Heun())
+        moved = att.evolve(attention, tokens, weights, depth=depth, steps=steps)
         gap = weights @ moved - mean
         centred = moved - (weights @ moved)[None, :]
         spread = centred.T @ (weights[:, None] * centred) - covariance

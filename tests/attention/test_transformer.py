@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import transportx as tx
 from tests.helpers import check_derivatives
 from transportx import attention as att
 from transportx import ot
@@ -116,9 +117,9 @@ def test_layers_of_one_block_approach_its_flow_at_first_order():
 
     field = one.layer(0).field
     coarse, fine = stacked(40), stacked(80)
-    euler = att.evolve(field, X, depth=1.0, num_steps=40)
+    euler = att.evolve(field, X, depth=1.0, steps=40)
     assert jnp.allclose(coarse, euler, atol=1e-12, rtol=0)
-    flow = att.evolve(field, X, depth=1.0, rtol=1e-10, atol=1e-10)
+    flow = att.evolve(field, X, depth=1.0, steps=tx.evolution.AdaptiveSteps(1e-10, 1e-10))
     order = jnp.log2(jnp.linalg.norm(coarse - flow) / jnp.linalg.norm(fine - flow))
     assert 0.95 < order < 1.05
 

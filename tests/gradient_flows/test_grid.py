@@ -389,7 +389,7 @@ class Combined(eqx.Module):
 
 @quick
 def _moments(energy, m0, S0, t1):
-    return gf.gaussian_flow(energy, m0, S0, t1=t1, rtol=1e-10, atol=1e-10)
+    return gf.gaussian_flow(energy, m0, S0, t1=t1, steps=tx.evolution.AdaptiveSteps(1e-10, 1e-10))
 
 
 def moments(*names, m0=M0, S=S0, t1=0.6):
@@ -455,7 +455,9 @@ def test_particles_have_the_moments_of_the_gaussian_flow():
     cloud = M0[None, :] + jnp.linalg.solve(root, cloud.T).T @ jnp.linalg.cholesky(S0).T
     well = gf.Potential(lambda x: (x - M1) @ C1 @ (x - M1) / 2)
     functional = well + gf.Interaction(lambda x, y: (x - y) @ MATRIX @ (x - y) / 2)
-    particles = quick(lambda x: gf.flow(functional, x, t1=0.6, rtol=1e-9, atol=1e-9))(cloud)
+    particles = quick(
+        lambda x: gf.flow(functional, x, t1=0.6, steps=tx.evolution.AdaptiveSteps(1e-9, 1e-9))
+    )(cloud)
     made = moments("well", "interaction")
     assert jnp.allclose(jnp.mean(particles.x[-1], axis=0), made.means[-1], atol=1e-7)
     assert jnp.allclose(jnp.cov(particles.x[-1].T, bias=True), made.covariances[-1], atol=1e-7)
@@ -488,7 +490,7 @@ POINTS, MASSES = tx.geometry.PointCloud(BOX.centres, BOX.centres), bump(0.0, 1.0
         ("nodes0", lambda: gf.line_flow(gf.Entropy, jnp.ones(3), jnp.ones(3), t1=1.0, num_steps=1)),
         ("tol", lambda: gf.jko_flow(PARTS[0], BOX.centres, t1=1.0, num_steps=1, tol=0.0)),
         ("S0", lambda: gf.gaussian_flow(gf.gaussian_entropy, M0, S0[:2], t1=1.0)),
-        ("rtol", lambda: gf.gaussian_flow(gf.gaussian_entropy, M0, S0, t1=1.0, rtol=0.0)),
+        ("steps", lambda: gf.gaussian_flow(gf.gaussian_entropy, M0, S0, t1=1.0, steps=0)),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")
@@ -525,7 +527,7 @@ def test_jko_steps_are_of_first_order_and_never_rise_where_explicit_ones_blow_up
     long = quick(lambda x: gf.jko_flow(functional, x, t1=10.0, num_steps=5))(cloud)
     assert long.completed
     assert jnp.all(jnp.diff(long.energy) <= 1e-14)
-    explicit = quick(lambda x: gf.flow(functional, x, t1=10.0, num_steps=5))(cloud)
+    explicit = quick(lambda x: gf.flow(functional, x, t1=10.0, steps=5))(cloud)
     assert explicit.status == tx.Status.ROSE
     carried = quick(lambda x, t1: gf.jko_flow(functional, x, t1=t1, num_steps=10).x[-1])
     ends = []

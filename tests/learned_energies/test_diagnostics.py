@@ -40,7 +40,7 @@ def test_layers_without_relation_align_by_chance_only():
 
 def test_a_flow_falls_along_minus_its_gradient():
     energy = gf.Potential(bowl)
-    made = quick(lambda x: gf.flow(energy, x, t1=0.02, num_steps=40))(X)
+    made = quick(lambda x: gf.flow(energy, x, t1=0.02, steps=40))(X)
     along = quick(lambda states: le.energy_along(energy, states))(made.x)
     assert jnp.allclose(along.energy, made.energy, rtol=1e-12)
     assert along.falls == 1

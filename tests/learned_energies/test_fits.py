@@ -135,7 +135,7 @@ def test_the_flow_of_the_answer_has_the_moments_it_was_fitted_to(weak):
     energy = weak(0.2).energy
     noiseless = le.LearnedEnergy(energy.potential, energy.terms, energy.coefficients, 0.0)
     start, _, _, _, end = populations(np.array([0, 0, 0, 0, 0.2]), (40,) * 5, 0.0, ATTRACTION)
-    run = quick(lambda x: gf.flow(noiseless.functional, x, t1=0.2, num_steps=100).x[-1])(start)
+    run = quick(lambda x: gf.flow(noiseless.functional, x, t1=0.2, steps=100).x[-1])(start)
     assert np.allclose(jnp.mean(run, axis=0), jnp.mean(end, axis=0), atol=5e-3)
     assert np.allclose(jnp.cov(run.T), jnp.cov(end.T), atol=5e-3)
 

@@ -13,6 +13,7 @@ import transportx as tx
 import transportx.mean_field as mf
 from tests.helpers import quick
 from tests.mean_field.networks import KEYS, RISKS, WEIGHTS, M, N, X, check_lost, network, trained
+from transportx.evolution import AdaptiveSteps, FixedSteps
 
 
 @functools.cache
@@ -20,7 +21,7 @@ def euler():
     """A program of twenty Euler steps: of weights and a time."""
 
     def run(weights, t1):
-        return mf.train(RISKS["square"], network(weights=weights), t1=t1, num_steps=20)
+        return mf.train(RISKS["square"], network(weights=weights), t1=t1, steps=20)
 
     return quick(run)
 
@@ -81,9 +82,9 @@ def taught():
     teacher = mf.Network(directions, jnp.array([[2.0], [-2.0], [2.0]]), jnp.ones(3))
     x = jr.normal(KEYS[3], (256, 2))
     start = mf.random_network(60, dim=2, scale=0.1, key=KEYS[4])
-    risk, solver = mf.Risk(x, teacher(x)), diffrax.Heun()
-    plain = trained(risk, start, t1=40.0, num_steps=2000, solver=solver)
-    options = {"t1": 40.0, "rate": 4.0, "num_rounds": 10, "num_steps": 200, "solver": solver}
+    risk = mf.Risk(x, teacher(x))
+    plain = trained(risk, start, t1=40.0, steps=FixedSteps(2000, diffrax.Heun()))
+    options = {"t1": 40.0, "rate": 4.0, "num_rounds": 10, "steps": FixedSteps(200, diffrax.Heun())}
     run = quick(lambda share: mf.birth_death(risk, start, threshold=share, key=KEYS[5], **options))
     return teacher, plain, run(0.0), run(0.5)
 
@@ -152,7 +153,7 @@ def test_batches_that_blow_up_are_not_finite():
 
 
 def test_too_few_steps_are_a_status_that_does_not_spoil_the_rest_of_a_batch():
-    options = {"t1": 3.0, "rtol": 1e-4, "atol": 1e-4, "max_steps": 60}
+    options = {"t1": 3.0, "steps": AdaptiveSteps(1e-4, 1e-4, max_steps=60)}
 
     @quick
     @jax.vmap

@@ -1,6 +1,7 @@
 """Training as a flow: what it keeps, how fast it falls, and exact laws of linear neurons."""
 
 import functools
+from typing import Any
 
 import diffrax
 import jax
@@ -26,8 +27,9 @@ from tests.mean_field.networks import (
     network,
     trained,
 )
+from transportx.evolution import AdaptiveSteps, FixedSteps
 
-PRECISE = {"rtol": 1e-10, "atol": 1e-10, "solver": diffrax.Dopri8()}
+PRECISE: dict[str, Any] = {"steps": AdaptiveSteps(1e-10, 1e-10, diffrax.Dopri8())}
 
 
 def drift_of_invariants(made):
@@ -37,7 +39,7 @@ def drift_of_invariants(made):
 
 def test_relu_neurons_keep_their_invariants_over_the_whole_training():
     # The velocity jumps where a neuron meets a datum, so the order of a solver is lost there.
-    options = {"t1": 3.0, "num_steps": 20_000, "solver": diffrax.Heun()}
+    options = {"t1": 3.0, "steps": FixedSteps(20_000, diffrax.Heun())}
     made = trained(mf.Risk(X, Y), network(mf.Relu()), **options)
     assert made.risk[-1] < 0.8 * made.risk[0]
     assert drift_of_invariants(made) < 1e-6
@@ -64,7 +66,7 @@ def test_risk_falls_at_the_rate_of_the_dissipation(name):
     step = 0.005
     options = {"times": step * jnp.arange(5.0), "dynamics": DYNAMICS[name]}
     made = trained(
-        RISKS["softmax"], network(), t1=4 * step, num_steps=4, solver=diffrax.Dopri5(), **options
+        RISKS["softmax"], network(), t1=4 * step, steps=FixedSteps(4, diffrax.Dopri5()), **options
     )
     before, near, _, behind, after = made.risk
     slope = (before - 8 * near + 8 * behind - after) / (12 * step)
@@ -146,7 +148,7 @@ def noisy():
 
     def run(start, temperature, key):
         dynamics = mf.Langevin(temperature)
-        return mf.train(risk, start, t1=1.0, num_steps=50, dynamics=dynamics, key=key)
+        return mf.train(risk, start, t1=1.0, steps=50, dynamics=dynamics, key=key)
 
     return jax.jit(run)
 
@@ -173,8 +175,8 @@ def test_noise_that_blows_up_is_not_finite():
 
 def test_moments_that_fail_say_so():
     risk, law = mf.Risk(X, Y), jnp.eye(D + E)
-    options = {"max_steps": 3, "solver": diffrax.Heun()}
-    made = quick(lambda m: mf.linear_training(risk, m, t1=5.0, **options))(law)
+    steps = AdaptiveSteps(1e-10, 1e-10, diffrax.Heun(), max_steps=3)
+    made = quick(lambda m: mf.linear_training(risk, m, t1=5.0, steps=steps))(law)
     assert made.status == tx.Status.MAX_STEPS
     assert jnp.all(jnp.isnan(made.moments[-1]))
     assert jnp.isnan(made.risk[-1])
@@ -192,7 +194,7 @@ def risks_at_widths(activation):
     Neurons of weight zero count for nothing: one program serves every width.
     """
     risk, widest = mf.Risk(X, Y), max(WIDTHS)
-    options = {"t1": 1.0, "num_steps": 10, "solver": diffrax.Heun(), "times": jnp.array([0, 1.0])}
+    options = {"t1": 1.0, "steps": FixedSteps(10, diffrax.Heun()), "times": jnp.array([0, 1.0])}
 
     @jax.jit
     def run(key, n):
@@ -229,7 +231,7 @@ def test_trainings_differentiate_in_everything():
             mf.Risk(X, y, ridge=ridge),
             start,
             t1=t1,
-            num_steps=2,
+            steps=2,
             dynamics=DYNAMICS["birth_death"],
             times=t1 * jnp.array([0.0, 1.0]),
         )

@@ -177,7 +177,7 @@ def test_a_hundred_thousand_neurons_need_memory_for_neurons_and_data_alone(what)
     def through_training(network, x, y):
         times = jnp.array([0.0, 1.0])
         return jax.grad(
-            lambda w: mf.train(mf.Risk(x, y), w, t1=1.0, num_steps=2, times=times).risk[-1]
+            lambda w: mf.train(mf.Risk(x, y), w, t1=1.0, steps=2, times=times).risk[-1]
         )(network)
 
     function = {"gradient": gradient, "through_training": through_training}[what]
@@ -237,7 +237,7 @@ REFUSED = {
         RISKS["square"], START, t1=1.0, num_steps=10, batch_size=M + 1, key=KEYS[0]
     ),
     "num_rounds": lambda: mf.birth_death(RISKS["square"], START, t1=1.0, num_rounds=0, key=KEYS[0]),
-    "rtol": lambda: mf.train(RISKS["square"], START, t1=1.0, atol=1e-3),
+    "steps": lambda: mf.train(RISKS["square"], START, t1=1.0, steps=0),
     "key": lambda: mf.train(RISKS["square"], START, t1=1.0, dynamics=mf.Langevin(1.0)),
     "times": lambda: mf.train(RISKS["square"], START, t1=1.0, times=jnp.array([0.0, 2.0])),
     "risk.loss": lambda: mf.linear_training(RISKS["softmax"], jnp.eye(D + E), t1=1.0),

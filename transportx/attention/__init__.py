@@ -17,6 +17,7 @@ To add a mixing, subclass `AbstractMixing`, with `__call__`, `potential` and `en
 
 from transportx.attention._attention import Attention as Attention
 from transportx.attention._attention import gradient_attention as gradient_attention
+from transportx.attention._blow_up import BlowUp as BlowUp
 from transportx.attention._blow_up import blow_up_depth as blow_up_depth
 from transportx.attention._blow_up import softmax_blow_up as softmax_blow_up
 from transportx.attention._blow_up import softmax_gaussian_map as softmax_gaussian_map
@@ -29,10 +30,13 @@ from transportx.attention._clusters import num_clusters as num_clusters
 from transportx.attention._clusters import order_parameter as order_parameter
 from transportx.attention._clusters import time_to_cluster as time_to_cluster
 from transportx.attention._dynamics import TokenField as TokenField
+from transportx.attention._dynamics import TokenPath as TokenPath
 from transportx.attention._dynamics import evolve as evolve
+from transportx.attention._dynamics import token_path as token_path
 from transportx.attention._energies import energy_rate as energy_rate
 from transportx.attention._energies import squared_speed as squared_speed
 from transportx.attention._energies import wasserstein_gradient as wasserstein_gradient
+from transportx.attention._gaussians import GaussianTokens as GaussianTokens
 from transportx.attention._gaussians import gaussian_field as gaussian_field
 from transportx.attention._gaussians import gaussian_flow as gaussian_flow
 from transportx.attention._gaussians import gaussian_rates as gaussian_rates

@@ -1,12 +1,16 @@
 """Closed forms of Gaussian softmax attention, and the depth at which moments blow up."""
 
-import diffrax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+import dataclasses
 
-from transportx import _checks
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
+
+from transportx import _checks, _numbers
+from transportx._status import Status
 from transportx.attention._attention import Attention
 from transportx.attention._gaussians import gaussian_field, gaussian_rates
+from transportx.evolution import AdaptiveSteps, integrate_until
 from transportx.gaussians import AffineMap, sqrtm
 
 Point = Float[Array, " d"]
@@ -71,6 +75,27 @@ def _whitened(covariance, matrix, temperature) -> tuple[Matrix, Matrix]:
 
 
 @_checks.gate
+class BlowUp(eqx.Module):
+    """The depth at which Gaussian tokens blow up, and whether to believe it.
+
+    Attributes:
+        depth: Infinite if they outlive the horizon; NaN if the search failed.
+        num_steps: Steps taken, rejected ones included.
+        status: `COMPLETED` if a blow-up or the horizon was reached; `MAX_STEPS` if the steps did
+            not suffice, or the mean overflowed before; `NON_FINITE`.
+    """
+
+    depth: Scalar
+    num_steps: Int[Array, ""]
+    status: Status
+
+    @property
+    def completed(self) -> Bool[Array, "..."]:
+        """Whether a blow-up or the horizon was reached."""
+        return self.status == Status.COMPLETED
+
+
+@_checks.gate
 def blow_up_depth(
     attention: Attention,
     mean: Point,
@@ -78,34 +103,39 @@ def blow_up_depth(
     *,
     horizon: ScalarLike,
     decay: ScalarLike = 0.0,
-    rtol: float = 1e-8,
-    solver: diffrax.AbstractSolver = diffrax.Tsit5(),
-    max_steps: int = 4096,
-) -> Scalar:
-    """Depth at which Gaussian tokens blow up; infinite if they outlive `horizon`.
+    steps: AdaptiveSteps = AdaptiveSteps(1e-8, 1e-8),
+) -> BlowUp:
+    """Find the depth at which Gaussian tokens blow up.
 
     Depth runs slower where the field is steeper, so that the singularity takes a few dozen
     steps and not a vanishing step size. Moments that merely grow do not count: where the
     slope of the field stays bounded, as for `L2` with invertible K, the answer is infinite.
 
     Args:
-        attention: As in `gaussian_field`.
+        attention: With a mixing that has a closed form on Gaussians, as `gaussian_field` lists.
         mean: Mean at depth 0.
         covariance: Covariance at depth 0, not zero.
-        horizon: Depth at which to give up.
-        decay: As in `gaussian_flow`.
-        rtol: Relative tolerance of the adaptive steps.
-        solver: Any diffrax solver.
-        max_steps: Steps at most; NaN if they do not suffice, or if the mean overflows before.
+        horizon: Depth at which to give up; may be traced.
+        decay: As in the flow: that of the `TokenField`, 1 for mean shift.
+        steps: Adaptive steps; their absolute tolerance is in units of the tokens' deviation
+            where that is below 1.
 
     Raises:
-        ValueError: As `gaussian_field`, or `horizon` is a Python number that is not positive.
+        ValueError: The mixing has no closure or is causal, shapes do not fit, or `horizon` is a
+            Python number that is not positive.
     """
     _checks.positive("horizon", horizon)
-    end = jnp.asarray(horizon, mean.dtype)
+    mean, covariance = _numbers.matched(mean, covariance)
+    end, rate = (jnp.asarray(number, mean.dtype) for number in (horizon, decay))
+    return _blow_up(attention, mean, covariance, end, rate, steps)
+
+
+@eqx.filter_jit
+def _blow_up(attention, mean, covariance, end, decay, steps) -> BlowUp:
     # A slope this steep leaves a depth below rounding, relative to the horizon.
     steepest = 0.01 / (jnp.finfo(mean.dtype).eps * end)
     scale = jnp.sqrt(jnp.trace(covariance) / mean.size)
+    steps = dataclasses.replace(steps, atol=steps.atol * jnp.minimum(scale, 1))
 
     def steepness(mean, covariance):
         return jnp.linalg.norm(gaussian_field(attention, mean, covariance).matrix)
@@ -116,23 +146,11 @@ def blow_up_depth(
         moved = gaussian_rates(attention, *moments, decay=decay)
         return pace, *(pace * rate for rate in moved)
 
-    def ended(s, state, args, **_):
+    def ended(state):
         depth, *moments = state
         return (depth >= end) | (steepness(*moments) > steepest)
 
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(rates),
-        solver,
-        jnp.zeros_like(end),
-        jnp.full_like(end, jnp.inf),
-        None,
-        (jnp.zeros_like(end), mean, covariance),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol * jnp.minimum(scale, 1)),
-        event=diffrax.Event(ended),
-        max_steps=max_steps,
-        throw=False,
-    )
-    assert solution.ys is not None
-    depth = solution.ys[0][0]
-    found = solution.result == diffrax.RESULTS.event_occurred
-    return jnp.where(found, jnp.where(depth >= end, jnp.inf, depth), jnp.nan)
+    start = jnp.zeros_like(end), mean, covariance
+    made = integrate_until(rates, start, ended, steps=steps)
+    depth = made.states[0]
+    return BlowUp(jnp.where(depth >= end, jnp.inf, depth), made.num_steps, made.status)

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status
 from transportx.attention._attention import Attention
-from transportx.attention._depth import REVERSE, Stepping, check_depths
 from transportx.attention._sphere import normalise, tangent
+from transportx.evolution import Evolution, Steps, as_steps, check_times, integrate, time_dtype
 
 Tokens = Float[Array, "n d"]
 
@@ -62,62 +62,114 @@ class TokenField(eqx.Module):
 
 
 @_checks.gate
+class TokenPath(eqx.Module):
+    """Tokens that a field carried through depth, and how that ended.
+
+    Attributes:
+        tokens: At the last depth, shape (n, d); or at the recorded ones, shape (k, n, d). NaN
+            from where it failed, as at a blow-up.
+        num_steps: Steps taken, rejected ones included.
+        status: `COMPLETED`, `MAX_STEPS` or `NON_FINITE`.
+    """
+
+    tokens: Float[Array, "*k n d"]
+    num_steps: Int[Array, ""]
+    status: Status
+
+    @property
+    def completed(self) -> Bool[Array, "..."]:
+        """Whether the last depth was reached with finite tokens."""
+        return self.status == Status.COMPLETED
+
+
+@_checks.gate
 def evolve(
     field: TokenField | Attention,
     tokens: Tokens,
     weights: Float[Array, " n"] | None = None,
     *,
     depth: ScalarLike,
-    num_steps: int = 100,
-    solver: diffrax.AbstractSolver | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 4096,
+    steps: Steps = 100,
     depths: Float[Array, " k"] | None = None,
-    adjoint: diffrax.AbstractAdjoint = REVERSE,
 ) -> Float[Array, "*k n d"]:
     """Carry a set of tokens through a field; batch with `vmap`.
 
-    With `num_steps` and the default solver this is a transformer of that many layers of
-    shared weights and residual scale depth / num_steps.
+    With an int for `steps` this is a transformer of that many layers of shared weights and
+    residual scale depth / steps.
+
+    Example:
+        ```python
+        attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        tx.attention.evolve(attention, tokens, depth=1.0, steps=12)
+        ```
 
     Args:
         field: Velocity of all tokens; an `Attention` is one in R^d.
         tokens: Tokens at depth 0; on the sphere they are normalised first.
         weights: Their masses; uniform by default.
         depth: How far to go; may be traced.
-        num_steps: Fixed steps; not used when tolerances are given.
-        solver: Any diffrax solver; by default Euler at equal steps, Tsit5 when adaptive.
-        rtol: Relative tolerance of adaptive steps, which the whole set shares.
-        atol: Absolute tolerance of those.
-        max_steps: Adaptive steps at most; more, as near a blow-up, give NaN.
-        depths: Depths to record, rising from 0 to `depth`; between steps they are
+        steps: An int, that many equal Euler steps; `evolution.FixedSteps` for another solver; or
+            `evolution.AdaptiveSteps`, which the whole set shares.
+        depths: Depths to record, rising within 0 and `depth`; between steps they are
             interpolated by the solver.
-        adjoint: Any of diffrax. The default is for reverse mode, with memory like the
-            logarithm of the steps' number squared; `diffrax.ForwardMode()` is for jvp, in
-            the memory of two sets of tokens; `diffrax.DirectAdjoint()` does both, and
-            keeps every step.
 
     Returns:
-        Tokens at `depth`; or, given `depths`, of shape (k, n, d).
+        Tokens at `depth`; or, given `depths`, of shape (k, n, d). NaN where it failed:
+        `token_path` says why.
 
     Raises:
-        ValueError: As `Attention`; or `depth` is a Python number that is not positive, only
-            one tolerance is given, a count is not positive, or depths are out of order.
+        ValueError: Arrays do not fit the attention, `depth` is a Python number that is not
+            positive, or depths are out of order.
 
     Differentiation:
-        As `adjoint` says, in tokens, weights, depth and all matrices.
+        In tokens, weights, depth and all matrices: forward and reverse mode with fixed steps,
+        the mode that they name with adaptive ones.
+    """
+    return token_path(field, tokens, weights, depth=depth, steps=steps, depths=depths).tokens
+
+
+@_checks.gate
+def token_path(
+    field: TokenField | Attention,
+    tokens: Tokens,
+    weights: Float[Array, " n"] | None = None,
+    *,
+    depth: ScalarLike,
+    steps: Steps = 100,
+    depths: Float[Array, " k"] | None = None,
+) -> TokenPath:
+    """`evolve`, with a status and the number of steps.
+
+    Args:
+        field: Velocity of all tokens; an `Attention` is one in R^d.
+        tokens: Tokens at depth 0; on the sphere they are normalised first.
+        weights: Their masses; uniform by default.
+        depth: How far to go; may be traced.
+        steps: An int, that many equal Euler steps; `evolution.FixedSteps`; or
+            `evolution.AdaptiveSteps`.
+        depths: Depths to record, rising within 0 and `depth`.
+
+    Raises:
+        ValueError: Arrays do not fit the attention, `depth` is a Python number that is not
+            positive, or depths are out of order.
     """
     _checks.points("tokens", tokens)
     _checks.positive("depth", depth)
     field = TokenField(field) if isinstance(field, Attention) else field
-    length = jnp.asarray(depth, tokens.dtype)
     if weights is not None:
         _checks.same_size("weights", weights, "tokens", tokens)
-    stepping = Stepping(num_steps, rtol, atol, solver, max_steps, adjoint)
+    if depths is not None:
+        check_times("depths", depths, 0.0, depth)
+    length = jnp.asarray(depth, time_dtype(tokens))
+    made = _carry(field, tokens, weights, length, as_steps(steps), depths)
+    return TokenPath(made.states, made.num_steps, made.status)
 
-    def rates(t, x):
+
+@eqx.filter_jit
+def _carry(field, tokens, weights, depth, steps, depths) -> Evolution:
+    def rates(t, x, weights):
         return field(t, x, weights)
 
-    start, depths = field.retract(tokens), check_depths(depths, length)
-    return field.retract(stepping.integrate(rates, start, length, depths))
+    start = field.retract(tokens)
+    made = integrate(rates, start, weights, t1=depth, steps=steps, times=depths)
+    return Evolution(field.retract(made.states), made.num_steps, made.status)

@@ -1,14 +1,23 @@
 """Gaussian tokens stay Gaussian: moments in depth, and when they blow up."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status
 from transportx.attention._attention import Attention
-from transportx.attention._depth import REVERSE, Stepping, check_depths
 from transportx.attention._mixing import AbstractClosedMixing, AbstractMixing
+from transportx.evolution import (
+    AdaptiveSteps,
+    Steps,
+    as_steps,
+    check_times,
+    integrate,
+    time_dtype,
+)
 from transportx.gaussians import AffineMap
 
 Point = Float[Array, " d"]
@@ -67,6 +76,29 @@ def gaussian_rates(
 
 
 @_checks.gate
+class GaussianTokens(eqx.Module):
+    """The law of Gaussian tokens in depth, and how it ended.
+
+    Attributes:
+        mean: At the last depth, shape (d,); or at the recorded ones, shape (k, d). NaN from
+            where the flow failed, as at a blow-up.
+        covariance: Shape (d, d), or (k, d, d).
+        num_steps: Steps taken, rejected ones included.
+        status: `COMPLETED`, `MAX_STEPS` or `NON_FINITE`.
+    """
+
+    mean: Float[Array, "*k d"]
+    covariance: Float[Array, "*k d d"]
+    num_steps: Int[Array, ""]
+    status: Status
+
+    @property
+    def completed(self) -> Bool[Array, "..."]:
+        """Whether the last depth was reached with finite moments."""
+        return self.status == Status.COMPLETED
+
+
+@_checks.gate
 def gaussian_flow(
     attention: Attention,
     mean: Point,
@@ -74,45 +106,46 @@ def gaussian_flow(
     *,
     depth: ScalarLike,
     decay: ScalarLike = 0.0,
-    rtol: float = 1e-6,
-    atol: float = 1e-8,
-    solver: diffrax.AbstractSolver | None = None,
-    max_steps: int = 4096,
+    steps: Steps = AdaptiveSteps(1e-6, 1e-8),
     depths: Float[Array, " k"] | None = None,
-    adjoint: diffrax.AbstractAdjoint = REVERSE,
-) -> tuple[Float[Array, "*k d"], Float[Array, "*k d d"]]:
+) -> GaussianTokens:
     """Mean and covariance of Gaussian tokens at `depth`: the limit of infinitely many.
 
     Args:
-        attention: As in `gaussian_field`.
+        attention: With a mixing that has a closed form on Gaussians, as `gaussian_field` lists.
         mean: Mean at depth 0.
         covariance: Covariance at depth 0.
-        depth: How far to go.
+        depth: How far to go; may be traced.
         decay: That of the `TokenField`; 1 for mean shift.
-        rtol: Relative tolerance of adaptive steps.
-        atol: Absolute tolerance.
-        solver: Any diffrax solver; Tsit5 by default.
-        max_steps: Steps at most; more, as at a blow-up, give NaN.
-        depths: Depths to record, rising from 0 to `depth`; those too are NaN where `depth`
-            is beyond a blow-up.
-        adjoint: As in `evolve`.
+        steps: `evolution.AdaptiveSteps`; `evolution.FixedSteps`; or an int, that many equal
+            steps of Tsit5.
+        depths: Depths to record, rising within 0 and `depth`.
 
     Raises:
-        ValueError: As `gaussian_field`; or `depth`, a tolerance or `max_steps` is not
-            positive, or depths are out of order.
+        ValueError: The mixing has no closure or is causal, shapes do not fit, `depth` is a
+            Python number that is not positive, or depths are out of order.
 
     Differentiation:
-        As `adjoint` says; reverse mode by default.
+        In moments, depth, decay and all matrices: the mode that adaptive steps name, forward
+        and reverse mode with fixed ones.
     """
     _check_moments(attention, mean, covariance)
     _checks.positive("depth", depth)
-    length = jnp.asarray(depth, mean.dtype)
-    stepping = Stepping(1, rtol, atol, solver, max_steps, adjoint)
+    if depths is not None:
+        check_times("depths", depths, 0.0, depth)
+    length, rate = (jnp.asarray(number, time_dtype(mean)) for number in (depth, decay))
+    way = as_steps(steps, diffrax.Tsit5())
+    return _gaussian_flow(attention, mean, covariance, length, rate, way, depths)
 
-    def rates(t, moments):
+
+@eqx.filter_jit
+def _gaussian_flow(attention, mean, covariance, depth, decay, steps, depths) -> GaussianTokens:
+    def rates(t, moments, args):
         return gaussian_rates(attention, *moments, decay=decay)
 
-    return stepping.integrate(rates, (mean, covariance), length, check_depths(depths, length))
+    made = integrate(rates, (mean, covariance), t1=depth, steps=steps, times=depths)
+    mean, covariance = made.states
+    return GaussianTokens(mean, covariance, made.num_steps, made.status)
 
 
 def check_no_order(mixing: AbstractMixing) -> None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _precision
 from transportx._status import Status, judge
 from transportx.evolution._adaptive import adaptive_steps, from_first
 from transportx.evolution._fixed import fixed_steps
@@ -202,7 +202,7 @@ def integrate_until(
 def _at_least_single(leaf: Any) -> Array:
     """Halves as float32; everything else as it is."""
     array = jnp.asarray(leaf)
-    return array.astype(jnp.float32) if jnp.finfo(array.dtype).bits < 32 else array
+    return array.astype(_precision.working(array.dtype))
 
 
 def _like(rates: PyTree[Array], y: PyTree[Array]) -> PyTree[Array]:

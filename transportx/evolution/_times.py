@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _precision
 
 _NUM_RECORDS = 11
 
@@ -20,8 +20,7 @@ def time_dtype(state: PyTree[Array]) -> Any:
     Args:
         state: A pytree of floating-point arrays.
     """
-    dtype = jax.tree.leaves(state)[0].dtype
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    return _precision.working(jax.tree.leaves(state)[0].dtype)
 
 
 @_checks.gate

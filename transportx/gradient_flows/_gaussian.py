@@ -10,13 +10,20 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge, rose
+from transportx.evolution import (
+    AdaptiveSteps,
+    Steps,
+    as_steps,
+    check_times,
+    integrate,
+    record_times,
+    time_dtype,
+)
 from transportx.gradient_flows._functional import as_pytree
 
 Mean = Float[Array, " d"]
 Covariance = Float[Array, "d d"]
 Scalar = Float[Array, ""]
-
-_NUM_RECORDS = 11
 
 
 @_checks.gate
@@ -54,10 +61,7 @@ def gaussian_flow(
     S0: Covariance,
     *,
     t1: ScalarLike,
-    rtol: float = 1e-8,
-    atol: float = 1e-8,
-    max_steps: int = 4096,
-    solver: diffrax.AbstractSolver = diffrax.Tsit5(),
+    steps: Steps = AdaptiveSteps(1e-8, 1e-8),
     times: Float[Array, " k"] | None = None,
 ) -> GaussianFlow:
     r"""Let a Gaussian descend an energy F(m, S) in the Wasserstein metric.
@@ -73,17 +77,16 @@ def gaussian_flow(
         m0: Mean at time 0.
         S0: Covariance at time 0, positive definite.
         t1: Last time, positive; may be traced.
-        rtol: Relative tolerance.
-        atol: Absolute tolerance, in the units of the moments.
-        max_steps: Steps at most.
-        solver: Any diffrax solver with an error estimate.
+        steps: `evolution.AdaptiveSteps`, with tolerances in the units of the moments;
+            `evolution.FixedSteps`; or an int, that many equal steps of Tsit5.
         times: Times to record, rising, in [0, t1]; eleven evenly spaced by default.
 
     Raises:
         ValueError: Shapes do not match, or a number is not positive.
 
     Differentiation:
-        Reverse mode, as `flow`.
+        In moments, `t1` and the parameters of `energy`: the mode that adaptive steps name,
+        forward and reverse mode with fixed ones.
 
     References:
         Lambert, Chewi, Bach, Bonnabel and Rigollet, Variational inference via Wasserstein
@@ -93,45 +96,30 @@ def gaussian_flow(
     if m0.ndim != 1 or S0.shape != (m0.size, m0.size):
         problem = f"has shape {S0.shape} where `m0` has {m0.shape}"
         _checks.reject("S0", problem, "give shapes (d, d) and (d,)")
-    for name, number in (("t1", t1), ("rtol", rtol), ("atol", atol)):
-        _checks.positive(name, number)
-    _checks.count("max_steps", max_steps)
-    t1 = jnp.asarray(t1, m0.dtype)
+    _checks.positive("t1", t1)
+    t1 = jnp.asarray(t1, time_dtype(m0))
     if times is None:
-        times = t1 * jnp.linspace(0, 1, _NUM_RECORDS, dtype=m0.dtype)
+        times = record_times(None, t1)
+    else:
+        check_times("times", times, 0.0, t1)
+    way = as_steps(steps, diffrax.Tsit5())
+    return _gaussian_flow(as_pytree(energy), m0, S0, t1, way, times)
 
+
+@eqx.filter_jit
+def _gaussian_flow(energy, m0, S0, t1, steps, times) -> GaussianFlow:
     def rates(t, state, energy):
         mean, covariance = state
         slope, bend = _slopes(energy, mean, covariance)
         product = bend @ covariance
         return -slope, -2 * (product + product.T)
 
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(rates),
-        solver,
-        jnp.zeros_like(t1),
-        t1,
-        None,
-        (m0, S0),
-        as_pytree(energy),
-        saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
-        max_steps=max_steps,
-        throw=False,
-    )
-    assert solution.ys is not None
-    means, covariances = (jnp.where(jnp.isfinite(y), y, jnp.nan) for y in solution.ys)
+    made = integrate(rates, (m0, S0), energy, t1=t1, steps=steps, times=times)
+    means, covariances = made.states
     values = jax.vmap(energy)(means, covariances)
     dissipation = jax.vmap(lambda m, S: _dissipation(energy, m, S))(means, covariances)
-    reached = solution.result == diffrax.RESULTS.successful
-    broken = reached & ~jnp.all(jnp.isfinite(covariances))
-    status = judge(
-        (broken, Status.NON_FINITE),
-        (reached & rose(values), Status.ROSE),
-        (reached, Status.COMPLETED),
-        otherwise=Status.MAX_STEPS,
-    )
-    steps = jnp.asarray(solution.stats["num_steps"])
+    status = judge((made.completed & rose(values), Status.ROSE), otherwise=made.status)
+    steps = made.num_steps
     return GaussianFlow(times, means, covariances, values, dissipation, steps, status)
 
 

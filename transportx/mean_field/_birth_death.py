@@ -1,13 +1,14 @@
 """Birth and death in rounds: weights react, then neurons are drawn by them."""
 
-import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
-from transportx._status import Status
+from transportx._status import Status, judge
+from transportx.evolution import Steps, as_steps, time_dtype
 from transportx.mean_field._dynamics import BirthDeath
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
@@ -47,9 +48,8 @@ def birth_death(
     t1: ScalarLike,
     rate: ScalarLike = 1.0,
     num_rounds: int = 10,
-    num_steps: int = 10,
+    steps: Steps = 10,
     threshold: ScalarLike = 0.5,
-    solver: diffrax.AbstractSolver = diffrax.Euler(),
     key: PRNGKeyArray,
 ) -> Training:
     r"""Train by `BirthDeath` in rounds; neurons are drawn anew where weights are too uneven.
@@ -65,9 +65,9 @@ def birth_death(
         t1: Last time, positive; may be traced.
         rate: alpha of `BirthDeath`; may be traced.
         num_rounds: Rounds, of one length.
-        num_steps: Equal steps a round.
+        steps: Of each round: an int, that many equal Euler steps; `evolution.FixedSteps` for
+            another solver; or `evolution.AdaptiveSteps`.
         threshold: Share of neurons that must count, in [0, 1]; 0 never draws. May be traced.
-        solver: Any diffrax solver.
         key: Randomness of the draws.
 
     Returns:
@@ -85,27 +85,32 @@ def birth_death(
     check_data(risk, network)
     _checks.positive("t1", t1)
     _checks.count("num_rounds", num_rounds)
+    dtype = time_dtype(network.inner)
+    t1, rate, threshold = (jnp.asarray(number, dtype) for number in (t1, rate, threshold))
+    return _rounds(risk, network, t1, rate, threshold, num_rounds, as_steps(steps), key)
+
+
+@eqx.filter_jit
+def _rounds(risk, network, t1, rate, threshold, num_rounds: int, steps, key) -> Training:
     dynamics = BirthDeath(rate)
     start = network.with_neurons(network.neurons, network.masses)
-    t1 = jnp.asarray(t1, network.inner.dtype)
     ends = jnp.stack([jnp.zeros_like(t1), t1 / num_rounds])
 
     def advance(network, key):
-        options = {"num_steps": num_steps, "solver": solver, "times": ends}
-        moved = train(risk, network, t1=ends[1], dynamics=dynamics, **options)
+        moved = train(risk, network, t1=ends[1], dynamics=dynamics, steps=steps, times=ends)
         final = moved.final
-        few = _counting(final) < jnp.asarray(threshold, t1.dtype) * network.inner.shape[0]
+        few = _counting(final) < threshold * network.inner.shape[0]
         drawn = resample(final, key=key)
         drawn = jax.tree.map(lambda new, old: jnp.where(few, new, old), drawn, final)
-        rose = moved.status == Status.ROSE
-        return drawn, (drawn, moved.num_steps, rose)
+        went_up, short = moved.status == Status.ROSE, moved.status == Status.MAX_STEPS
+        return drawn, (drawn, moved.num_steps, went_up, short)
 
-    _, (drawn, steps, rose) = jax.lax.scan(advance, start, jr.split(key, num_rounds))
+    _, (drawn, taken, up, short) = jax.lax.scan(advance, start, jr.split(key, num_rounds))
     networks = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, drawn)
     times = t1 * jnp.linspace(0, 1, num_rounds + 1, dtype=t1.dtype)
-    taken, reached = jnp.sum(steps), jnp.array(True)
-    rose = jnp.any(rose)
-    return record(risk, dynamics, times, networks, taken, reached, rose, falls=False)
+    status = judge((jnp.any(short), Status.MAX_STEPS), otherwise=Status.COMPLETED)
+    taken, up = jnp.sum(taken), jnp.any(up)
+    return record(risk, dynamics, times, networks, taken, status, up, falls=False)
 
 
 def _counting(network: Network) -> Float[Array, ""]:

@@ -1,11 +1,14 @@
 """Stochastic gradient descent on the clock of the flow."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._status import Status
+from transportx.evolution import time_dtype
 from transportx.mean_field._dynamics import Wasserstein
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
@@ -53,7 +56,12 @@ def sgd(
         networks, 2018.
     """
     _check(risk, network, t1, num_steps, batch_size, num_records)
-    t1 = jnp.asarray(t1, network.inner.dtype)
+    t1 = jnp.asarray(t1, time_dtype(network.inner))
+    return _sgd(risk, network, t1, num_steps, batch_size, num_records, key)
+
+
+@eqx.filter_jit
+def _sgd(risk, network, t1, num_steps: int, batch_size: int, num_records: int, key) -> Training:
     step = t1 / num_steps
 
     def descend(neurons, key):
@@ -70,8 +78,8 @@ def sgd(
     neurons = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), network.neurons, moved)
     networks = jax.vmap(lambda theta: network.with_neurons(theta, network.masses))(neurons)
     times = t1 * jnp.linspace(0, 1, num_records, dtype=t1.dtype)
-    taken, reached, rose = jnp.array(num_steps), jnp.array(True), jnp.array(False)
-    return record(risk, Wasserstein(), times, networks, taken, reached, rose, falls=False)
+    taken, up, status = jnp.array(num_steps), jnp.array(False), Status.COMPLETED
+    return record(risk, Wasserstein(), times, networks, taken, status, up, falls=False)
 
 
 def _check(risk, network, t1, num_steps, batch_size, num_records) -> None:

@@ -7,11 +7,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
-from transportx._status import Status, judge
+from transportx._status import Status
+from transportx.evolution import (
+    AdaptiveSteps,
+    Steps,
+    as_steps,
+    integrate,
+    record_times,
+    time_dtype,
+)
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network
 from transportx.mean_field._risk import Risk
-from transportx.mean_field._train import record_times
 
 Scalar = Float[Array, ""]
 Moments = Float[Array, "p p"]
@@ -55,10 +62,7 @@ def linear_training(
     *,
     t1: ScalarLike,
     temperature: ScalarLike = 0.0,
-    rtol: float = 1e-10,
-    atol: float = 1e-10,
-    solver: diffrax.AbstractSolver = diffrax.Dopri8(),
-    max_steps: int = 4096,
+    steps: Steps = AdaptiveSteps(1e-10, 1e-10, diffrax.Dopri8()),
     times: Float[Array, " k"] | None = None,
 ) -> LinearTraining:
     r"""Train infinitely many linear neurons, of any law with these second moments.
@@ -74,57 +78,40 @@ def linear_training(
         moments: M at time 0, as `second_moments` orders it.
         t1: Last time, positive; may be traced.
         temperature: T of `Langevin`, not negative; may be traced.
-        rtol: Relative tolerance of the adaptive steps.
-        atol: Absolute tolerance, of moments.
-        solver: Any diffrax solver.
-        max_steps: Steps at most.
-        times: Times to record, as in `train`. Between steps the solver interpolates.
+        steps: `evolution.AdaptiveSteps`; `evolution.FixedSteps`; or an int, that many equal
+            steps of Dopri8.
+        times: Times to record, rising from 0 to `t1`, both included; eleven evenly spaced by
+            default. Between steps the solver interpolates.
 
     Raises:
         ValueError: The loss is another, or shapes, a time or a tolerance do not fit.
 
     Differentiation:
-        Reverse mode, in everything that may be traced, by recursive checkpointing.
+        In everything that may be traced: the mode that adaptive steps name, forward and reverse
+        mode with fixed ones.
     """
     size = risk.x.shape[1] + risk.y.shape[1]
     if risk.loss is not square_loss:
         _checks.reject("risk.loss", f"is {risk.loss}", "use `square_loss`: no other closes")
     if moments.shape != (size, size):
         _checks.reject("moments", f"has shape {moments.shape}", f"give shape {(size, size)}")
-    for name, number in (("t1", t1), ("rtol", rtol), ("atol", atol)):
-        _checks.positive(name, number)
+    _checks.positive("t1", t1)
     _checks.not_negative("temperature", temperature)
-    t1 = jnp.asarray(t1, moments.dtype)
-    times = record_times(times, t1)
+    t1, heat = (jnp.asarray(number, time_dtype(moments)) for number in (t1, temperature))
+    way = as_steps(steps, diffrax.Dopri8())
+    return _linear_training(risk, moments, t1, heat, way, record_times(times, t1))
 
+
+@eqx.filter_jit
+def _linear_training(risk, moments, t1, temperature, steps, times) -> LinearTraining:
     def rates(t, M, risk):
         slope = _slope(risk, M)
-        heat = 2 * jnp.asarray(temperature, M.dtype)
-        return slope @ M + M @ slope + heat * jnp.eye(size, dtype=M.dtype)
+        heat = 2 * temperature.astype(M.dtype)
+        return slope @ M + M @ slope + heat * jnp.eye(M.shape[0], dtype=M.dtype)
 
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(rates),
-        solver,
-        jnp.zeros_like(t1),
-        t1,
-        None,
-        moments,
-        risk,
-        saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
-        max_steps=max_steps,
-        throw=False,
-    )
-    assert solution.ys is not None
-    # What was not reached is infinite.
-    found = jnp.where(jnp.isfinite(solution.ys), solution.ys, jnp.nan)
-    reached = solution.result == diffrax.RESULTS.successful
-    broken = reached & ~jnp.all(jnp.isfinite(found))
-    status = judge(
-        (broken, Status.NON_FINITE), (reached, Status.COMPLETED), otherwise=Status.MAX_STEPS
-    )
-    steps = jnp.asarray(solution.stats["num_steps"])
-    return LinearTraining(times, found, jax.vmap(lambda M: _risk(risk, M))(found), steps, status)
+    made = integrate(rates, moments, risk, t1=t1, steps=steps, times=times)
+    risks = jax.vmap(lambda M: _risk(risk, M))(made.states)
+    return LinearTraining(times, made.states, risks, made.num_steps, made.status)
 
 
 def _slope(risk: Risk, M: Moments) -> Moments:

@@ -9,10 +9,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
+from transportx._meshes import released
 from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
-from transportx.ot._problem import Problem
+from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solve import (
+    Solved,
     Start,
     answer,
     cold_start,
@@ -106,15 +108,25 @@ def sinkhorn_divergence(
         Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
     """
     _checks.divided("x", x, mesh)
+    x, y, a, b = released(mesh, (x, y, a, b))
     options = {"epsilon": epsilon, "rho": rho, "solver": solver}
     init_x, init_y = (None, None) if init is None else (init.plan_x.f, init.plan_y.f)
     plan_x = solve_symmetric(cloud_between(x, x, cost, mesh=mesh), a, init=init_x, **options)
     plan_y = solve_symmetric(cloud_between(y, y, cost, mesh=mesh), b, init=init_y, **options)
     problem = make_problem(cloud_between(x, y, cost, mesh=mesh), a, b, epsilon, rho, rho)
+    begin = None if init is None else init.plan.potentials
+    solved = _between(problem, solver, begin, plan_x.f, plan_y.f)
+    return SinkhornDivergence(EntropicPlan(problem, *solved), plan_x, plan_y)
+
+
+@eqx.filter_jit
+def _between(
+    problem: Problem, solver: AbstractSolver, init: Potentials | None, f: Array, g: Array
+) -> Solved:
+    """The solve between the two clouds, from the potentials within each if they are equal."""
     held = jax.lax.stop_gradient(problem)
-    far = cold_start(held, solver) if init is None else warm_start(held, init.plan.potentials)
-    start = _start(held, far, plan_x.f, plan_y.f, solver.tol)
-    return SinkhornDivergence(answer(problem, solver, start), plan_x, plan_y)
+    far = cold_start(held, solver) if init is None else warm_start(held, init)
+    return answer(problem, solver, _start(held, far, f, g, solver.tol))
 
 
 def _start(problem: Problem, far: Start, f: Array, g: Array, tol: float) -> Start:

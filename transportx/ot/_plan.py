@@ -86,6 +86,7 @@ class EntropicPlan(eqx.Module):
         return EntropicPlan(self.problem.T, self.g, self.f, error, steps, self.status)
 
     @property
+    @eqx.filter_jit
     def value(self) -> Scalar:
         """Dual objective at the potentials: a lower bound on the regularised optimum.
 
@@ -96,6 +97,7 @@ class EntropicPlan(eqx.Module):
         return dual_value(self.problem, self.f, self.g)
 
     @property
+    @eqx.filter_jit
     def gap(self) -> Scalar:
         r"""Objective of a feasible plan less `value`: a bound on the error of `value`.
 
@@ -108,18 +110,21 @@ class EntropicPlan(eqx.Module):
         return jax.lax.stop_gradient(_gap(self.problem, self.f, self.g))
 
     @property
+    @eqx.filter_jit
     def marginals(self) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
         """Masses of the plan's rows and columns."""
         kernel = self.problem.kernel(self.f, self.g)
         return self.a * (kernel @ self.b), self.b * (kernel.T @ self.a)
 
     @property
+    @eqx.filter_jit
     def transport_cost(self) -> Scalar:
         """<P, C>, without regularisation."""
         part = eqx.Partial(_cost, self.epsilon)
         columns = self.b, self.g
         return jnp.sum(self.geometry.fold_rows(Sum(), part, columns, self.f, self.a))
 
+    @eqx.filter_jit
     def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
         """P v for a vector (m,) or columns (m, k); `plan.T @ v` is its transpose."""
         if v.ndim not in (1, 2) or v.shape[0] != self.b.size:
@@ -129,11 +134,13 @@ class EntropicPlan(eqx.Module):
         kernel = self.problem.kernel(self.f, self.g)
         return self.a[weigh] * (kernel @ (self.b[weigh] * v))
 
+    @eqx.filter_jit
     def matrix(self) -> Float[Array, "n m"]:
         """The plan itself, n m numbers."""
         f, g, a, b = self.f[:, None], self.g[None, :], self.a[:, None], self.b[None, :]
         return _entries(self.epsilon, (b, g), self.geometry.working_matrix(), f, a)
 
+    @eqx.filter_jit
     def barycentric_map(self) -> Float[Array, "n d"]:
         """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.
 
@@ -148,6 +155,7 @@ class EntropicPlan(eqx.Module):
         return images[:, :-1] / images[:, -1:]
 
     @_checks.gate
+    @eqx.filter_jit
     def map(self, x_new: Float[Array, "k d"]) -> Float[Array, "k d"]:
         """Entropic map at new points: the mean of the targets given each point.
 
@@ -169,6 +177,7 @@ class EntropicPlan(eqx.Module):
         return sums[:, 1:] / sums[:, :1]
 
     @_checks.gate
+    @eqx.filter_jit
     def sample(
         self, *, key: PRNGKeyArray, num: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
@@ -183,12 +192,14 @@ class EntropicPlan(eqx.Module):
         return i, _draw(self.geometry.restrict(i), scores, self.epsilon, keys)
 
     @_checks.gate
+    @eqx.filter_jit
     def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
         """Draw one source for each target from the plan given that target."""
         scores = self.f / self.epsilon + jnp.log(self.a)
         return _draw(self.geometry.T, scores, self.epsilon, jr.split(key, self.b.size))
 
     @_checks.gate
+    @eqx.filter_jit
     def top(self, k: int) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
         """The k largest entries of each row, falling, and their columns."""
         _checks.count("k", k)

@@ -2,12 +2,13 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
-from transportx._status import Status
+from transportx._status import Status, judge
 from transportx.geometry import AbstractGeometry, DenseKernel, Sum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
@@ -80,9 +81,7 @@ def solve(
         Vialard and Peyre, Faster unbalanced optimal transport, 2022 (constant shifts).
     """
     problem = make_problem(geometry, a, b, epsilon, rho_a, rho_b)
-    held = jax.lax.stop_gradient(problem)
-    start = cold_start(held, solver) if init is None else warm_start(held, init)
-    return answer(problem, solver, start)
+    return EntropicPlan(problem, *_solve(problem, solver, init))
 
 
 @_checks.gate
@@ -117,13 +116,17 @@ def solve_symmetric(
     if n != m:
         _checks.reject("geometry", f"has shape {(n, m)}", "give costs of one set with itself")
     problem = make_problem(geometry, a, a, epsilon, rho, rho)
-    held = jax.lax.stop_gradient(problem)
-    if init is not None:
-        start = warm_start(held, (init, init))
-    else:
-        f, g, level = cold_start(held, solver)
-        start = Start((f + g) / 2, (f + g) / 2, level)
-    return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
+    return EntropicPlan(problem, *_solve_symmetric(problem, solver, init))
+
+
+class Solved(NamedTuple):
+    """What a plan holds besides its problem."""
+
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    marginal_error: Float[Array, ""]
+    num_steps: Int[Array, ""]
+    status: Status
 
 
 class Start(NamedTuple):
@@ -132,6 +135,25 @@ class Start(NamedTuple):
     f: Float[Array, " n"]
     g: Float[Array, " m"]
     epsilon: Float[Array, ""]
+
+
+# Compiled, and without the problem, which would be copied: the plan takes it from the caller.
+@eqx.filter_jit
+def _solve(problem: Problem, solver: AbstractSolver, init: Potentials | None) -> Solved:
+    held = jax.lax.stop_gradient(problem)
+    start = cold_start(held, solver) if init is None else warm_start(held, init)
+    return answer(problem, solver, start)
+
+
+@eqx.filter_jit
+def _solve_symmetric(problem: Problem, solver: AbstractSolver, init: Array | None) -> Solved:
+    held = jax.lax.stop_gradient(problem)
+    if init is not None:
+        start = warm_start(held, (init, init))
+    else:
+        f, g, level = cold_start(held, solver)
+        start = Start((f + g) / 2, (f + g) / 2, level)
+    return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
 
 
 def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
@@ -168,7 +190,7 @@ def make_problem(
     return Problem(geometry, a, b, epsilon, 1 / rho_a, 1 / rho_b)
 
 
-def answer(problem: Problem, solver: AbstractSolver, start: Start) -> EntropicPlan:
+def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
     feasible = _feasible(held)
@@ -176,12 +198,10 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> EntropicPl
     epsilon = jnp.where(sound, start.epsilon, jnp.nan)
     solved = anneal(held, solver, init=(start.f, start.g), epsilon=epsilon)
     known = jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
-    status = Status.where(known & ~feasible, Status.INFEASIBLE, solved.status)
+    status = judge((known & ~feasible, Status.INFEASIBLE), otherwise=solved.status)
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
     f, g, error = (jnp.where(failed, jnp.nan, part) for part in solved[:3])
-    return EntropicPlan(
-        problem, *optimal_potentials(problem, f, g), error, solved.num_steps, status
-    )
+    return Solved(*optimal_potentials(problem, f, g), error, solved.num_steps, status)
 
 
 def _dense_start(problem: Problem) -> Start:
