@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._varying import alike
 from transportx.attention._attention import token_weights
 from transportx.attention._sphere import normalise
 from transportx.geometry import PointCloud
@@ -42,7 +43,7 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
         return spread(labels), labels
 
     names = jnp.arange(n)
-    first = spread(names), names
+    first = alike((spread(names), names), tokens, near)
     labels, _ = jax.lax.while_loop(lambda s: jnp.any(s[0] != s[1]), advance, first)
     return labels
 

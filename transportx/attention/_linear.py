@@ -53,6 +53,7 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
 
     @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
+        _checks.same_dimension("queries", queries, "context.keys", context.keys)
         weighed = context.weights[:, None] * context.keys
         if self.causal:
             check_causal(queries.shape[0], weighed.shape[0])
@@ -74,8 +75,8 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
     @_checks.gate
     def on_gaussian(
         self,
-        query: Array,
-        key: Array,
+        query: Float[Array, "k d"],
+        key: Float[Array, "k d"],
         mean: Float[Array, " d"],
         covariance: Float[Array, "d d"],
     ) -> AffineMap:

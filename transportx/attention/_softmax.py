@@ -65,12 +65,16 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
         return jnp.sum(context.weights * self.potential(context.queries, context))
 
     @_checks.gate
-    def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
+    def on_gaussian(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mean: Point, covariance: Matrix
+    ) -> AffineMap:
         slope = covariance @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
         return AffineMap(mean, mean + slope @ mean, slope)
 
     @_checks.gate
-    def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
+    def on_mixture(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
+    ) -> Taken:
         temperature = jnp.asarray(self.temperature, x.dtype)
         tilts = softmax_tilts(key.T @ (query @ x) / temperature, mixture)
         value, log = _average(*tilts, mixture.weights)
@@ -120,7 +124,9 @@ class L2(AbstractAverage, AbstractOnMixtures):
         return jnp.sum(context.weights * self.potential(context.queries, context))
 
     @_checks.gate
-    def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
+    def on_gaussian(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mean: Point, covariance: Matrix
+    ) -> AffineMap:
         # The posterior given a noisy K y, in the form that needs no inverse covariance.
         gain = 2 * covariance @ key.T / jnp.asarray(self.temperature, mean.dtype)
         widened = jnp.eye(mean.size, dtype=mean.dtype) + gain @ key
@@ -128,7 +134,9 @@ class L2(AbstractAverage, AbstractOnMixtures):
         return AffineMap(mean, jnp.linalg.solve(widened, mean) + slope @ mean, slope)
 
     @_checks.gate
-    def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
+    def on_mixture(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
+    ) -> Taken:
         temperature, q = jnp.asarray(self.temperature, x.dtype), query @ x
         noise = temperature / 2 * jnp.eye(q.size, dtype=q.dtype)
 

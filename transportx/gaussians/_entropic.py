@@ -26,6 +26,7 @@ class Quadratic(eqx.Module):
     @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """Value at one point."""
+        _checks.same_shape("x", x, "centre", self.centre)
         moved = x - self.centre
         return self.constant + self.linear @ moved + moved @ self.matrix @ moved
 

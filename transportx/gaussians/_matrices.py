@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from transportx import _checks
+
 Matrix = Float[Array, "d d"]
 
 
-@jax.custom_jvp
+@_checks.gate
 def sqrtm(matrix: Matrix) -> Matrix:
     """Principal square root of a symmetric positive semidefinite matrix.
 
@@ -16,6 +18,11 @@ def sqrtm(matrix: Matrix) -> Matrix:
         R dR + dR R = dM, which stays regular where eigenvalues coincide. At a singular
         matrix the derivative is that along its range.
     """
+    return _sqrtm(matrix)
+
+
+@jax.custom_jvp
+def _sqrtm(matrix: Matrix) -> Matrix:
     values, vectors = jnp.linalg.eigh(matrix)
     # Eigenvalues below zero by rounding are zero; by more, there is no root.
     slack = matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(values))
@@ -23,10 +30,10 @@ def sqrtm(matrix: Matrix) -> Matrix:
     return (vectors * roots[None, :]) @ vectors.T
 
 
-@sqrtm.defjvp
+@_sqrtm.defjvp
 def _sqrtm_jvp(primals, tangents):
     (matrix,), (tangent,) = primals, tangents
-    root = sqrtm(matrix)
+    root = _sqrtm(matrix)
     return root, sylvester(root, (tangent + tangent.T) / 2)
 
 

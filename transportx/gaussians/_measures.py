@@ -25,6 +25,7 @@ class AffineMap(eqx.Module):
     @_checks.gate
     def __call__(self, x: Point) -> Point:
         """Image of one point."""
+        _checks.same_shape("x", x, "centre", self.centre)
         return self.offset + self.matrix @ (x - self.centre)
 
 

@@ -27,6 +27,7 @@ class AbstractRadialKernel(AbstractCost):
     squares: ClassVar[AbstractCost] = ResolvedSquares()
     translation_invariant: ClassVar[bool] = True
 
+    @_checks.gate
     def wants_centring(self, dim: int) -> bool:
         return self.squares.wants_centring(dim)
 

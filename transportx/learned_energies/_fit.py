@@ -32,7 +32,9 @@ class LinearPotential(eqx.Module):
     @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """V at one point."""
-        return jnp.sum(self.coefficients * self.features(x))
+        features = self.features(x)
+        _checks.same_shape("features(x)", features, "coefficients", self.coefficients)
+        return jnp.sum(self.coefficients * features)
 
 
 @_checks.gate
