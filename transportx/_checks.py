@@ -142,18 +142,17 @@ def same_size(argument: str, array: Array, other: str, reference: Array) -> None
         )
 
 
-def auto_axis(mesh: Mesh, axis: str) -> None:
-    """Refuse an axis over which the compiler may not lay arrays."""
-    if mesh.axis_types[mesh.axis_names.index(axis)] is not AxisType.Auto:
-        cure = "make the mesh with axis_types=(jax.sharding.AxisType.Auto,) * its axes"
-        reject("mesh", f"has axis {axis!r} of type Explicit or Manual", cure)
+def own_axis(mesh: Mesh, axis: str) -> None:
+    """Refuse an axis over which arrays may not be laid any more: that of a `shard_map`."""
+    if mesh.axis_types[mesh.axis_names.index(axis)] is AxisType.Manual:
+        reject("mesh", f"has axis {axis!r} of type Manual", "give axes of type Auto or Explicit")
 
 
 def one_axis(mesh: Mesh) -> None:
     """Refuse a mesh that is not one row of devices."""
     if len(mesh.axis_names) != 1:
         reject("mesh", f"has axes {mesh.axis_names}", "give a mesh of one axis")
-    auto_axis(mesh, mesh.axis_names[0])
+    own_axis(mesh, mesh.axis_names[0])
 
 
 def divided(argument: str, array: Array, mesh: Mesh | None) -> None:

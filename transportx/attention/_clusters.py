@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._precision import single_inside
+from transportx._varying import alike
 from transportx.attention._attention import token_weights
 from transportx.attention._sphere import units
 from transportx.geometry import PointCloud
@@ -50,7 +51,7 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
         return spread(labels), labels
 
     names = jnp.arange(n)
-    first = spread(names), names
+    first = alike((spread(names), names), tokens, near)
     labels, _ = jax.lax.while_loop(lambda s: jnp.any(s[0] != s[1]), advance, first)
     return jnp.where(finite, labels, -1)
 
