@@ -49,6 +49,21 @@ def fraction(argument: str, value: Any) -> None:
         reject(argument, f"is {value}", "give a number in [0, 1]")
 
 
+def positive_value(argument: str, value: Any, dtype: Any) -> Array:
+    """A positive finite number as an array; NaN where it is another one, known at run time."""
+    scale(argument, value)
+    number = jnp.asarray(value, dtype)
+    return jnp.where((number > 0) & (number < jnp.inf), number, jnp.nan)
+
+
+def not_negative_value(argument: str, value: Any, dtype: Any) -> Array:
+    """A finite number of at least zero as an array; NaN where it is another one, at run time."""
+    not_negative(argument, value)
+    finite(argument, value)
+    number = jnp.asarray(value, dtype)
+    return jnp.where((number >= 0) & (number < jnp.inf), number, jnp.nan)
+
+
 def exponent(argument: str, value: Any) -> None:
     """Refuse a Python number below 1, or NaN; traced values pass."""
     if isinstance(value, numbers.Real) and not float(value) >= 1:

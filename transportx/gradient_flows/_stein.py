@@ -49,7 +49,8 @@ class Stein(AbstractVelocity):
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         _checks.divided("x", x, self.mesh)
         slopes, x, weights = released(self.mesh, (slopes, x, weights))
-        temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes
+        temperature = _checks.not_negative_value("temperature", self.temperature, x.dtype)
+        pulls = weights[:, None] * slopes
         if isinstance(self.kernel, AbstractRadialKernel):
             smoothed, attraction = product_and_slopes(
                 self.kernel, x, x, pulls, weights, weights, self.mesh
