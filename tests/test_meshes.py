@@ -70,6 +70,10 @@ def test_meshes_of_either_kind_answer_as_one_device(ask):
 BATCHES = jr.normal(jr.key(1), (2, DEVICES, 6, 12))
 ALONE = {
     "assignment": lambda x, y: tx.ot.assignment(tx.geometry.PointCloud(x, y).matrix()),
+    "solve": lambda x, y: tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.5).f,
+    "divergence": lambda x, y: tx.ot.sinkhorn_divergence(x, y, epsilon=0.5).value,
+    "soft sort": lambda x, y: tx.ot.soft_sort(x[:, 0], epsilon=0.1),
+    "pairs": lambda x, y: tx.couplings.Entropic(epsilon=0.5)(x, y, key=jr.key(0))[1],
     "clusters": lambda x, y: tx.attention.num_clusters(x * y, radius=3.0),
     "energy distance": tx.metrics.energy_distance,
     "kernels": lambda x, y: jax.grad(tx.gradient_flows.energy_distance(y).value)(x, jnp.ones(6)),

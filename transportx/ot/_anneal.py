@@ -1,12 +1,14 @@
 """The loop around every entropic solver: absorb, audit, refine, lower epsilon."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from transportx._status import Status, judge
+from transportx._varying import alike
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solvers import AbstractSolver, Scaling, largest_scaling
 
@@ -88,6 +90,7 @@ def anneal(
     solver fails, or scalings would leave the range of numbers, steps in the log domain take
     its place; after one of them no entry of the plan exceeds its marginals.
     """
+    problem, init, epsilon = alike((problem, init, epsilon))
     infinite = jnp.full_like(problem.epsilon, jnp.inf)
     epsilon = jnp.maximum(epsilon, problem.epsilon)
     ratio = epsilon / problem.epsilon
@@ -104,7 +107,9 @@ def anneal(
         finished=~(jnp.isfinite(epsilon) & (problem.epsilon > 0)),
     )
     end = jax.lax.while_loop(
-        lambda state: ~state.finished, lambda state: _round(problem, solver, state, factor), start
+        lambda state: ~state.finished,
+        lambda state: alike(_round(problem, solver, state, factor), problem),
+        alike(start, problem),
     )
     f, g = _without_weight(problem, end.best.f, end.best.g)
     return Solved(f, g, end.best.error, end.steps, _status(end, problem, solver))
@@ -115,7 +120,7 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     epsilon = state.level.epsilon
     local, final = problem.at(epsilon), epsilon == problem.epsilon
     f, g = jax.lax.fori_loop(
-        0,
+        alike(jnp.array(0), problem),
         state.log_steps,
         lambda _, potentials: solver.log_step(local, *potentials),
         local.centre(*state.level[:2]),
@@ -133,7 +138,7 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     unsafe = ~(fit < _SAFE_SHARE * largest_scaling(f.dtype)) | (final & spent & ~(error <= _FAR))
     # That costs a pass over all pairs: only before an answer is believed.
     believed = final & (error <= solver.tol)
-    unsafe |= jax.lax.cond(believed, lambda: local.hides(f, g), lambda: jnp.array(False))
+    unsafe |= _where_asked(believed, lambda: local.hides(f, g), jnp.array(False), problem)
     unsafe &= state.log_steps < _LOG_STEPS
     audit = _Audit(f, g, error, local.dual(f, g, problem.a @ row_sums))
     stuck, stalls = _judge(state, audit, final)
@@ -152,12 +157,13 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
         phi, psi = (jnp.where(usable, move, 0) for move in (iterate.phi, iterate.psi))
         log_steps = jnp.where(usable, 0, jnp.minimum(_LOG_STEPS, budget - taken))
         known = iterate.error <= _KNOWN_TOL
-        return f + epsilon * phi, g + epsilon * psi, taken + 1, log_steps, known
+        refined = f + epsilon * phi, g + epsilon * psi, taken + 1, log_steps, known
+        return alike(refined, problem)
 
     def stay():
         more = jnp.where(unsafe, jnp.maximum(4 * state.log_steps, 1), _LOG_STEPS)
         more = jnp.clip(jnp.minimum(more, _LOG_STEPS), 1, jnp.maximum(budget, 1))
-        return f, g, jnp.array(0), more, jnp.array(False)
+        return alike((f, g, jnp.array(0), more, jnp.array(False)), problem)
 
     hold = finished | spent | stuck | unsafe
     f, g, taken, log_steps, known = jax.lax.cond(hold, stay, refine)
@@ -184,7 +190,12 @@ def _without_weight(problem: Problem, f: Array, g: Array) -> Potentials:
     def fitted():
         return jnp.where(idle_a, problem.update_f(g), f), jnp.where(idle_b, problem.update_g(f), g)
 
-    return jax.lax.cond(jnp.any(idle_a) | jnp.any(idle_b), fitted, lambda: (f, g))
+    return _where_asked(jnp.any(idle_a) | jnp.any(idle_b), fitted, (f, g), problem)
+
+
+def _where_asked(asked: Bool[Array, ""], compute: Callable[[], Any], otherwise: Any, seen: Any):
+    """What `compute` gives where asked, at no cost elsewhere."""
+    return jax.lax.cond(asked, lambda: alike(compute(), seen), lambda: alike(otherwise, seen))
 
 
 def _judge(

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from transportx._varying import alike
+
 Vector = Float[Array, " n"]
 
 
@@ -47,5 +49,6 @@ def conjugate_gradient(
     scaled = preconditioner * right
     slope = right @ scaled
     start = jnp.zeros_like(right), right, scaled, slope, jnp.array(0), slope > 0
+    start = alike(start, max_steps, tol)
     solution, residual, _, _, steps, _ = jax.lax.while_loop(unfinished, body, start)
     return solution, residual, steps

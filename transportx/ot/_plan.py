@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from transportx import _checks
 from transportx._status import Status
+from transportx._varying import alike
 from transportx.geometry import (
     AbstractCloud,
     AbstractGeometry,
@@ -316,7 +317,9 @@ def _product_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"])
         loose = a @ (f - gain(f, problem.loose_a)) + b @ (g - gain(g, problem.loose_b))
         return problem.epsilon * jnp.sum(a * excess) + jnp.maximum(loose, 0)
 
-    return jax.lax.cond(used, bound, lambda: jnp.full_like(problem.epsilon, jnp.inf))
+    unused = jnp.full_like(problem.epsilon, jnp.inf)
+    seen = problem, f, g
+    return jax.lax.cond(used, lambda: alike(bound(), seen), lambda: alike(unused, seen))
 
 
 def _convexity(epsilon, columns, costs, f):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from transportx import _checks
+from transportx._varying import alike
 from transportx.geometry import AbstractKernel, capped_exp
 from transportx.ot._conjugate_gradient import conjugate_gradient
 from transportx.ot._problem import Potentials, Problem, log_total
@@ -211,7 +212,7 @@ class Newton(AbstractSolver):
             return new, steps + evaluations, jnp.minimum(least, new.error), idle
 
         start, steps = _plain_steps(scaling, start, tol=tol, budget=budget)
-        carry = start, steps, start.error, jnp.array(0)
+        carry = alike((start, steps, start.error, jnp.array(0)))
         iterate, steps, _, _ = jax.lax.while_loop(unfinished, body, carry)
         return iterate, steps
 
@@ -281,7 +282,7 @@ def _repeat(step, start: Iterate, *, tol: Scalar, budget: Steps) -> tuple[Iterat
         return _open(iterate, tol) & (steps < budget)
 
     return jax.lax.while_loop(
-        unfinished, lambda carry: (step(carry[0]), carry[1] + 1), (start, jnp.array(0))
+        unfinished, lambda carry: (step(carry[0]), carry[1] + 1), alike((start, jnp.array(0)))
     )
 
 
@@ -300,7 +301,7 @@ def _plain_steps(
         new = scaling.evaluate(scaling.fit_rows(iterate.row_sums))
         return new, steps + 1, new.error / iterate.error
 
-    carry = start, jnp.array(0), jnp.zeros_like(start.error)
+    carry = alike((start, jnp.array(0), jnp.zeros_like(start.error)))
     iterate, steps, _ = jax.lax.while_loop(unfinished, body, carry)
     return iterate, steps
 
@@ -366,5 +367,6 @@ def _line_search(scaling, iterate, fitted, answer, budget) -> tuple[Iterate, Ste
         return at(shorter), shorter, evaluations + 1
 
     first = jnp.ones_like(iterate.error)
-    new, _, evaluations = jax.lax.while_loop(unfinished, body, (at(first), first, jnp.array(1)))
+    start = alike((at(first), first, jnp.array(1)))
+    new, _, evaluations = jax.lax.while_loop(unfinished, body, start)
     return new, evaluations
