@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import AbstractArray, Bool, Float, Int, Integer, PRNGKeyArray, PyTree, ScalarLike
+from jaxtyping import AbstractArray, Bool, Float, Int, PRNGKeyArray, PyTree, ScalarLike
 
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
@@ -23,7 +23,6 @@ _FLOAT, _WHOLE = jnp.floating, jnp.integer
 # Of each jaxtyping dtype: what to accept, what to ask for, what to convert to.
 _KINDS = {
     Float: (_FLOAT, "array of real numbers", "a floating-point dtype"),
-    Integer: (_WHOLE, "array of integers", "an integer dtype"),
     Int: (_WHOLE, "array of integers", "an integer dtype"),
     Bool: (jnp.bool_, "array of booleans", "a boolean dtype"),
 }

@@ -92,7 +92,7 @@ class Transformer(eqx.Module):
 
     def _run(self, x, weights):
         x = x.astype(jnp.result_type(x, self.blocks.attention.query))
-        step = jnp.asarray(self.step, x.dtype)
+        step = _checks.positive_value("step", self.step, x.dtype)
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
 
         def advance(x, block):

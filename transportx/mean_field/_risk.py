@@ -123,4 +123,4 @@ class Risk(eqx.Module):
 
     def _penalty(self, neurons: Neurons) -> Float[Array, " k"]:
         squares = sum(jnp.sum(part**2, axis=1) for part in neurons)
-        return jnp.asarray(self.ridge, self.x.dtype) / 2 * squares
+        return _checks.not_negative_value("ridge", self.ridge, self.x.dtype) / 2 * squares
