@@ -49,6 +49,21 @@ def fraction(argument: str, value: Any) -> None:
         reject(argument, f"is {value}", "give a number in [0, 1]")
 
 
+def positive_value(argument: str, value: Any, dtype: Any) -> Array:
+    """A positive finite number as an array; NaN where it is another one, known at run time."""
+    scale(argument, value)
+    number = jnp.asarray(value, dtype)
+    return jnp.where((number > 0) & (number < jnp.inf), number, jnp.nan)
+
+
+def not_negative_value(argument: str, value: Any, dtype: Any) -> Array:
+    """A finite number of at least zero as an array; NaN where it is another one, at run time."""
+    not_negative(argument, value)
+    finite(argument, value)
+    number = jnp.asarray(value, dtype)
+    return jnp.where((number >= 0) & (number < jnp.inf), number, jnp.nan)
+
+
 def exponent(argument: str, value: Any) -> None:
     """Refuse a Python number below 1, or NaN; traced values pass."""
     if isinstance(value, numbers.Real) and not float(value) >= 1:
@@ -98,6 +113,12 @@ def same_shape(argument: str, array: Array, other: str, reference: Array) -> Non
         )
 
 
+def shaped(argument: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Refuse any other shape than the one that `meaning` asks for."""
+    if array.shape != shape:
+        reject(argument, f"has shape {array.shape}", f"give {meaning}, shape {shape}")
+
+
 def same_dimension(argument: str, array: Array, other: str, reference: Array) -> None:
     """Refuse two arrays whose examples differ in shape."""
     if array.shape[1:] != reference.shape[1:]:
@@ -121,18 +142,17 @@ def same_size(argument: str, array: Array, other: str, reference: Array) -> None
         )
 
 
-def auto_axis(mesh: Mesh, axis: str) -> None:
-    """Refuse an axis over which the compiler may not lay arrays."""
-    if mesh.axis_types[mesh.axis_names.index(axis)] is not AxisType.Auto:
-        cure = "make the mesh with axis_types=(jax.sharding.AxisType.Auto,) * its axes"
-        reject("mesh", f"has axis {axis!r} of type Explicit or Manual", cure)
+def own_axis(mesh: Mesh, axis: str) -> None:
+    """Refuse an axis over which arrays may not be laid any more: that of a `shard_map`."""
+    if mesh.axis_types[mesh.axis_names.index(axis)] is AxisType.Manual:
+        reject("mesh", f"has axis {axis!r} of type Manual", "give axes of type Auto or Explicit")
 
 
 def one_axis(mesh: Mesh) -> None:
     """Refuse a mesh that is not one row of devices."""
     if len(mesh.axis_names) != 1:
         reject("mesh", f"has axes {mesh.axis_names}", "give a mesh of one axis")
-    auto_axis(mesh, mesh.axis_names[0])
+    own_axis(mesh, mesh.axis_names[0])
 
 
 def divided(argument: str, array: Array, mesh: Mesh | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import AbstractArray, Bool, Float, Int, Integer, PRNGKeyArray, PyTree, ScalarLike
+from jaxtyping import AbstractArray, Bool, Float, Int, PRNGKeyArray, PyTree, ScalarLike
 
 Checked = TypeVar("Checked", bound=Callable[..., Any])
 
@@ -23,7 +23,6 @@ _FLOAT, _WHOLE = jnp.floating, jnp.integer
 # Of each jaxtyping dtype: what to accept, what to ask for, what to convert to.
 _KINDS = {
     Float: (_FLOAT, "array of real numbers", "a floating-point dtype"),
-    Integer: (_WHOLE, "array of integers", "an integer dtype"),
     Int: (_WHOLE, "array of integers", "an integer dtype"),
     Bool: (jnp.bool_, "array of booleans", "a boolean dtype"),
 }
@@ -40,12 +39,17 @@ def gate(thing: Checked) -> Checked:
     The annotations say what a reader needs to know (``Float[Array, "n d"]``, ``ScalarLike``,
     ``AbstractGeometry``); the gate holds callers to them, axes of one name agreeing across
     arguments, and hands numpy arrays on as jax arrays. It looks at types, dtypes and shapes
-    alone, so it works on tracers and costs microseconds per call.
+    alone, so it works on tracers and costs microseconds per call. Arrays of no entries are
+    refused, but to a module, which may stand for none of something.
     """
     function: Any = thing
     if inspect.isclass(function):
-        function.__init__ = gate(function.__init__)
+        function.__init__ = _gated(function.__init__, empty=True)
         return thing
+    return cast(Checked, _gated(function, empty=False))
+
+
+def _gated(function: Callable[..., Any], *, empty: bool) -> Callable[..., Any]:
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -54,16 +58,16 @@ def gate(thing: Checked) -> Checked:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
             return function(*args, **kwargs)  # Python's own words for missing and unknown names
-        given, sizes = bound.arguments, {}
+        given, sizes = bound.arguments, _Sizes(empty)
         for name, hint in _hints(function).items():
             if name in given:
                 given[name] = conform(name, given[name], hint, sizes)
         return function(*bound.args, **bound.kwargs)
 
-    return cast(Checked, gated)
+    return gated
 
 
-def conform(argument: str, value: Any, hint: Any, sizes: dict[str, tuple[Any, str]]) -> Any:
+def conform(argument: str, value: Any, hint: Any, sizes: "_Sizes") -> Any:
     """The value as its annotation asks for it; `sizes` collects named axes.
 
     Raises:
@@ -74,6 +78,14 @@ def conform(argument: str, value: Any, hint: Any, sizes: dict[str, tuple[Any, st
     except _Refusal as refusal:
         problem, cure = refusal.args
     return reject(argument, problem, cure)
+
+
+class _Sizes(dict[str, tuple[Any, str]]):
+    """The size of each named axis, with the argument that had it; whether none is a size."""
+
+    def __init__(self, empty: bool):
+        super().__init__()
+        self.empty = empty
 
 
 class _Refusal(Exception):
@@ -178,7 +190,7 @@ def _fit_axes(argument, value, axes, wanted, sizes):
     if spread is None and value.ndim != len(axes):
         batch = value.ndim > len(axes) and 1 not in value.shape
         raise _Refusal(has, f"give {wanted}" + batch * ", and batch with jax.vmap")
-    if value.size == 0 or (spread is not None and value.ndim < len(axes) - 1):
+    if (value.size == 0 and not sizes.empty) or (spread is not None and value.ndim < len(axes) - 1):
         raise _Refusal(has, f"give at least one example, {wanted}")
     tail = 0 if spread is None else len(axes) - spread - 1
     named = list(zip(axes[:spread], value.shape, strict=False))
@@ -235,8 +247,8 @@ def _float(value, wanted="a Python number"):
 
 
 def _integer(value):
-    fits = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
-    return int(_instance(value, fits, "an integer"))
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+    return int(_instance(value, whole and abs(int(value)) < 2**63, "an integer"))
 
 
 def _boolean(value):

@@ -31,3 +31,33 @@ def at_least_single(method: Callable[..., Array]) -> Callable[..., Array]:
         return method(self, x.astype(dtype), y.astype(dtype)).astype(common(x.dtype, y.dtype))
 
     return computed
+
+
+def single_inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function whose halves, wherever in its arguments, are computed with in float32.
+
+    What it returns in float32 is given back in the dtype of the halves.
+    """
+
+    def is_half(leaf):
+        return hasattr(leaf, "dtype") and leaf.dtype in (jnp.float16, jnp.bfloat16)
+
+    @functools.wraps(function)
+    def computed(*args, **kwargs):
+        halves = {leaf.dtype for leaf in jax.tree.leaves((args, kwargs)) if is_half(leaf)}
+        if not halves:
+            return function(*args, **kwargs)
+        widen = functools.partial(_converted, is_half, jnp.float32)
+        args, kwargs = jax.tree.map(widen, (args, kwargs))
+
+        def is_single(leaf):
+            return hasattr(leaf, "dtype") and leaf.dtype == jnp.float32
+
+        narrow = functools.partial(_converted, is_single, common(*halves))
+        return jax.tree.map(narrow, function(*args, **kwargs))
+
+    return computed
+
+
+def _converted(chosen: Callable[[Any], bool], dtype: Any, leaf: Any) -> Any:
+    return leaf.astype(dtype) if chosen(leaf) else leaf

@@ -1,9 +1,13 @@
-"""Loops inside `shard_map`: what a loop carries varies over the devices from the start."""
+"""Loops of programs over many devices: what a loop carries is of one kind from the start."""
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
+
+from transportx._meshes import explicit
 
 
 def axes_of(array: Array) -> frozenset[str]:
@@ -14,28 +18,36 @@ def axes_of(array: Array) -> frozenset[str]:
 
 
 def alike(carry: PyTree, *seen: PyTree) -> PyTree:
-    """The carry, every array of it marked as varying over all axes that any of these vary over.
+    """The carry, every array of it of the kind that a loop's body makes of it.
 
     `shard_map` wants a loop to carry the same types in and out, and its start is often a
-    constant: the same on all devices, where what the body makes of it is not. Elsewhere
-    nothing changes.
+    constant: the same on all devices, where what the body makes of it is not. So all arrays are
+    marked as varying over the axes that any of them or of `seen` varies over. Of a batch over
+    a mesh with explicit axes constants have no place that JAX could find: they are made to
+    depend on what the body uses. Elsewhere nothing changes.
 
     Args:
         carry: What a loop starts from, or what a branch returns: any pytree.
         *seen: What else the body uses.
     """
-    axes = frozenset().union(*map(axes_of, _arrays((carry, seen))))
+    arrays = [leaf for leaf in jax.tree.leaves((carry, seen)) if isinstance(leaf, jax.Array)]
+    axes = frozenset().union(*map(axes_of, arrays))
+    nothing = _false_of(arrays) if any(map(explicit, arrays)) else None
 
     def mark(leaf):
-        missing = tuple(sorted(axes - axes_of(leaf))) if _is_array(leaf) else ()
-        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+        if not isinstance(leaf, jax.Array):
+            return leaf
+        missing = tuple(sorted(axes - axes_of(leaf)))
+        leaf = jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+        if nothing is None or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return leaf | nothing if leaf.dtype == bool else leaf + nothing.astype(leaf.dtype)
 
     return jax.tree.map(mark, carry)
 
 
-def _arrays(tree: PyTree) -> list[Array]:
-    return [leaf for leaf in jax.tree.leaves(tree) if _is_array(leaf)]
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
+def _false_of(arrays: list[Array]) -> Array:
+    """Never true, but by the look of it dependent on every array; a compiler drops it."""
+    numbers = [array for array in arrays if not jnp.issubdtype(array.dtype, jax.dtypes.prng_key)]
+    some = functools.reduce(jnp.logical_or, [jnp.any(array == array) for array in numbers])
+    return jnp.where(some, False, False)

@@ -42,7 +42,7 @@ class PointBatches(eqx.Module):
         x0 = self.source(self.size, key=source_key)
         x1 = self.target(self.size, key=target_key)
         i0, i1 = self.coupling(x0, x1, key=coupling_key)
-        return Batch(x0[i0], x1[i1], None)
+        return Batch(tx.couplings.take(x0, i0), tx.couplings.take(x1, i1), None)
 
 
 class ImageBatches(eqx.Module):
@@ -71,13 +71,14 @@ class ImageBatches(eqx.Module):
         marks = jax.nn.one_hot(labels, self.num_labels)
         within = tx.couplings.Conditional(self.coupling, _LABEL_WEIGHT)
         i0, i1 = within(x0, x1, marks, key=coupling_key)
+        x0, (x1, labels) = tx.couplings.take(x0, i0), tx.couplings.take((x1, labels), i1)
         labels = tx.losses.drop_labels(
-            labels[i1],
+            labels,
             null_label=self.num_labels,
             probability=self.label_dropout,
             key=label_key,
         )
-        return Batch(x0[i0], x1[i1], labels)
+        return Batch(x0, x1, labels)
 
     def draw_targets(
         self, *, key: PRNGKeyArray
@@ -115,7 +116,7 @@ class OnEveryDevice(tx.couplings.AbstractCoupling):
 
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
-    ) -> tuple[Int[Array, " k"], Int[Array, " k"]]:
+    ) -> tx.couplings.Pairs:
         whole = NamedSharding(self.mesh, PartitionSpec())
         x0, x1 = jax.lax.with_sharding_constraint((x0, x1), whole)
         return jax.lax.with_sharding_constraint(self.coupling(x0, x1, key=key), whole)

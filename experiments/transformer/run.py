@@ -24,6 +24,10 @@ class Config(configs.Seeded):
     training: Training
     reading: Reading
 
+    def __post_init__(self):
+        last = self.seed + self.training.seeds - 1
+        configs.require(last < 2**32, "seed", f"is {self.seed}; seeds run up to 4294967295")
+
 
 def run(config: Config, folder: RunFolder) -> dict[str, Any]:
     """Train, judge, read and draw; returns the summary."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 import scipy.optimize
 import scipy.stats
@@ -13,6 +14,7 @@ import scipy.stats
 import transportx as tx
 from tests.tables import COUPLINGS
 
+KEY = jr.key(0)
 every_coupling = pytest.mark.parametrize("coupling", COUPLINGS.values(), ids=COUPLINGS.keys())
 one_to_one = pytest.mark.parametrize("name", ["independent", "assignment"])
 
@@ -301,6 +303,18 @@ def test_conditional_weighs_continuous_conditions():
 # Diagnostics
 
 
+def test_diagnostics_are_those_of_one_device_also_over_a_mesh():
+    x0, x1 = batches(b=8)
+    mesh = jax.make_mesh((4,), ("over",), axis_types=(jax.sharding.AxisType.Auto,))
+    one, shared = (
+        tx.couplings.diagnose(tx.couplings.Entropic(0.3, mesh=over).plan(x0, x1))
+        for over in (None, mesh)
+    )
+    # Both solves end within their tolerance of 1e-2.
+    np.testing.assert_allclose(one[:3], shared[:3], rtol=1e-2)
+    assert one.status == shared.status == tx.Status.CONVERGED
+
+
 def test_diagnostics_span_independence_and_a_map():
     x0, x1 = batches(b=8)
 
@@ -334,10 +348,111 @@ def test_a_plan_warm_started_from_its_own_potentials_needs_no_steps():
     assert again.converged
 
 
+# Failures
+
+
+ENTROPIC = tx.couplings.Entropic(0.3)
+UNBALANCED = tx.couplings.Unbalanced(0.3, rho=1.0)
+FAILURES = {
+    "overflow": lambda x0, x1: ENTROPIC(1e200 * x0, 1e200 * x1, key=KEY),
+    "overflow unbalanced": lambda x0, x1: UNBALANCED(1e200 * x0, 1e200 * x1, key=KEY),
+    "overflow exact": lambda x0, x1: tx.couplings.Assignment()(1e200 * x0, 1e200 * x1, key=KEY),
+    "epsilon": lambda x0, x1: tx.couplings.Entropic(-jnp.sum(x0**2))(x0, x1, key=KEY),
+    "rho": lambda x0, x1: tx.couplings.Unbalanced(0.3, -jnp.sum(x0**2))(x0, x1, key=KEY),
+    "weight": lambda x0, x1: tx.couplings.Conditional(ENTROPIC, -jnp.sum(x0**2))(
+        x0, x1, x1, key=KEY
+    ),
+    "conditions": lambda x0, x1: tx.couplings.Conditional(tx.couplings.Independent(), 1.0)(
+        x0, x1, x1 / 0, key=KEY
+    ),
+    "no partner": lambda x0, x1: tx.couplings.Assignment(
+        tx.geometry.Pointwise(lambda x, y: jnp.where(x[0] > -1, 1.0, jnp.inf))
+    )(x0, x1, key=KEY),
+    "marginals": lambda x0, x1: tx.couplings.Entropic(1e-3, solver=tx.ot.Sinkhorn(max_steps=2))(
+        x0, x1, key=KEY
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_could_not_be_paired_poisons_and_says_why(name):
+    x0, x1 = batches()
+    pairs = jax.jit(FAILURES[name])(x0.at[2, 0].set(-2), x1)
+    i0, i1 = pairs
+    assert not pairs.converged
+    assert pairs.status == (
+        tx.Status.MAX_STEPS
+        if name == "marginals"
+        else tx.Status.INFEASIBLE
+        if name in ("no partner", "overflow exact")
+        else tx.Status.NON_FINITE
+    )
+    np.testing.assert_array_equal(i0, 6)
+    np.testing.assert_array_equal(i1, 6)
+    points, (others, labels) = tx.couplings.take(x0, i0), tx.couplings.take((x1, i1), i1)
+    assert jnp.isnan(points).all()
+    assert jnp.isnan(others).all()
+    np.testing.assert_array_equal(labels, jnp.iinfo(i1.dtype).min)
+
+
+def test_one_failed_problem_of_a_batch_poisons_its_pairs_alone():
+    x0, x1 = batches()
+    scaled = jnp.stack([x0, 1e200 * x0, 2 * x0])
+    pairs = jax.jit(jax.vmap(lambda x: ENTROPIC(x, x1, key=KEY)))(scaled)
+    np.testing.assert_array_equal(pairs.converged, [True, False, True])
+    np.testing.assert_array_equal(jnp.any(pairs[0] == 6, axis=1), [False, True, False])
+    np.testing.assert_array_equal(pairs[0][0], ENTROPIC(x0, x1, key=KEY)[0])
+
+
+def test_training_stops_at_the_step_whose_pairs_failed():
+    path, coupling = tx.interpolants.Linear(), tx.couplings.Assignment()
+
+    def draw_batch(*, key):
+        x0, x1 = jr.normal(key, (2, 6, 2))
+        far = jnp.where(jr.uniform(key) < 0.2, 1e200, 1.0)
+        i0, i1 = coupling(x0 * far, x1, key=key)
+        return tx.couplings.take(x0, i0), tx.couplings.take(x1, i1)
+
+    def loss(field, batch, *, key):
+        return tx.losses.flow_matching(field, path, *batch, key=key)
+
+    optimizer = optax.sgd(1e-3)
+    state = tx.training.init(tx.fields.MLP(2, 4, 1, key=KEY), optimizer)
+    step = tx.training.make_step(loss, optimizer)
+    with pytest.raises(tx.training.NonFiniteLossError):
+        tx.training.fit(state, step, draw_batch, num_steps=30, key=KEY)
+
+
+def test_a_plan_a_little_short_of_its_tolerance_still_pairs_and_says_so():
+    x0, x1 = batches()
+    solver = tx.ot.Sinkhorn(tol=1e-12, max_steps=10)
+    pairs = tx.couplings.Entropic(0.1, solver=solver)(x0, x1, key=KEY)
+    assert pairs.status == tx.Status.MAX_STEPS
+    assert set(pairs[0].tolist()) <= set(range(6))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_halves_draw_from_all_sources_alike(dtype):
+    x0, x1 = batches(b=400, shape=(64,), dtype=dtype)
+    # Sums of 64 squares times 160,000 pairs are beyond float16.
+    pairs = jax.jit(tx.couplings.Entropic(1e4))(10 * x0, 10 * x1, key=KEY)
+    assert pairs.converged
+    counts, _ = np.histogram(pairs[0], bins=10, range=(0, 400))
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+@every_coupling
+def test_couplings_compile_once(coupling, caplog):
+    x0, x1 = batches(b=6)
+    coupling(x0, x1, key=KEY)
+    with jax.log_compiles():
+        coupling(x1, x0, key=jr.key(1))
+    assert not [record for record in caplog.records if "ompil" in record.getMessage()]
+
+
 # Refusals
 
 B = jnp.ones((3, 2))
-KEY = jr.key(0)
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -106,6 +106,7 @@ def test_smoke_differs_from_the_full_run_where_its_section_says():
         ("training.marginal_tol=nan", "training.marginal_tol is nan"),
         ("training.solver=simplex", "training.solver is 'simplex'; choose one of newton, sinkhorn"),
         ("reading.jacobians=9", "reading.jacobians must not exceed reading.images"),
+        ("seed=4_294_967_295", "seed is 4294967295; seeds run up to 4294967295"),
         ("seed=-1", "seed is -1; it must be at least 0"),
     ],
 )

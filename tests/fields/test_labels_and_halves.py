@@ -20,6 +20,7 @@ def still(t, x, args):
     return x
 
 
+@pytest.mark.usefixtures("without_type_checks")
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.int64])
 def test_labels_that_do_not_exist_are_nan_and_never_another_label(dtype):
     """Of 3 classes 0 to 3 are labels, 3 for none; at run time the others are not clamped."""
@@ -36,6 +37,7 @@ def test_labels_that_do_not_exist_are_nan_and_never_another_label(dtype):
             ).all()
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_guidance_by_labels_of_eight_bits():
     """A null label that they can hold is the one that the field sees."""
 

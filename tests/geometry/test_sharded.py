@@ -181,8 +181,5 @@ def test_what_a_mesh_cannot_hold_is_refused(mesh, clouds, without_type_checks):
         tx.geometry.ShardedCloud(x[:15], y, mesh=mesh, axes=("data", "data"))
     with pytest.raises(ValueError, match=r"`axes` names 'model'; give axes of the mesh"):
         tx.geometry.ShardedCloud(x, y, mesh=mesh, axes=("data", "model"))
-    explicit = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Explicit,))
-    with pytest.raises(ValueError, match=r"`mesh` has axis 'data' of type Explicit"):
-        tx.geometry.ShardedCloud(x, y, mesh=explicit, axes=("data", None))
     with pytest.raises(ValueError, match=r"`y` has examples of shape \(1,\)"):
         tx.geometry.ShardedCloud(x, y[:, :1], mesh=mesh, axes=("data", "data"))

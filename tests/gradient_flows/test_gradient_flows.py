@@ -695,3 +695,38 @@ def test_failures_end_in_a_status(name):
 def test_bad_input_is_refused_by_name(named, call):
     with pytest.raises(ValueError, match=f"`{named}`"):
         call()
+
+
+# Numbers that do not fit, known at run time.
+
+
+def test_negative_weights_give_no_energy_and_no_flow():
+    x, weights = jnp.array([[0.0, 1.0], [2.0, -1.0]]), jnp.array([-0.5, 1.5])
+    well = gf.Potential(lambda x: jnp.sum(x**2))
+    assert jnp.isnan(well(x, weights))
+    assert jnp.isnan(well.first_variation(x, x, weights) * well(x, weights)).all()
+    made = gf.flow(well, x, weights, t1=1.0)
+    assert not made.completed
+    assert jnp.isnan(made.energy).all()
+    with pytest.raises(ValueError, match="`weights`"):
+        well(x, weights[:, None])
+
+
+@pytest.mark.parametrize("bad", [-1.0, jnp.inf, jnp.nan])
+def test_parameters_that_do_not_fit_give_nan_where_they_are_traced(bad):
+    bad, x = jnp.asarray(bad), jnp.array([[0.0, 1.0], [2.0, -1.0]])
+    weights, slopes = jnp.full(2, 0.5), jnp.ones((2, 2))
+    answers = [
+        gf.SmoothedEntropy(bad)(x),
+        gf.Interaction(gf.Gaussian(bad))(x),
+        gf.Interaction(gf.InverseMultiquadric(bad))(x),
+        gf.MMD(x + 1, gf.Gaussian(bad))(x),
+        gf.Entropy(bad)(x, weights),
+        gf.PorousMedium(0.1, bad)(x, weights) if bad < 0 else jnp.nan,
+        gf.DensityCap(0.1, bad)(x, weights),
+        gf.Stein(gf.Gaussian(1.0), bad).velocities(slopes, x, weights),
+        gf.FittedScore(lambda x: x, bad).velocities(slopes, x, weights),
+        gf.Kinetic(bad).rates(gf.Potential(jnp.sum), (x, x), weights)[1],
+        gf.WassersteinFisherRao(bad).rates(gf.Potential(jnp.sum), (x, x[:, 0]), weights)[0],
+    ]
+    assert all(jnp.isnan(answer).all() for answer in answers)

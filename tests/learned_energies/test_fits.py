@@ -117,6 +117,34 @@ def test_coefficients_and_their_errors_are_those_of_regression():
     assert not signed.kept[-1]
 
 
+def test_claimed_errors_are_the_scatter_of_fits_to_many_draws_of_a_double_well():
+    # The law on cells is exact, by the exponential of a reversible generator.
+    temperature, times, width = 0.5, np.linspace(0, 0.9, 7), 6 / 240
+    cells = -3 + width * (np.arange(240) + 0.5)
+    half_steps = np.diff(0.5 * cells**4 - cells**2 + 0.3 * cells) / (2 * temperature)
+    rates = np.diag(np.exp(-half_steps), -1) + np.diag(np.exp(half_steps), 1)
+    rates = (rates - np.diag(rates.sum(axis=0))) * temperature / width**2
+    start = np.exp(-((cells - 0.8) ** 2) / 0.1)
+    laws = np.stack([scipy.linalg.expm(rates * time) @ start for time in times])
+    levels = jnp.asarray(np.cumsum(laws, axis=1) / laws.sum(axis=1)[:, None])
+
+    def fit(key):
+        heights, places = jr.uniform(key, (2, 7, 400))
+        cell = jax.vmap(jnp.searchsorted)(levels, heights)
+        points = jnp.asarray(cells)[cell] + width * (places - 0.5)
+        made = le.fit_weak_form(points[:, :, None], jnp.asarray(times), le.Monomials(1, 4))
+        potential = made.energy.potential
+        assert isinstance(potential, le.LinearPotential)
+        found = jnp.append(potential.coefficients, made.energy.temperature)
+        return found, made.deviations, made.misfit
+
+    found, claimed, misfit = quick(lambda keys: jax.lax.map(fit, keys))(jr.split(jr.key(0), 300))
+    # 300 draws know a deviation to four percent.
+    ratio = jnp.median(claimed, axis=0) / jnp.std(found, axis=0)
+    assert jnp.all((ratio > 0.85) & (ratio < 1.2)), ratio
+    assert abs(jnp.mean(misfit) - 1) < 0.1
+
+
 def test_two_features_that_are_one_leave_it_undetermined():
     times = jnp.array([0.0, 0.1, 0.2])
     clouds = jnp.stack(populations(times, (30,) * 3, 0.0, 0.0))

@@ -262,3 +262,61 @@ def metric_of(name, *arrays, **options):
 def test_bad_input_is_named_with_a_cure(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+OUTLIER = np.full((1, 3), 1e6, np.float32)
+X32, Y32 = X.astype(jnp.float32)[:20], Y.astype(jnp.float32)[:20]
+HARD_CLOUDS = {
+    "outlier_of_both": (np.concatenate([X32, OUTLIER]), np.concatenate([Y32, OUTLIER])),
+    "outliers_nearby": (np.concatenate([X32, OUTLIER]), np.concatenate([Y32, OUTLIER + 1])),
+    "offset": (X32 + 1e4, Y32 + 1e4),
+    "duplicates": (np.repeat(X32[:7], 3, 0), np.repeat(Y32[:7], 3, 0)),
+}
+
+
+def wasserstein2_by_pot(x, y):
+    costs = cdist(np.asarray(x, float), np.asarray(y, float), "sqeuclidean")
+    return np.sqrt(pot.emd2([], [], costs))
+
+
+def test_metrics_of_hard_clouds_in_single_are_those_in_double():
+    distances = jax.jit(lambda x, y: [metric(x, y) for metric in CLOUD_METRICS.values()])
+    for name, clouds in HARD_CLOUDS.items():
+        found = distances(*map(jnp.asarray, clouds))
+        x, y = (np.asarray(cloud, float) for cloud in clouds)
+        exact = wasserstein2_by_pot(x, y), energy_by_pairs(x, y), mmd_by_pairs(x, y, 1.3)
+        # The energy distance of what an outlier of 1e6 leaves: 1e6 eps of 1, over 2 D.
+        np.testing.assert_allclose(found, exact, rtol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [1e19, 1e-25])
+def test_distances_are_in_proportion_where_squares_overflow_or_vanish(size):
+    x, y = (jnp.asarray(size * np.asarray(cloud), jnp.float32) for cloud in (X32, Y32))
+    # One program for all sizes; sizes are rounded once.
+    exact = wasserstein2_by_pot(X32, Y32), energy_by_pairs(X32, Y32)
+    found = tx.metrics.wasserstein2(x, y) / size, tx.metrics.energy_distance(x, y) / size**0.5
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
+@every_metric
+def test_a_point_at_infinity_has_no_distance(metric):
+    far = X.at[2, 1].set(jnp.inf)
+    assert jnp.isnan(metric(far, Y))
+    assert jnp.isnan(metric(far, far))
+
+
+def test_a_bandwidth_that_does_not_fit_is_refused_and_nan_where_traced():
+    for bandwidth in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError, match="`bandwidth`"):
+            tx.metrics.mmd(X, Y, bandwidth=bandwidth)
+        assert jnp.isnan(tx.metrics.mmd(X, Y, bandwidth=jnp.array(bandwidth)))
+
+
+@every_metric
+def test_halves_are_computed_in_single(metric):
+    x, y = X.astype(jnp.bfloat16), Y.astype(jnp.bfloat16)
+    found = metric(x, y)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        found, metric(x.astype(jnp.float32), y.astype(jnp.float32)), rtol=2.0**-8
+    )

@@ -323,6 +323,15 @@ soft_sort, soft_rank = (
 )
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e20, 1e38])
+def test_soft_sort_and_rank_have_no_scale_of_their_own(unit):
+    relative = jnp.array([2.0, -1.0, 0.5], jnp.float32)
+    values = jax.jit(tx.ot.soft_sort)(relative * unit)
+    # At the default epsilon this is the hard order, to the solver's tolerance.
+    np.testing.assert_allclose(np.float64(values) / unit, [-1, 0.5, 2], atol=5e-3)
+    np.testing.assert_allclose(jax.jit(tx.ot.soft_rank)(relative * unit), [2, 0, 1], atol=5e-3)
+
+
 def test_soft_sort_and_rank_harden_as_epsilon_falls():
     x = jnp.array([0.3, -1.2, 2.5, 0.9, -0.4, 1.6])
     np.testing.assert_allclose(soft_sort(x, 0.005), jnp.sort(x), atol=1e-8)

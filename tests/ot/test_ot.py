@@ -117,7 +117,7 @@ def singles(*numbers):
 
 
 @pytest.mark.parametrize("p", [1, 2, 25, 1e4, np.inf])
-@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e36])
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 6e36])
 def test_no_power_of_a_distance_overflows_or_vanishes(p, scale):
     # A quarter of the mass moves by 50, the rest stays.
     x, y = scale * singles(0, 1, 2, 54), scale * singles(0, 1, 2, 4)

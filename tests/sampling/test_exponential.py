@@ -156,3 +156,23 @@ def test_traced_nonsense_makes_no_grid():
     assert np.isnan(found).any(axis=1).all()
     found = jax.vmap(lambda r: tx.sampling.KarrasGrid(LINEAR, rho=r)(4, jnp.float64))(bad)
     assert np.isnan(found).any(axis=1).all()
+
+
+def test_a_field_of_another_dtype_flows_in_the_dtype_of_its_points():
+    """A network in float64, points in float32: rates of both samplers are rounded to float32."""
+    wide, x0 = field_of(LINEAR), X0.astype(jnp.float32)
+
+    def field(t, x, args):
+        return wide(t.astype(jnp.float64), x.astype(jnp.float64))
+
+    for found in (
+        tx.sampling.exponential_flow(field, x0, path=LINEAR, num_steps=60),
+        tx.sampling.flow(field, x0, steps=400),
+    ):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, image(x0), atol=1e-2)
+
+
+def test_a_base_density_of_each_coordinate_is_no_density():
+    with pytest.raises(ValueError, match=r"`base_log_prob` returns shape \(2,\); return one"):
+        tx.sampling.log_prob(field_of(LINEAR), X0, base_log_prob=lambda x: -(x**2) / 2, steps=2)

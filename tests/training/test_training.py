@@ -386,10 +386,6 @@ def test_training_reaches_the_exact_field():
             lambda: tx.training.make_step(loss, OPTIMIZER, mesh=jax.make_mesh((1, 1), ("a", "b"))),
             "`mesh` has axes .'a', 'b'.; give a mesh of one axis",
         ),
-        (
-            lambda: tx.training.make_step(loss, OPTIMIZER, mesh=jax.make_mesh((8,), ("data",))),
-            "`mesh` has axis 'data' of type Explicit or Manual; make the mesh with axis_types=",
-        ),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")

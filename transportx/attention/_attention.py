@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
+from transportx._precision import single_inside
 from transportx.attention._mixing import AbstractMixing, Context
 from transportx.attention._softmax import Softmax
 
@@ -69,6 +70,7 @@ class Attention(eqx.Module):
             _checks.reject("value", problem, f"give shape ({heads}, e, {dim})")
 
     @_checks.gate
+    @single_inside
     def __call__(
         self,
         x: Float[Array, "n d"],
@@ -86,6 +88,7 @@ class Attention(eqx.Module):
         return jnp.sum(self._heads_at(x, y, weights, self.mixing), axis=0)
 
     @_checks.gate
+    @single_inside
     def potential(
         self,
         x: Float[Array, "n d"],
@@ -96,6 +99,7 @@ class Attention(eqx.Module):
         return jnp.sum(self._heads_at(x, y, weights, self.mixing.potential), axis=0)
 
     @_checks.gate
+    @single_inside
     def energy(self, y: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
         """Energy of the measure, as its mixing defines it.
 
@@ -110,6 +114,7 @@ class Attention(eqx.Module):
         return jnp.sum(jax.vmap(head)(self.query, self.key, self.value))
 
     @_checks.gate
+    @single_inside
     def matrix(
         self,
         x: Float[Array, "n d"],
@@ -149,6 +154,9 @@ def _apply(matrix: Float[Array, "k d"], x: Float[Array, "n d"]) -> Float[Array, 
 
 def _context(query, key, value, y, weights) -> Context:
     masses = token_weights(y, weights)
+    # A token of weight zero counts for nothing, even one that is not a number.
+    absent = (masses == 0)[:, None] & ~jnp.isfinite(y)
+    y = jnp.where(absent, 0, y)
     return Context(_apply(query, y), _apply(key, y), _apply(value, y), masses)
 
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status
 from transportx.attention._attention import Attention
 from transportx.attention._gaussians import gaussian_field, gaussian_rates
@@ -125,6 +125,7 @@ def blow_up_depth(
             Python number that is not positive.
     """
     _checks.positive("horizon", horizon)
+    mean, covariance = _numbers.matched(mean, covariance)
     end, rate = (jnp.asarray(number, mean.dtype) for number in (horizon, decay))
     return _blow_up(attention, mean, covariance, end, rate, steps)
 

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
+from transportx._precision import single_inside
+from transportx._varying import alike
 from transportx.attention._attention import token_weights
-from transportx.attention._sphere import normalise
+from transportx.attention._sphere import units
 from transportx.geometry import PointCloud
 from transportx.geometry.internal import ResolvedSquares
 
@@ -17,23 +19,30 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
+@single_inside
 def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
-    """The cluster of each token, named by its first member.
+    """The cluster of each token, named by its first member; -1 for one that is not finite.
 
     Two tokens are of one cluster where a chain of tokens joins them in hops of at most
     `radius` (single linkage). O(n^2) operations a round, in tiles; as many rounds as the
     longest chain of names, one or two for tight clusters.
+
+    Args:
+        tokens: Points, shape (n, d).
+        radius: Longest hop, positive and finite; all are -1 where it is not, known at run time.
     """
-    _checks.positive("radius", radius)
-    cloud = PointCloud(tokens, tokens, ResolvedSquares())
+    near = _checks.positive_value("radius", radius, tokens.dtype) ** 2
+    finite = jnp.all(jnp.isfinite(tokens), axis=1) & ~jnp.isnan(near)
     n = tokens.shape[0]
-    near = jnp.asarray(radius, tokens.dtype) ** 2
+    tokens = jnp.where(finite[:, None], tokens, 0)
+    cloud = PointCloud(tokens, tokens, ResolvedSquares())
 
     def spread(labels):
+        named = jnp.where(finite, labels, n)
         least = cloud.map_tiles(
-            lambda costs: jnp.min(jnp.where(costs <= near, labels[None, :], n), axis=1)
+            lambda costs: jnp.min(jnp.where(costs <= near, named[None, :], n), axis=1)
         )
-        least = jnp.minimum(least, labels)
+        least = jnp.where(finite, jnp.minimum(least, labels), labels)
         # Also the name of the one named: chains shorten by half.
         return jnp.minimum(least, least[least])
 
@@ -42,35 +51,52 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
         return spread(labels), labels
 
     names = jnp.arange(n)
-    first = spread(names), names
+    first = alike((spread(names), names), tokens, near)
     labels, _ = jax.lax.while_loop(lambda s: jnp.any(s[0] != s[1]), advance, first)
-    return labels
+    return jnp.where(finite, labels, -1)
 
 
 @_checks.gate
+@single_inside
 def num_clusters(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, ""]:
-    """How many clusters `cluster_labels` finds."""
+    """How many clusters `cluster_labels` finds; -1 where a token is not finite.
+
+    Args:
+        tokens: Points, shape (n, d).
+        radius: Longest hop within a cluster, positive; -1 where it is not, known at run time.
+    """
     labels = cluster_labels(tokens, radius=radius)
-    return jnp.sum(labels == jnp.arange(tokens.shape[0]))
+    found = jnp.sum(labels == jnp.arange(tokens.shape[0]))
+    return jnp.where(jnp.all(labels >= 0), found, -1)
 
 
 @_checks.gate
+@single_inside
 def order_parameter(tokens: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
     r"""$|\sum_i w_i x_i/|x_i||$ over the mass: 1 where all directions agree, 0 in balance."""
     masses = token_weights(tokens, weights)
-    return jnp.linalg.norm(masses @ normalise(tokens)) / jnp.sum(masses)
+    return jnp.linalg.norm(masses @ units(tokens, masses)) / jnp.sum(masses)
 
 
 @_checks.gate
+@single_inside
 def angle_histogram(
     tokens: Tokens, weights: Float[Array, " n"] | None = None, *, bins: int
 ) -> Float[Array, " bins"]:
     """Shares of pairs (i, j), a token with itself too, by angle: even bins of [0, pi].
 
-    O(n^2 bins) operations, in tiles.
+    NaN where a token that has a weight is at the origin, or not finite. O(n^2 bins) operations,
+    in tiles.
+
+    Args:
+        tokens: Points, shape (n, d), whose directions count.
+        weights: Their masses, shape (n,), not negative; uniform by default.
+        bins: How many bins.
     """
     _checks.count("bins", bins)
-    masses, units = token_weights(tokens, weights), normalise(tokens)
+    masses = token_weights(tokens, weights)
+    directions = jnp.where((masses == 0)[:, None], 0, units(tokens, masses))
+    valid = jnp.all(jnp.isfinite(directions))
     masses = masses / jnp.sum(masses)
 
     def row(costs):
@@ -79,20 +105,25 @@ def angle_histogram(
         places = jnp.clip(jnp.floor(angles * (bins / jnp.pi)), 0, bins - 1).astype(int)
         return jnp.zeros(bins, masses.dtype).at[places].add(masses)
 
-    return masses @ PointCloud(units, units, ResolvedSquares()).map_rows(row)
+    cloud = PointCloud(directions, directions, ResolvedSquares())
+    return jnp.where(valid, masses @ cloud.map_rows(row), jnp.nan)
 
 
 @_checks.gate
+@single_inside
 def cluster_counts(path: Float[Array, "k n d"], *, radius: ScalarLike) -> Int[Array, " k"]:
-    """How many clusters there are at each recorded depth."""
+    """How many clusters there are at each recorded depth, -1 where a token is not finite."""
     return jax.lax.map(lambda tokens: num_clusters(tokens, radius=radius), path)
 
 
 @_checks.gate
+@single_inside
 def time_to_cluster(
     times: Float[Array, " k"], path: Float[Array, "k n d"], *, radius: ScalarLike, most: int = 1
 ) -> Scalar:
     """The first recorded time with at most `most` clusters; infinite if there is none.
+
+    NaN where a record before it, or any where there is none, has tokens that are not finite.
 
     Args:
         times: Rising times, or depths.
@@ -103,14 +134,16 @@ def time_to_cluster(
     _checks.count("most", most)
     _checks.same_size("path", path, "times", times)
     counts = cluster_counts(path, radius=radius)
-    return jnp.min(jnp.where(counts <= most, times, jnp.inf))
+    first = jnp.argmax(counts <= most)
+    reached = jnp.where(counts[first] < 0, jnp.nan, times[first])
+    return jnp.where(counts[first] <= most, reached, jnp.inf)
 
 
 class Plateau(NamedTuple):
     """A run of records with one number of clusters; if none, that is 0 and the times NaN.
 
     Attributes:
-        clusters: How many.
+        clusters: How many; -1, and the times NaN, where a count or a time is not known.
         start: The first time at which there were that many.
         end: The last of that run.
     """
@@ -133,7 +166,7 @@ def longest_plateau(
 
     Args:
         times: Rising times, or depths.
-        counts: Clusters at each, as `cluster_counts` finds them.
+        counts: Clusters at each, as `cluster_counts` finds them; negative where not known.
         least: Fewest clusters that count; 1 is the end of all dynamics, not a plateau.
         most: Most clusters that count; with one less than there are tokens, a start at
             which none has met another is no plateau either. By default any number.
@@ -151,6 +184,8 @@ def longest_plateau(
     first = jax.lax.cummax(jnp.where(begins, places, 0))
     counted = (counts >= least) & (True if most is None else counts <= most)
     last = jnp.argmax(jnp.where(counted, times - times[first], -jnp.inf))
-    found = counted[last]
+    known = jnp.all(counts >= 0) & jnp.all(jnp.isfinite(times))
+    found = counted[last] & known
     start, end = (jnp.where(found, times[place], jnp.nan) for place in (first[last], last))
-    return Plateau(jnp.where(found, counts[last], 0), start, end)
+    clusters = jnp.where(found, counts[last], 0)
+    return Plateau(jnp.where(known, clusters, -1), start, end)

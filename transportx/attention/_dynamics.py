@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status
-from transportx.attention._attention import Attention
-from transportx.attention._sphere import normalise, tangent
+from transportx.attention._attention import Attention, token_weights
+from transportx.attention._sphere import normalise, tangent, units
 from transportx.evolution import Evolution, Steps, as_steps, check_times, integrate, time_dtype
 
 Tokens = Float[Array, "n d"]
@@ -45,14 +45,24 @@ class TokenField(eqx.Module):
         """Velocities of tokens `x` of weights `args`."""
         if not self.sphere:
             return self._free(x, args)
-        unit = normalise(x)
-        norms = jnp.linalg.norm(x, axis=1, keepdims=True)
+        unit = units(x, token_weights(x, args))
+        norms = jnp.sum(unit * x, axis=1, keepdims=True)
         return norms * tangent(unit, self._free(unit, args))
 
     @_checks.gate
-    def retract(self, x: Float[Array, "*k n d"]) -> Float[Array, "*k n d"]:
-        """Tokens where they live: normalised on the sphere, as they are elsewhere."""
-        return normalise(x) if self.sphere else x
+    def retract(
+        self, x: Float[Array, "*k n d"], weights: Float[Array, " n"] | None = None
+    ) -> Float[Array, "*k n d"]:
+        """Tokens where they live: normalised on the sphere, as they are elsewhere.
+
+        Args:
+            x: Tokens, or several records of them.
+            weights: Their masses; a token of weight zero at the origin stays there, and is NaN
+                if it has any, or by default.
+        """
+        if not self.sphere:
+            return x
+        return normalise(x) if weights is None else units(x, weights)
 
     def _free(self, x: Tokens, weights) -> Tokens:
         velocity = self.attention(x, x, weights)
@@ -170,6 +180,6 @@ def _carry(field, tokens, weights, depth, steps, depths) -> Evolution:
     def rates(t, x, weights):
         return field(t, x, weights)
 
-    start = field.retract(tokens)
+    start = field.retract(tokens, weights)
     made = integrate(rates, start, weights, t1=depth, steps=steps, times=depths)
-    return Evolution(field.retract(made.states), made.num_steps, made.status)
+    return Evolution(field.retract(made.states, weights), made.num_steps, made.status)

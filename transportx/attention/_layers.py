@@ -115,7 +115,8 @@ class Block(eqx.Module):
     def __init__(
         self, dim: int, heads: int, hidden: int, mixing: AbstractMixing, *, key: PRNGKeyArray
     ):
-        _checks.count("hidden", hidden)
+        for name, size in (("dim", dim), ("hidden", hidden)):
+            _checks.count(name, size)
         keys = jr.split(key)
         self.norm = eqx.nn.LayerNorm(dim)
         self.attention = SelfAttention(dim, heads, mixing, key=keys[0])
@@ -136,11 +137,13 @@ class Block(eqx.Module):
     @_checks.gate
     def pointwise(self, token: Float[Array, " d"]) -> Float[Array, " d"]:
         """The network's part of the velocity of one token."""
+        _checks.shaped("token", token, self.norm.shape, "one token of the layer's dimension")
         return self.network(self.norm(token))
 
     @_checks.gate
     def normalise(self, x: Tokens) -> Tokens:
         """Tokens as attention sees them: its energies are of these."""
+        _checks.shaped("x", x, (x.shape[0], *self.norm.shape), "tokens of the layer's dimension")
         return jax.vmap(self.norm)(x)
 
     @_checks.gate

@@ -53,6 +53,7 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
 
     @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
+        _checks.same_dimension("queries", queries, "context.keys", context.keys)
         weighed = context.weights[:, None] * context.keys
         if self.causal:
             check_causal(queries.shape[0], weighed.shape[0])
@@ -60,7 +61,7 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
         else:
             moments = jnp.matmul(weighed.T, context.values, precision=_HIGHEST)
             images = jnp.matmul(queries, moments, precision=_HIGHEST)
-        return images / jnp.asarray(self.temperature, images.dtype)
+        return images / _checks.positive_value("temperature", self.temperature, images.dtype)
 
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
@@ -74,13 +75,18 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
     @_checks.gate
     def on_gaussian(
         self,
-        query: Array,
-        key: Array,
+        query: Float[Array, "k d"],
+        key: Float[Array, "k d"],
         mean: Float[Array, " d"],
         covariance: Float[Array, "d d"],
     ) -> AffineMap:
         moments = covariance + mean[:, None] * mean[None, :]
-        slope = moments @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
+        slope = (
+            moments
+            @ key.T
+            @ query
+            / _checks.positive_value("temperature", self.temperature, mean.dtype)
+        )
         return AffineMap(mean, slope @ mean, slope)
 
     @_checks.gate
@@ -91,7 +97,7 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
         moments = jnp.tensordot(weights, mixture.covariances, 1)
         moments = moments + means.T @ (weights[:, None] * means)
         asked = key.T @ (query @ x)
-        value = moments @ asked / jnp.asarray(self.temperature, x.dtype)
+        value = moments @ asked / _checks.positive_value("temperature", self.temperature, x.dtype)
         return Taken(value, asked @ value / 2)
 
 

@@ -72,6 +72,7 @@ def lipschitz_bound(
     _checks.positive("num_tokens", num_tokens)
     values, steepness = _norms(attention, radius)
     most = jnp.asarray(num_tokens, values.dtype)
+    most = jnp.where(most > 0, most, jnp.nan)
     causal = isinstance(attention.mixing, Softmax) and attention.mixing.causal
     crowd = most if causal else jnp.minimum(most, jnp.exp(2 * steepness))
     return jnp.sum(values * ((1 + steepness) * jnp.sqrt(crowd) + steepness))
@@ -79,7 +80,6 @@ def lipschitz_bound(
 
 def _norms(attention: Attention, radius: ScalarLike) -> tuple[Array, Array]:
     """Head by head, the norm of V and that of A times R^2."""
-    _checks.not_negative("radius", radius)
     mixing = attention.mixing
     if not isinstance(mixing, Softmax):
         problem = f"is {type(mixing).__name__}, for which no bound is known here"
@@ -89,7 +89,8 @@ def _norms(attention: Attention, radius: ScalarLike) -> tuple[Array, Array]:
         return jnp.linalg.norm(matrix, ord=2)
 
     dtype = attention.value.dtype
-    scale = jnp.asarray(radius, dtype) ** 2 / jnp.asarray(mixing.temperature, dtype)
+    size = _checks.not_negative_value("radius", radius, dtype)
+    scale = size**2 / _checks.positive_value("temperature", mixing.temperature, dtype)
     scores = jax.vmap(lambda query, key: norm(key.T @ query))(attention.query, attention.key)
     return jax.vmap(norm)(attention.value), scale * scores
 

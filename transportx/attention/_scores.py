@@ -64,7 +64,7 @@ class Scores(eqx.Module):
 
 
 def _of_scores(function, temperature, tokens, costs, *rows):
-    scores = -costs / jnp.asarray(temperature, costs.dtype)
+    scores = -costs / _checks.positive_value("temperature", temperature, costs.dtype)
     if tokens.gains is not None:
         scores = scores + tokens.gains[None, :]
     past = None

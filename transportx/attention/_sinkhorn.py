@@ -51,7 +51,7 @@ class Sinkhorn(AbstractAverage):
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         logs = self.log_totals(queries, context)
-        return jnp.asarray(self.temperature, logs.dtype) * logs
+        return _checks.positive_value("temperature", self.temperature, logs.dtype) * logs
 
     @_checks.gate
     def energy(self, context: Context) -> Scalar:
@@ -75,7 +75,7 @@ class Sinkhorn(AbstractAverage):
         # <Qx, Ky> = <K^T Q x, y>, and -<z, y> is |z - y|^2 / 2 but for terms of one variable.
         matrix = key.T @ query
         source = matrix @ mean, matrix @ covariance @ matrix.T
-        epsilon = 2 * jnp.asarray(self.temperature, mean.dtype)
+        epsilon = 2 * _checks.positive_value("temperature", self.temperature, mean.dtype)
         plan = entropic_plan(*source, mean, covariance, epsilon=epsilon)
         return AffineMap(mean, mean, plan.map.matrix @ matrix)
 

@@ -58,20 +58,29 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         logs = self.log_totals(queries, context)
-        return jnp.asarray(self.temperature, logs.dtype) * logs
+        return _checks.positive_value("temperature", self.temperature, logs.dtype) * logs
 
     @_checks.gate
     def energy(self, context: Context) -> Scalar:
         return jnp.sum(context.weights * self.potential(context.queries, context))
 
     @_checks.gate
-    def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
-        slope = covariance @ key.T @ query / jnp.asarray(self.temperature, mean.dtype)
+    def on_gaussian(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mean: Point, covariance: Matrix
+    ) -> AffineMap:
+        slope = (
+            covariance
+            @ key.T
+            @ query
+            / _checks.positive_value("temperature", self.temperature, mean.dtype)
+        )
         return AffineMap(mean, mean + slope @ mean, slope)
 
     @_checks.gate
-    def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
-        temperature = jnp.asarray(self.temperature, x.dtype)
+    def on_mixture(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
+    ) -> Taken:
+        temperature = _checks.positive_value("temperature", self.temperature, x.dtype)
         tilts = softmax_tilts(key.T @ (query @ x) / temperature, mixture)
         value, log = _average(*tilts, mixture.weights)
         return Taken(value, temperature * log)
@@ -113,23 +122,35 @@ class L2(AbstractAverage, AbstractOnMixtures):
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         logs = self.log_totals(queries, context)
-        return (jnp.sum(queries**2, axis=1) + jnp.asarray(self.temperature, logs.dtype) * logs) / 2
+        return (
+            jnp.sum(queries**2, axis=1)
+            + _checks.positive_value("temperature", self.temperature, logs.dtype) * logs
+        ) / 2
 
     @_checks.gate
     def energy(self, context: Context) -> Scalar:
         return jnp.sum(context.weights * self.potential(context.queries, context))
 
     @_checks.gate
-    def on_gaussian(self, query: Array, key: Array, mean: Point, covariance: Matrix) -> AffineMap:
+    def on_gaussian(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mean: Point, covariance: Matrix
+    ) -> AffineMap:
         # The posterior given a noisy K y, in the form that needs no inverse covariance.
-        gain = 2 * covariance @ key.T / jnp.asarray(self.temperature, mean.dtype)
+        gain = (
+            2
+            * covariance
+            @ key.T
+            / _checks.positive_value("temperature", self.temperature, mean.dtype)
+        )
         widened = jnp.eye(mean.size, dtype=mean.dtype) + gain @ key
         slope = jnp.linalg.solve(widened, gain @ query)
         return AffineMap(mean, jnp.linalg.solve(widened, mean) + slope @ mean, slope)
 
     @_checks.gate
-    def on_mixture(self, query: Array, key: Array, mixture: Mixture, x: Point) -> Taken:
-        temperature, q = jnp.asarray(self.temperature, x.dtype), query @ x
+    def on_mixture(
+        self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
+    ) -> Taken:
+        temperature, q = _checks.positive_value("temperature", self.temperature, x.dtype), query @ x
         noise = temperature / 2 * jnp.eye(q.size, dtype=q.dtype)
 
         def tilt(mean, covariance):

@@ -10,8 +10,21 @@ Points = Float[Array, "*n d"]
 
 @_checks.gate
 def normalise(x: Points) -> Points:
-    """Each point divided by its norm, as by a layer norm; NaN at the origin."""
+    """Each point divided by its norm, as by a layer norm; NaN at the origin.
+
+    In a `TokenField` on the sphere, tokens of weight zero at the origin rest there.
+    """
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def units(x: Points, weights: Float[Array, " n"]) -> Points:
+    """Each point divided by its norm; at the origin zero where its weight is, and NaN elsewhere.
+
+    So tokens that fill up a set, zeros of weight zero, stay where they are.
+    """
+    nowhere = jnp.all(x == 0, axis=-1, keepdims=True)
+    idle = nowhere & jnp.broadcast_to((weights == 0)[:, None], nowhere.shape)
+    return jnp.where(idle, 0, normalise(jnp.where(idle, 1, x)))
 
 
 @_checks.gate

@@ -67,7 +67,8 @@ class Transformer(eqx.Module):
         step: ScalarLike = 1.0,
         key: PRNGKeyArray,
     ):
-        _checks.count("depth", depth)
+        for name, size in (("dim", dim), ("depth", depth)):
+            _checks.count(name, size)
         _checks.positive("step", step)
         make = eqx.filter_vmap(lambda k: Block(dim, heads, hidden, mixing, key=k))
         self.blocks = make(jr.split(key, depth))
@@ -90,7 +91,8 @@ class Transformer(eqx.Module):
         return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), static)
 
     def _run(self, x, weights):
-        step = jnp.asarray(self.step, x.dtype)
+        x = x.astype(jnp.result_type(x, self.blocks.attention.query))
+        step = _checks.positive_value("step", self.step, x.dtype)
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
 
         def advance(x, block):

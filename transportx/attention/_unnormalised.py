@@ -57,7 +57,7 @@ class Unnormalised(AbstractOnMixtures):
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         totals = self.scores(queries, context).sums(jnp.ones_like(context.weights))
-        return jnp.asarray(self.temperature, totals.dtype) * totals
+        return _checks.positive_value("temperature", self.temperature, totals.dtype) * totals
 
     @_checks.gate
     def energy(self, context: Context) -> Scalar:
@@ -67,7 +67,7 @@ class Unnormalised(AbstractOnMixtures):
     def on_mixture(
         self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
     ) -> Taken:
-        temperature = jnp.asarray(self.temperature, x.dtype)
+        temperature = _checks.positive_value("temperature", self.temperature, x.dtype)
         scores, means = softmax_tilts(key.T @ (query @ x) / temperature, mixture)
         masses = exponentials(scores, mixture.weights)
         return Taken(masses @ means, temperature * jnp.sum(masses))

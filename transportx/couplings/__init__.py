@@ -1,7 +1,8 @@
 """Which source point goes with which target point of a batch.
 
 A coupling is called as `i0, i1 = coupling(x0, x1, key=key)` and answers with indices, so
-that labels and conditions travel along: `x0[i0], x1[i1], labels[i1]`. Every target is
+that labels and conditions travel along: `take(x0, i0), take((x1, labels), i1)`. Where there
+is no plan to pair by, `take` gives NaN, and the status of the pairs says why. Every target is
 used exactly once (`Unbalanced` alone leaves outliers out). Indices have no derivative;
 couplings see their inputs as constants. `Conditional` wraps any of them where targets have
 labels or conditions.
@@ -17,3 +18,5 @@ from transportx.couplings._diagnose import Diagnostics as Diagnostics
 from transportx.couplings._diagnose import diagnose as diagnose
 from transportx.couplings._entropic import Entropic as Entropic
 from transportx.couplings._entropic import Unbalanced as Unbalanced
+from transportx.couplings._pairs import Pairs as Pairs
+from transportx.couplings._pairs import take as take

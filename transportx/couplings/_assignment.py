@@ -1,10 +1,13 @@
 """Exact optimal transport between two batches."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx.couplings._coupling import AbstractCoupling, Pairs, check_batches, geometry_between
+from transportx._status import Status, judge
+from transportx.couplings._coupling import AbstractCoupling, check_batches, geometry_between
+from transportx.couplings._pairs import Pairs, pairs_or_poison
 from transportx.geometry import AbstractCost, SquaredEuclidean
 from transportx.ot import assignment
 
@@ -29,11 +32,18 @@ class Assignment(AbstractCoupling):
     cost: AbstractCost = SquaredEuclidean()
 
     @_checks.gate
+    @eqx.filter_jit
     def __call__(
         self, x0: Float[Array, "n ..."], x1: Float[Array, "b ..."], *, key: PRNGKeyArray
     ) -> Pairs:
         check_batches(x0, x1, one_to_one=True)
-        sources = assignment(geometry_between(x0, x1, self.cost).T.matrix())
+        costs = geometry_between(x0, x1, self.cost).T.matrix()
+        sources = assignment(costs)
         index = jnp.arange(x1.shape[0], dtype=sources.dtype)
-        # Where there is no answer, all points are used as they come: a NaN stays visible.
-        return jnp.where(sources < index.size, sources, index), index
+        usable = jnp.all(sources < index.size)
+        status = judge(
+            (~jnp.all(costs > -jnp.inf), Status.NON_FINITE),
+            (~usable, Status.INFEASIBLE),
+            otherwise=Status.CONVERGED,
+        )
+        return pairs_or_poison((sources, index), usable, status, x0, x1)

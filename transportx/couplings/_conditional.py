@@ -5,7 +5,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
-from transportx.couplings._coupling import AbstractCoupling, Pairs, check_batches, flat
+from transportx._precision import working
+from transportx._status import Status, judge
+from transportx.couplings._coupling import AbstractCoupling, check_batches, flat
+from transportx.couplings._pairs import Pairs, pairs_or_poison
 
 
 @_checks.gate
@@ -39,6 +42,7 @@ class Conditional(eqx.Module):
         _checks.positive("weight", self.weight)
 
     @_checks.gate
+    @eqx.filter_jit
     def __call__(
         self,
         x0: Float[Array, "b ..."],
@@ -55,6 +59,12 @@ class Conditional(eqx.Module):
         check_batches(x0, x1, one_to_one=True)
         _checks.same_size("conditions", conditions, "x1", x1)
         _checks.floating("conditions", conditions)
-        marks = jnp.sqrt(jnp.asarray(self.weight, x0.dtype)) * flat(conditions)
-        marked = (jnp.concatenate([flat(x), marks], axis=1) for x in (x0, x1))
-        return self.coupling(*marked, key=key)
+        dtype = working(x0.dtype, x1.dtype)
+        weight = jnp.asarray(self.weight, dtype)
+        weight = jnp.where(weight > 0, weight, jnp.nan)
+        marks = jnp.sqrt(weight) * flat(conditions).astype(dtype)
+        marked = (jnp.concatenate([flat(x).astype(dtype), marks], axis=1) for x in (x0, x1))
+        pairs = self.coupling(*marked, key=key)
+        usable = jnp.all(jnp.isfinite(marks))
+        status = judge((~usable, Status.NON_FINITE), otherwise=pairs.status)
+        return pairs_or_poison(pairs, usable, status, x0, x1)

@@ -6,12 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
+from transportx._precision import working
+from transportx._status import Status
+from transportx.couplings._pairs import Pairs
 from transportx.geometry import AbstractCloud, AbstractCost, cloud_between
-
-Pairs = tuple[Int[Array, " b"], Int[Array, " b"]]
 
 
 class AbstractCoupling(eqx.Module):
@@ -29,8 +30,9 @@ class AbstractCoupling(eqx.Module):
             key: Randomness, for couplings that draw.
 
         Returns:
-            Indices (i0, i1) of the b pairs; i1 is a permutation of the targets, save where
-            a coupling is made to leave some out.
+            Indices (i0, i1) of the b pairs, and a status; i1 is a permutation of the
+            targets, save where a coupling is made to leave some out. Where there is no
+            plan to pair by, `take` with these indices gives NaN.
 
         Raises:
             ValueError: A batch is empty, examples differ in shape, or sizes differ where
@@ -47,7 +49,7 @@ class Independent(AbstractCoupling):
     ) -> Pairs:
         check_batches(x0, x1, one_to_one=True)
         index = jnp.arange(x1.shape[0])
-        return index, index
+        return Pairs(index, index, Status.CONVERGED)
 
 
 def geometry_between(
@@ -57,7 +59,8 @@ def geometry_between(
     _checks.divided("x0", x0, mesh)
     _checks.divided("x1", x1, mesh)
     x0, x1 = jax.lax.stop_gradient((x0, x1))
-    return cloud_between(flat(x0), flat(x1), cost, mesh=mesh)
+    dtype = working(x0.dtype, x1.dtype)
+    return cloud_between(flat(x0).astype(dtype), flat(x1).astype(dtype), cost, mesh=mesh)
 
 
 def flat(batch: Array) -> Float[Array, "b d"]:

@@ -1,12 +1,15 @@
 """What pairs drawn from a plan are like."""
 
+import math
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx.geometry import PointCloud
+from transportx._status import Status
+from transportx.geometry import AbstractCloud
 from transportx.ot import EntropicPlan
 
 
@@ -21,28 +24,45 @@ class Diagnostics(NamedTuple):
             far the pairs are from a map, and about the width over which a flow trained on
             them is blurred. 0 for a map; sqrt(epsilon d / 2) between Gaussians far wider
             than that.
+        status: How the solve of the plan ended; where it failed, the numbers are NaN.
     """
 
     information: Float[Array, ""]
     share: Float[Array, ""]
     spread: Float[Array, ""]
+    status: Status
 
 
 @_checks.gate
+@eqx.filter_jit
 def diagnose(plan: EntropicPlan) -> Diagnostics:
-    """Where between independent pairs and a map a plan of point clouds lies. O(n m)."""
+    """Where between independent pairs and a map a plan of point clouds lies. O(n m).
+
+    Args:
+        plan: Plan between two clouds, on one device or over a mesh.
+
+    Raises:
+        ValueError: The plan is between costs without points.
+    """
+    _, y = points_of(plan)
     rows, columns = plan.marginals
     mass = jnp.sum(rows)
     gains = rows @ plan.f + columns @ plan.g - plan.transport_cost
     information = gains / (plan.epsilon * mass) - jnp.log(
         mass / (jnp.sum(plan.a) * jnp.sum(plan.b))
     )
-    most = jnp.log(jnp.asarray(min(plan.geometry.shape), mass.dtype))
+    few = min(plan.geometry.shape)
+    share = information / math.log(few) if few > 1 else information
+    from_centre = y - ((columns @ y) / mass)[None, :]
+    squares = jnp.sum(from_centre**2, axis=1)
+    images = plan @ from_centre / jnp.where(rows > 0, rows, 1)[:, None]
+    spread = jnp.maximum(columns @ squares - rows @ jnp.sum(images**2, axis=1), 0) / mass
+    return Diagnostics(information, share, jnp.sqrt(spread), plan.status)
+
+
+def points_of(plan: EntropicPlan) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+    """Sources and targets of a plan between clouds."""
     cloud = plan.geometry
-    if not isinstance(cloud, PointCloud):
+    if not isinstance(cloud, AbstractCloud):
         _checks.reject("plan", "is between costs without points", "solve it on a PointCloud")
-    centre = jnp.mean(cloud.y, axis=0)[None, :]
-    squares = jnp.sum((cloud.y - centre) ** 2, axis=1)
-    of_images = jnp.sum((plan.barycentric_map() - centre) ** 2, axis=1)
-    spread = jnp.maximum(columns @ squares - rows @ of_images, 0) / mass
-    return Diagnostics(information, information / most, jnp.sqrt(spread))
+    return cloud.x, cloud.y

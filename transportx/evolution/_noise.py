@@ -28,6 +28,7 @@ class Noise(eqx.Module):
     level: Callable[[Float[Array, ""], PyTree[Array]], Float[Array, ""]]
     key: PRNGKeyArray
 
+    @_checks.gate
     def term(self, state: PyTree[Array]) -> diffrax.AbstractTerm:
         """What diffrax's solvers take, for states like this one."""
         return _Additive(self.level, self.key, jax.eval_shape(lambda: state))

@@ -54,6 +54,7 @@ class FixedSteps(eqx.Module):
             cure = "give it tolerances: `root_finder=diffrax.VeryChord(rtol=1e-3, atol=1e-6)`"
             _checks.reject("solver", "is implicit, and fixed steps have no tolerance", cure)
 
+    @_checks.gate
     def nodes(self, t0: Float[Array, ""], t1: Float[Array, ""]) -> Float[Array, " nodes"]:
         """The times at which steps begin and end, from exactly `t0` to exactly `t1`."""
         fractions = self.grid(self.num, t0.dtype)

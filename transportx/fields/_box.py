@@ -56,6 +56,7 @@ class Box(eqx.Module):
     @_checks.gate
     def divergence(self, flux: Faces) -> Cells:
         """What flows out of each cell, over its volume; the walls let nothing through."""
+        check_faces(self, "flux", flux)
         total = jnp.zeros(self.shape, flux[0].dtype)
         for axis, (through, width) in enumerate(zip(flux, self.spacing, strict=True)):
             walls = [(1, 1) if k == axis else (0, 0) for k in range(len(self.shape))]
@@ -65,6 +66,7 @@ class Box(eqx.Module):
     @_checks.gate
     def gradient(self, potential: Cells) -> Faces:
         """Slopes across the faces: minus the adjoint of `divergence`."""
+        _checks.shaped("potential", potential, self.shape, "one number per cell")
         return tuple(
             jnp.diff(potential, axis=axis) / width for axis, width in enumerate(self.spacing)
         )
@@ -72,6 +74,7 @@ class Box(eqx.Module):
     @_checks.gate
     def on_faces(self, density: Cells) -> Faces:
         """Density on the faces, the mean of the cells on both sides."""
+        _checks.shaped("density", density, self.shape, "one number per cell")
         return tuple(
             (after(density, axis) + before(density, axis)) / 2 for axis in range(len(self.shape))
         )
@@ -79,6 +82,7 @@ class Box(eqx.Module):
     @_checks.gate
     def solve_poisson(self, source: Cells) -> Cells:
         """The potential of mean zero whose Laplacian is the source less its mean; by DCT."""
+        _checks.shaped("source", source, self.shape, "one number per cell")
         modes = jax.scipy.fft.dctn(source)
         symbol = jnp.zeros(self.shape, source.dtype)
         for axis, (size, width) in enumerate(zip(self.shape, self.spacing, strict=True)):
@@ -88,6 +92,16 @@ class Box(eqx.Module):
         constant = symbol == 0
         modes = jnp.where(constant, 0, modes / jnp.where(constant, 1, symbol))
         return jax.scipy.fft.idctn(modes)
+
+
+def check_faces(box: Box, argument: str, values: Faces) -> None:
+    """Refuse numbers that would be broadcast against the faces between cells."""
+    axes = range(len(box.shape))
+    shapes = [tuple(n - (k == axis) for k, n in enumerate(box.shape)) for axis in axes]
+    given = [jnp.shape(v) for v in values]
+    if given != shapes:
+        cure = f"give one number per inner face, an array per axis: shapes {shapes}"
+        _checks.reject(argument, f"has shapes {given}", cure)
 
 
 def before(density: Cells, axis: int) -> Cells:

@@ -13,7 +13,7 @@ import lineax as lx
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, _numbers
-from transportx.fields._box import Box, Cells, Faces, after, before
+from transportx.fields._box import Box, Cells, Faces, after, before, check_faces
 
 
 @_checks.gate
@@ -130,7 +130,7 @@ def project_onto_gradients(box: Box, density: Cells, velocity: Faces, **options)
     `options` are those of `least_squares`.
     """
     _check(box, density, density)
-    _check_faces(box, velocity)
+    check_faces(box, "velocity", velocity)
     weights = box.on_faces(density)
     flux = tuple(w * v for w, v in zip(weights, velocity, strict=True))
     return least_squares(box, density, -box.divergence(flux), **options)
@@ -157,7 +157,7 @@ class FieldDiagnostics(NamedTuple):
 def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> FieldDiagnostics:
     """Energy, curl and continuity residual of a field on a grid."""
     _check(box, density, rate)
-    _check_faces(box, velocity)
+    check_faces(box, "velocity", velocity)
     weights = box.on_faces(density)
     flux = tuple(w * v for w, v in zip(weights, velocity, strict=True))
     squares = jnp.stack([jnp.sum(j * v) for j, v in zip(flux, velocity, strict=True)])
@@ -180,7 +180,7 @@ def upwind_step(box: Box, density: Cells, velocity: Faces, duration: ScalarLike)
         LeVeque, Finite volume methods for hyperbolic problems, 2002, section 4.8.
     """
     _check(box, density, density)
-    _check_faces(box, velocity)
+    check_faces(box, "velocity", velocity)
     _checks.not_negative("duration", duration)
     _checks.finite("duration", duration)
     duration = _numbers.not_negative(duration, density.dtype)
@@ -211,14 +211,3 @@ def _check(box: Box, density: Cells, rate: Cells) -> None:
         if _numbers.is_half(array):
             cure = "convert it to float32: halves do not hold a curve of densities"
             _checks.reject(name, f"has dtype {array.dtype}", cure)
-
-
-def _check_faces(box: Box, velocity: Faces) -> None:
-    """Refuse velocities that would be broadcast against the faces between cells."""
-    shapes = []
-    for axis in range(len(box.shape)):
-        shapes.append(tuple(size - (k == axis) for k, size in enumerate(box.shape)))
-    given = [jnp.shape(v) for v in velocity]
-    if given != shapes:
-        cure = f"give one number per inner face, an array per axis: shapes {shapes}"
-        _checks.reject("velocity", f"has shapes {given}", cure)

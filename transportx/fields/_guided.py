@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer, ScalarLike
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks, _numbers
 
@@ -35,7 +35,7 @@ class Guided(eqx.Module):
 
     @_checks.gate
     def __call__(
-        self, t: Float[Array, ""], x: Float[Array, "..."], args: Integer[Array, ""]
+        self, t: Float[Array, ""], x: Float[Array, "..."], args: Int[Array, ""]
     ) -> Float[Array, "..."]:
         """Guided velocity at one point and time."""
         _checks.label("args", args)

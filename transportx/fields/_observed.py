@@ -77,7 +77,9 @@ class ObservationGuided(eqx.Module):
         def uphill(denoiser):
             seen = self.operator(denoiser)
             _checks.same_shape("observation", observation, "operator(x)", seen)
-            (slope,) = transpose(self._solve(spread, transpose, observation - seen))
+            wanted, found = _numbers.matched(observation, seen)
+            gap = (wanted - found).astype(seen.dtype)
+            (slope,) = transpose(self._solve(spread.astype(gap.dtype), transpose, gap))
             return slope
 
         velocity, gain = pulled_back(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax.core import Tracer
 from jax.lax import PrecisionLike
-from jaxtyping import Array, Float, Integer, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks, _numbers
 from transportx.fields._time import fourier_features
@@ -103,7 +103,7 @@ class DiT(eqx.Module):
 
     @_checks.gate
     def __call__(
-        self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Integer[Array, ""] | None = None
+        self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Int[Array, ""] | None = None
     ) -> Float[Array, "h w c"]:
         """Velocity of one image."""
         if x.shape != self.shape:

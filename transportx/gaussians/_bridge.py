@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx._precision import single_inside
 from transportx.gaussians._entropic import regression
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._measures import AffineMap
-from transportx.gaussians._transport import check_ends
+from transportx.gaussians._transport import check_ends, unit_time
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
@@ -19,6 +20,7 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
+@single_inside
 def bridge(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> tuple[Point, Matrix]:
@@ -28,7 +30,8 @@ def bridge(
     may be singular. O(d^3).
 
     Raises:
-        ValueError: Shapes disagree, or `sigma` is a Python number that is not positive.
+        ValueError: Shapes disagree, or a Python number does not fit: `sigma` is not positive
+            and finite, or `t` is outside [0, 1]. Traced numbers that do not fit give NaN.
 
     Differentiation:
         In all arguments, t included, to any order, where both covariances are positive
@@ -39,13 +42,14 @@ def bridge(
         has a closed form, 2023.
     """
     check_ends(m0, S0, m1, S1)
-    _checks.positive("sigma", sigma)
-    t, sigma = jnp.asarray(t, m0.dtype), jnp.asarray(sigma, m0.dtype)
+    t = unit_time(t, m0.dtype)
+    sigma = _checks.positive_value("sigma", sigma, m0.dtype)
     blend = _blend(t, _slope(S0, S1, sigma))
     return (1 - t) * m0 + t * m1, blend @ S0 @ blend + sigma**2 * t * blend
 
 
 @_checks.gate
+@single_inside
 def bridge_drift(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> AffineMap:
@@ -56,7 +60,8 @@ def bridge_drift(
     must be positive definite. O(d^3).
 
     Raises:
-        ValueError: Shapes disagree, or `sigma` is a Python number that is not positive.
+        ValueError: Shapes disagree, or a Python number does not fit: `sigma` is not positive
+            and finite, or `t` is outside [0, 1]. Traced numbers that do not fit give NaN.
 
     Differentiation:
         As `bridge`.
@@ -66,8 +71,8 @@ def bridge_drift(
         has a closed form, 2023.
     """
     check_ends(m0, S0, m1, S1)
-    _checks.positive("sigma", sigma)
-    t, sigma = jnp.asarray(t, m0.dtype), jnp.asarray(sigma, m0.dtype)
+    t = unit_time(t, m0.dtype)
+    sigma = _checks.positive_value("sigma", sigma, m0.dtype)
     slope = _slope(S0, S1, sigma)
     matrix = jnp.linalg.solve(_blend(t, slope), slope - jnp.eye(m0.size, dtype=m0.dtype))
     return AffineMap((1 - t) * m0 + t * m1, m1 - m0, symmetric(matrix))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx._precision import single_inside
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._measures import AffineMap
 from transportx.gaussians._transport import check_ends
@@ -26,6 +27,7 @@ class Quadratic(eqx.Module):
     @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """Value at one point."""
+        _checks.same_shape("x", x, "centre", self.centre)
         moved = x - self.centre
         return self.constant + self.linear @ moved + moved @ self.matrix @ moved
 
@@ -53,6 +55,7 @@ class EntropicGaussianPlan(eqx.Module):
 
 
 @_checks.gate
+@single_inside
 def entropic_plan(
     m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, epsilon: ScalarLike
 ) -> EntropicGaussianPlan:
@@ -72,7 +75,8 @@ def entropic_plan(
         epsilon: Regularisation, in units of the cost.
 
     Raises:
-        ValueError: Shapes disagree, or `epsilon` is a Python number that is not positive.
+        ValueError: Shapes disagree, or `epsilon` is a Python number that is not positive and
+            finite; one that is traced gives NaN, as does what is no covariance.
 
     Differentiation:
         In all arguments, to any order, where both covariances are positive definite.
@@ -84,8 +88,7 @@ def entropic_plan(
         Gaussian measures, 2021.
     """
     check_ends(m0, S0, m1, S1)
-    _checks.positive("epsilon", epsilon)
-    epsilon = jnp.asarray(epsilon, m0.dtype)
+    epsilon = _checks.positive_value("epsilon", epsilon, m0.dtype)
     root0, root1 = sqrtm(S0), sqrtm(S1)
     forward, penalty = regression(root0, root1, epsilon)
     backward, _ = regression(root1, root0, epsilon)
@@ -101,6 +104,7 @@ def entropic_plan(
 
 
 @_checks.gate
+@single_inside
 def sinkhorn_divergence(
     m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, epsilon: ScalarLike
 ) -> Scalar:
@@ -111,7 +115,8 @@ def sinkhorn_divergence(
     |m0 - m1|^2 as it grows. O(d^3).
 
     Raises:
-        ValueError: Shapes disagree, or `epsilon` is a Python number that is not positive.
+        ValueError: Shapes disagree, or `epsilon` is a Python number that is not positive and
+            finite; one that is traced gives NaN, as does what is no covariance.
 
     Differentiation:
         As `entropic_plan`.
@@ -121,8 +126,7 @@ def sinkhorn_divergence(
         Gaussian measures has a closed form, 2020.
     """
     check_ends(m0, S0, m1, S1)
-    _checks.positive("epsilon", epsilon)
-    epsilon = jnp.asarray(epsilon, m0.dtype)
+    epsilon = _checks.positive_value("epsilon", epsilon, m0.dtype)
     root0, root1 = sqrtm(S0), sqrtm(S1)
 
     def value(left: Matrix, right: Matrix) -> Scalar:

@@ -2,31 +2,41 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+
+from transportx import _checks
+from transportx._precision import single_inside
 
 Matrix = Float[Array, "d d"]
 
 
-@jax.custom_jvp
+@_checks.gate
+@single_inside
 def sqrtm(matrix: Matrix) -> Matrix:
-    """Principal square root of a symmetric positive semidefinite matrix.
+    """Principal square root of a symmetric positive semidefinite matrix; NaN of any other.
 
     Differentiation:
         Forward, reverse and higher orders, through the Sylvester equation
         R dR + dR R = dM, which stays regular where eigenvalues coincide. At a singular
         matrix the derivative is that along its range.
     """
+    return _root(matrix)
+
+
+@jax.custom_jvp
+def _root(matrix: Matrix) -> Matrix:
     values, vectors = jnp.linalg.eigh(matrix)
     # Eigenvalues below zero by rounding are zero; by more, there is no root.
     slack = matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(values))
-    roots = jnp.where(values < -slack, jnp.nan, jnp.sqrt(jnp.maximum(values, 0)))
+    bad = (values < -slack) | ~is_symmetric(matrix)
+    roots = jnp.where(bad, jnp.nan, jnp.sqrt(jnp.maximum(values, 0)))
     return (vectors * roots[None, :]) @ vectors.T
 
 
-@sqrtm.defjvp
-def _sqrtm_jvp(primals, tangents):
+@_root.defjvp
+def _root_jvp(primals, tangents):
     (matrix,), (tangent,) = primals, tangents
-    root = sqrtm(matrix)
+    root = _root(matrix)
     return root, sylvester(root, (tangent + tangent.T) / 2)
 
 
@@ -48,3 +58,18 @@ def sylvester(root: Matrix, right: Matrix) -> Matrix:
 def symmetric(matrix: Matrix) -> Matrix:
     """The symmetric part: removes what rounding added."""
     return (matrix + matrix.T) / 2
+
+
+def is_symmetric(matrix: Matrix) -> Bool[Array, ""]:
+    """Whether a matrix is symmetric up to the root of the precision, of its largest entry."""
+    slack = jnp.finfo(matrix.dtype).eps ** 0.5 * jnp.max(jnp.abs(matrix))
+    return jnp.max(jnp.abs(matrix - matrix.T)) <= slack
+
+
+def is_covariance(matrix: Matrix) -> Bool[Array, ""]:
+    """Whether a matrix is symmetric and positive semidefinite, up to rounding."""
+    size = matrix.shape[0]
+    slack = size * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(jnp.diagonal(matrix)))
+    slack = jnp.maximum(slack, jnp.finfo(matrix.dtype).tiny)
+    root = jnp.linalg.cholesky(matrix + slack * jnp.eye(size, dtype=matrix.dtype))
+    return is_symmetric(matrix) & jnp.all(jnp.isfinite(root))

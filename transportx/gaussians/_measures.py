@@ -4,10 +4,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
+from transportx._precision import single_inside
+from transportx.gaussians._matrices import is_symmetric
+from transportx.geometry import SumExp
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
@@ -25,13 +27,16 @@ class AffineMap(eqx.Module):
     @_checks.gate
     def __call__(self, x: Point) -> Point:
         """Image of one point."""
+        _checks.same_shape("x", x, "centre", self.centre)
         return self.offset + self.matrix @ (x - self.centre)
 
 
 @_checks.gate
+@single_inside
 def log_density(x: Point, mean: Point, covariance: Matrix) -> Scalar:
-    """Log-density of N(mean, covariance) at one point; covariance positive definite."""
+    """Log-density of N(mean, covariance) at one point; NaN unless it is positive definite."""
     root = jnp.linalg.cholesky(covariance)
+    root = jnp.where(is_symmetric(covariance), root, jnp.nan)
     white = jax.scipy.linalg.solve_triangular(root, x - mean, lower=True)
     log_volume = 2 * jnp.sum(jnp.log(jnp.diagonal(root))) + x.size * jnp.log(2 * jnp.pi)
     return -(jnp.sum(white**2) + log_volume) / 2
@@ -42,9 +47,10 @@ class Mixture(eqx.Module):
     """Gaussian mixture of k components.
 
     Attributes:
-        weights: Non-negative, summing to one; a zero removes its component.
-        means: One mean a component.
-        covariances: One positive-definite covariance a component.
+        weights: Non-negative, summing to one; a zero removes its component, and a negative one
+            makes every answer NaN.
+        means: One mean per component.
+        covariances: One positive-definite covariance per component.
     """
 
     weights: Float[Array, " k"]
@@ -62,17 +68,24 @@ class Mixture(eqx.Module):
             _checks.reject("covariances", problem, f"give one matrix a component, {(k, d, d)}")
 
     @_checks.gate
+    @single_inside
     def log_density(self, x: Point) -> Scalar:
         """Log-density at one point; its gradient is the score."""
         logs = jax.vmap(log_density, in_axes=(None, 0, 0))(x, self.means, self.covariances)
-        return logsumexp(logs + jnp.log(self.weights))
+        weights = jnp.where(self.weights < 0, jnp.nan, self.weights)
+        # Differentiable also in a weight of zero.
+        peak, total = SumExp.part(weights, logs)
+        return peak + jnp.log(total)
 
     @_checks.gate
+    @single_inside
     def sample(self, *, key: PRNGKeyArray, num: int) -> Float[Array, "n d"]:
         """Draw `num` independent points."""
         _checks.count("num", num)
         component_key, noise_key = jr.split(key)
+        valid = jnp.all(self.weights >= 0) & (jnp.sum(self.weights) > 0)
         components = jr.categorical(component_key, jnp.log(self.weights), shape=(num,))
         noise = jr.normal(noise_key, (num, self.means.shape[1]), self.means.dtype)
+        noise = jnp.where(valid, noise, jnp.nan)
         roots = jnp.linalg.cholesky(self.covariances)[components]
         return self.means[components] + jnp.einsum("nij,nj->ni", roots, noise)

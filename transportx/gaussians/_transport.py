@@ -1,11 +1,14 @@
 """Optimal transport and flow matching between two Gaussians, in closed form."""
 
+import numbers
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.gaussians._matrices import sqrtm, symmetric
+from transportx._precision import single_inside
+from transportx.gaussians._matrices import is_covariance, sqrtm, symmetric
 from transportx.gaussians._measures import AffineMap
 
 Point = Float[Array, " d"]
@@ -14,22 +17,35 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
+@single_inside
 def transport_map(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> AffineMap:
     r"""Optimal map from N(m0, S0) to N(m1, S1) for the cost |x - y|^2.
 
-    $T = S_0^{-1/2} (S_0^{1/2} S_1 S_0^{1/2})^{1/2} S_0^{-1/2}$, symmetric. `S0` must be
-    positive definite, `S1` may be singular. O(d^3).
+    $T = S_0^{-1/2} (S_0^{1/2} S_1 S_0^{1/2})^{1/2} S_0^{-1/2}$, symmetric. Where `S0` is
+    singular, inverses are those on its range, and T is zero beyond; such a map exists only if
+    the range of `S1` lies within that of `S0`, and is NaN otherwise. O(d^3).
+
+    Args:
+        m0: Source mean.
+        S0: Source covariance.
+        m1: Target mean.
+        S1: Target covariance; may be singular.
 
     References:
         Peyre and Cuturi, Computational Optimal Transport, 2019, remark 2.31.
     """
     check_ends(m0, S0, m1, S1)
     root, middle = _roots(S0, S1)
-    half = jnp.linalg.solve(root, middle)
-    return AffineMap(m0, m1, symmetric(jnp.linalg.solve(root, half.T)))
+    beyond = _beyond_range(S0)
+    lost = jnp.sum(beyond * S1)
+    slack = 10 * m0.size * jnp.finfo(S1.dtype).eps * jnp.trace(S1)
+    half = jnp.linalg.solve(root + beyond, middle)
+    matrix = symmetric(jnp.linalg.solve(root + beyond, half.T))
+    return AffineMap(m0, m1, jnp.where(lost <= slack, matrix, jnp.nan))
 
 
 @_checks.gate
+@single_inside
 def bures_squared(S0: Matrix, S1: Matrix) -> Scalar:
     r"""Squared Bures distance $\mathrm{tr}(S_0 + S_1 - 2 (S_0^{1/2} S_1 S_0^{1/2})^{1/2})$.
 
@@ -43,6 +59,7 @@ def bures_squared(S0: Matrix, S1: Matrix) -> Scalar:
 
 
 @_checks.gate
+@single_inside
 def wasserstein2_squared(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
     """W2^2 between N(m0, S0) and N(m1, S1).
 
@@ -53,6 +70,7 @@ def wasserstein2_squared(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar
 
 
 @_checks.gate
+@single_inside
 def wasserstein2(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
     """W2 between N(m0, S0) and N(m1, S1); its derivative at equal laws is taken as zero."""
     square = wasserstein2_squared(m0, S0, m1, S1)
@@ -62,18 +80,28 @@ def wasserstein2(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
 
 
 @_checks.gate
+@single_inside
 def geodesic(t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> tuple[Point, Matrix]:
     r"""Mean and covariance at time t of McCann's displacement interpolation.
 
-    $S_t = ((1-t) I + t T) S_0 ((1-t) I + t T)$ with `T` the optimal map.
+    $S_t = ((1-t) I + t T) S_0 ((1-t) I + t T)$ with `T` the optimal map, and NaN where there
+    is none (`transport_map`).
+
+    Args:
+        t: Time in [0, 1]; outside, a Python number is refused and a traced one gives NaN.
+        m0: Mean at time 0.
+        S0: Covariance at time 0.
+        m1: Mean at time 1.
+        S1: Covariance at time 1.
     """
     matrix = transport_map(m0, S0, m1, S1).matrix
-    t = jnp.asarray(t, m0.dtype)
+    t = unit_time(t, m0.dtype)
     blend = (1 - t) * jnp.eye(m0.size, dtype=m0.dtype) + t * matrix
     return (1 - t) * m0 + t * m1, blend @ S0 @ blend
 
 
 @_checks.gate
+@single_inside
 def flow_matching_field(
     coefficients: tuple[Scalar, Scalar, Scalar],
     rates: tuple[Scalar, Scalar, Scalar],
@@ -106,6 +134,7 @@ def flow_matching_field(
     identity = jnp.eye(m0.size, dtype=m0.dtype)
     G = jnp.zeros_like(S0) if cross is None else cross
     _check_square("cross", G, m0.size)
+    S0, S1 = (jnp.where(is_covariance(S), S, jnp.nan) for S in (S0, S1))
     covariance = alpha**2 * S0 + beta**2 * S1 + alpha * beta * (G + G.T) + gamma**2 * identity
     moving = (
         alpha_rate * alpha * S0
@@ -130,6 +159,21 @@ def _roots(S0: Matrix, S1: Matrix) -> tuple[Matrix, Matrix]:
     root = sqrtm(S0)
     half = root @ sqrtm(S1)
     return root, sqrtm(symmetric(half @ half.T))
+
+
+def _beyond_range(S0: Matrix) -> Matrix:
+    """The projection on directions in which a law has no spread; zero where it has in all."""
+    values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(S0))
+    empty = values <= S0.shape[0] * jnp.finfo(S0.dtype).eps * jnp.max(jnp.abs(values))
+    return (vectors * jnp.where(empty, 1, 0)[None, :].astype(S0.dtype)) @ vectors.T
+
+
+def unit_time(t: ScalarLike, dtype) -> Scalar:
+    """A time in [0, 1], and NaN where it is outside."""
+    if isinstance(t, numbers.Real) and not 0 <= float(t) <= 1:
+        _checks.reject("t", f"is {t}", "give a time in [0, 1]")
+    time = jnp.asarray(t, dtype)
+    return jnp.where((time >= 0) & (time <= 1), time, jnp.nan)
 
 
 def check_ends(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> None:

@@ -15,6 +15,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx._precision import single_inside
 from transportx.gaussians._matrices import sqrtm, symmetric
 from transportx.gaussians._transport import check_ends
 
@@ -47,6 +48,7 @@ class UnbalancedGaussianPlan(eqx.Module):
 
 
 @_checks.gate
+@single_inside
 def unbalanced(
     mass0: ScalarLike,
     m0: Point,
@@ -69,6 +71,7 @@ def unbalanced(
 
 
 @_checks.gate
+@single_inside
 def entropic_unbalanced(
     mass0: ScalarLike,
     m0: Point,
@@ -112,7 +115,7 @@ def entropic_unbalanced(
         Janati, Muzellec, Peyre and Cuturi, Entropic optimal transport between unbalanced
         Gaussian measures has a closed form, 2020; here for two penalties.
     """
-    _checks.positive("epsilon", epsilon)
+    epsilon = _positive("epsilon", epsilon, m0)
     return _solve(mass0, m0, S0, mass1, m1, S1, epsilon, rho_a, rho_b)
 
 
@@ -186,7 +189,6 @@ def _shrunk_factor(S: Matrix, weight: Scalar) -> Matrix:
 
 
 def _positive(argument: str, value: ScalarLike, like: Array) -> Scalar:
-    _checks.positive(argument, value)
     if isinstance(value, numbers.Real) and math.isinf(value):
         _checks.reject(argument, f"is {value}", "give a finite number; `entropic_plan` is balanced")
-    return jnp.asarray(value, like.dtype)
+    return _checks.positive_value(argument, value, like.dtype)

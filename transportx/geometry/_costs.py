@@ -73,6 +73,7 @@ class AbstractCost(eqx.Module):
 
     translation_invariant: eqx.AbstractVar[bool]
 
+    @_checks.gate
     def wants_centring(self, dim: int) -> bool:
         """Whether costs in `dim` coordinates round less if points are near the origin.
 
@@ -93,6 +94,7 @@ class AbstractCost(eqx.Module):
 class AbstractPointwiseCost(AbstractCost):
     """A cost known only pair by pair: subclasses write `__call__` alone."""
 
+    @_checks.gate
     def wants_centring(self, dim: int) -> bool:
         del dim
         return False
@@ -116,6 +118,7 @@ class SquaredEuclidean(AbstractCost):
 
     translation_invariant: ClassVar[bool] = True
 
+    @_checks.gate
     def wants_centring(self, dim: int) -> bool:
         return dim > FEW_COORDINATES
 
@@ -274,6 +277,7 @@ class Swapped(AbstractCost):
     def translation_invariant(self) -> bool:
         return self.cost.translation_invariant
 
+    @_checks.gate
     def wants_centring(self, dim: int) -> bool:
         return self.cost.wants_centring(dim)
 

@@ -62,6 +62,7 @@ class AbstractGeometry(eqx.Module):
     ) -> "AbstractGeometry":
         """Costs between some of the sources and some of the targets."""
 
+    @_checks.gate
     def weighed(
         self, a: Float[Array, " n"] | None, b: Float[Array, " m"] | None
     ) -> "AbstractGeometry":
@@ -73,8 +74,13 @@ class AbstractGeometry(eqx.Module):
             a: Source weights; uniform by default.
             b: Target weights.
         """
-        del a, b
+        self._check_weights(a, b)
         return self
+
+    def _check_weights(self, *weights: Array | None) -> None:
+        for name, given, size in zip("ab", weights, self.shape, strict=True):
+            if given is not None:
+                _checks.shaped(name, given, (size,), "one weight per point")
 
     @abc.abstractmethod
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
@@ -162,12 +168,14 @@ class AbstractGeometry(eqx.Module):
         total, share = jnp.matmul(a, sums, precision=jax.lax.Precision.HIGHEST)
         return (total / share).astype(self.dtype)
 
+    @_checks.gate
     def reach(self, b: Float[Array, " m"]) -> Float[Array, " n"]:
         """The mass of the targets that each source may send to: those at a finite cost.
 
         Args:
             b: Target weights.
         """
+        self._check_weights(None, b)
         return self.fold_tiles(Sum(), _reachable, b.astype(self.working_dtype))
 
 
@@ -254,9 +262,11 @@ class AbstractCloud(AbstractGeometry):
     def dtype(self) -> np.dtype:
         return self.x.dtype
 
+    @_checks.gate
     def weighed(
         self, a: Float[Array, " n"] | None, b: Float[Array, " m"] | None
     ) -> "AbstractCloud":
+        self._check_weights(a, b)
         if not self.cost.translation_invariant:
             return self
         x, y = (points.astype(self.working_dtype) for points in (self.x, self.y))

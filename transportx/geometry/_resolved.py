@@ -91,4 +91,4 @@ def _differences(
 
     # No rounds at all, rather than a branch: so it is for a batch too, unless one wants them.
     zeros = alike(jnp.zeros((x.shape[1], y.shape[1]), x.dtype), x, y, wanted)
-    return jax.lax.fori_loop(0, jnp.where(wanted, chunks, 0), add, zeros)
+    return jax.lax.fori_loop(alike(jnp.array(0), wanted), jnp.where(wanted, chunks, 0), add, zeros)

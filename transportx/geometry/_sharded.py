@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from transportx import _checks
+from transportx._meshes import automatic, released
 from transportx._precision import common
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
 from transportx.geometry._fold import Given, fold, whole_costs
@@ -41,7 +42,7 @@ class ShardedCloud(AbstractCloud):
         x: Source points; their number is a multiple of the devices along the axis.
         y: Target points; likewise.
         cost: An `AbstractCost`, or any callable `cost(x, y) -> scalar`.
-        mesh: Devices, with axes of type Auto.
+        mesh: Devices, with axes of type Auto or Explicit.
         axes: Names of the mesh axis that sources and that targets lie over; None for points
             that every device holds.
         tile: Rows that a device holds at once of their costs with one device's targets. By
@@ -75,7 +76,9 @@ class ShardedCloud(AbstractCloud):
             _check_placed(name, points, axis, mesh)
         if tile is not None:
             _checks.count("tile", tile)
-        self.x, self.y = (points.astype(common(x.dtype, y.dtype)) for points in (x, y))
+        mesh = automatic(mesh)
+        dtype = common(x.dtype, y.dtype)
+        self.x, self.y = (released(mesh, points.astype(dtype)) for points in (x, y))
         self.cost = cost if isinstance(cost, AbstractCost) else Pointwise(cost)
         self.mesh = mesh
         self.axes = axes
@@ -161,6 +164,7 @@ class ShardedCloud(AbstractCloud):
 
     def _given(self, function: Callable[..., Any], columns: PyTree[Array], *rows: Array) -> Given:
         # One centre for all blocks: a block of padding would choose a bad one.
+        rows, columns = released(self.mesh, (rows, columns))
         wanted = self.cost.wants_centring(self.y.shape[1])
         centre = self._shift() if wanted else None
         rows = tuple(self._rows(row) for row in rows)
@@ -190,7 +194,7 @@ def cloud_between(
         x: Source points; a number that the devices do not divide is filled up.
         y: Target points; the devices divide their number.
         cost: As in `PointCloud`.
-        mesh: Devices along one axis, of type Auto; None for one device.
+        mesh: Devices along one axis, of type Auto or Explicit; None for one device.
         tile: As in `PointCloud`, or in `ShardedCloud`.
         centre: A point near those that count, to compute costs around; robust by default.
 
@@ -221,7 +225,7 @@ def _check_placed(name: str, points: Array, axis: str | None, mesh: Mesh) -> Non
         return
     if axis not in mesh.axis_names:
         _checks.reject("axes", f"names {axis!r}", f"give axes of the mesh: {mesh.axis_names}")
-    _checks.auto_axis(mesh, axis)
+    _checks.own_axis(mesh, axis)
     if points.shape[0] % _num_shards(mesh, axis):
         cure = f"add points of weight zero up to a multiple of {_num_shards(mesh, axis)}"
         _checks.reject(name, f"has {points.shape[0]} points", cure)

@@ -86,6 +86,7 @@ class AbstractInternalEnergy(AbstractCellEnergy):
     @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         volume = jnp.asarray(self.volume, x.dtype)
+        volume = jnp.where((volume > 0) & jnp.isfinite(volume), volume, jnp.nan)
         return jnp.sum(volume * self.energy_density(weights / volume))
 
 
@@ -128,6 +129,7 @@ class PorousMedium(AbstractInternalEnergy):
     @_checks.gate
     def energy_density(self, density: Weights) -> Weights:
         m = jnp.asarray(self.exponent, density.dtype)
+        m = jnp.where(m > 1, m, jnp.nan)
         present = density > 0
         return jnp.where(present, jnp.where(present, density, 1) ** m, 0) / (m - 1)
 

@@ -37,8 +37,9 @@ class DensityCap(AbstractInternalEnergy):
 
     @_checks.gate
     def energy_density(self, density: Weights) -> Weights:
-        cap, stiffness = (jnp.asarray(s, density.dtype) for s in (self.cap, self.stiffness))
+        cap = _checks.positive_value("cap", self.cap, density.dtype)
+        stiffness = _checks.positive_value("stiffness", self.stiffness, density.dtype)
         filled = density / cap
-        below = filled < 1
+        below = ~(filled >= 1)
         energy = -stiffness * cap * jnp.log1p(-jnp.where(below, filled, 0))
         return jnp.where(below, energy, jnp.inf)

@@ -154,6 +154,8 @@ class SlicedWasserstein(AbstractFunctional):
 
     @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
+        _checks.same_dimension("x", x, "target", self.target)
+
         def along(direction):
             along_x = jnp.matmul(x, direction, precision="highest")
             along_y = jnp.matmul(self.target, direction, precision="highest")

@@ -146,7 +146,7 @@ class Kinetic(AbstractDynamics):
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
         x, momentum = state
-        friction = jnp.asarray(self.friction, x.dtype)
+        friction = _checks.not_negative_value("friction", self.friction, x.dtype)
         return momentum, -functional.gradient(x, weights) - friction * momentum
 
     @_checks.gate
@@ -155,5 +155,5 @@ class Kinetic(AbstractDynamics):
     ) -> tuple[Scalar, Scalar]:
         x, momentum = state
         doubled = jnp.sum(weights * jnp.sum(momentum**2, axis=1))
-        friction = jnp.asarray(self.friction, x.dtype)
+        friction = _checks.not_negative_value("friction", self.friction, x.dtype)
         return functional.value(x, weights) + doubled / 2, friction * doubled

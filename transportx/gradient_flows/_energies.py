@@ -89,7 +89,7 @@ class SmoothedEntropy(AbstractFunctional):
 
     @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
-        width = jnp.asarray(self.bandwidth, x.dtype)
+        width = _checks.positive_value("bandwidth", self.bandwidth, x.dtype)
         _checks.divided("x", x, self.mesh)
         sums = product(Gaussian(width), x, x, weights, self.mesh)
         # Of a far point of weight zero the sum may underflow; its logarithm must not be infinite.

@@ -44,11 +44,11 @@ def entropic_jko_step(
     References:
         Peyre, Entropic approximation of Wasserstein gradient flows, 2015.
     """
-    _checks.positive("tau", tau)
-    _checks.positive("epsilon", epsilon)
     if isinstance(tau, numbers.Real) and isinstance(epsilon, numbers.Real):
         if not float(epsilon) < 2 * float(tau):
             _checks.reject("epsilon", f"is {epsilon} at a `tau` of {tau}", "keep it below 2 tau")
-    loose = 2 * jnp.asarray(tau, masses.dtype) - jnp.asarray(epsilon, masses.dtype)
+    tau = _checks.positive_value("tau", tau, masses.dtype)
+    epsilon = _checks.positive_value("epsilon", epsilon, masses.dtype)
+    loose = 2 * tau - epsilon
     plan = solve(geometry, masses, target, epsilon=epsilon, rho_b=loose, solver=solver)
     return plan.T @ jnp.ones_like(masses), plan

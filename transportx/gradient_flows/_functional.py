@@ -122,7 +122,7 @@ def per_mass(slopes: Cloud, weights: Weights) -> Cloud:
 
 
 def as_weights(x: Cloud, weights: Weights | None, name: str = "x") -> Weights:
-    """The weights of a cloud, checked; uniform of total one by default."""
+    """The weights of a cloud, checked, NaN where negative; uniform of total one by default."""
     _checks.points(name, x)
     if weights is None:
         return jnp.full(x.shape[0], 1 / x.shape[0], x.dtype)
@@ -130,7 +130,7 @@ def as_weights(x: Cloud, weights: Weights | None, name: str = "x") -> Weights:
     if weights.shape != x.shape[:1]:
         problem = f"has shape {weights.shape}"
         _checks.reject("weights", problem, f"give one number a point, shape {x.shape[:1]}")
-    return weights
+    return jnp.where(weights < 0, jnp.nan, weights)
 
 
 def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,12 +15,11 @@ def step_and_tolerance(
     Newton's steps converge quadratically: the root of the precision, met before the last of
     them, leaves an error of about the precision.
     """
-    _checks.positive("t1", t1)
     _checks.positive("tol", tol)
     _checks.count("num_steps", num_steps)
     _checks.count("max_steps", max_steps)
     root = float(jnp.finfo(dtype).eps) ** 0.5
-    return jnp.asarray(t1, dtype) / num_steps, root if tol is None else tol
+    return _checks.positive_value("t1", t1, dtype) / num_steps, root if tol is None else tol
 
 
 def settled(

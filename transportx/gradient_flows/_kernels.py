@@ -27,6 +27,7 @@ class AbstractRadialKernel(AbstractCost):
     squares: ClassVar[AbstractCost] = ResolvedSquares()
     translation_invariant: ClassVar[bool] = True
 
+    @_checks.gate
     def wants_centring(self, dim: int) -> bool:
         return self.squares.wants_centring(dim)
 
@@ -68,7 +69,8 @@ class Gaussian(AbstractRadialKernel):
     @property
     def rate(self) -> Scalar:
         """The derivative of `profile` over itself, -1 / 2 h^2."""
-        return -1 / (2 * jnp.asarray(self.bandwidth) ** 2)
+        width = _checks.positive_value("bandwidth", self.bandwidth, None)
+        return -1 / (2 * width**2)
 
 
 @_checks.gate
@@ -86,7 +88,8 @@ class InverseMultiquadric(AbstractRadialKernel):
 
     @_checks.gate
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
-        return jax.lax.rsqrt(1 + squares / jnp.asarray(self.bandwidth, squares.dtype) ** 2)
+        width = _checks.positive_value("bandwidth", self.bandwidth, squares.dtype)
+        return jax.lax.rsqrt(1 + squares / width**2)
 
 
 class NegativeDistance(AbstractRadialKernel):

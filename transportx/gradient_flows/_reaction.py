@@ -66,9 +66,7 @@ class WassersteinFisherRao(AbstractDynamics):
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
         _, slopes, excess = self._slopes(functional, *self.measure(state, weights))
-        transport, reaction = (
-            jnp.asarray(r, slopes.dtype) for r in (self.transport, self.reaction)
-        )
+        transport, reaction = self._factors(slopes.dtype)
         return -transport * slopes, -reaction * excess
 
     @_checks.gate
@@ -77,10 +75,14 @@ class WassersteinFisherRao(AbstractDynamics):
     ) -> tuple[Scalar, Scalar]:
         x, now = self.measure(state, weights)
         energy, slopes, excess = self._slopes(functional, x, now)
-        transport, reaction = (jnp.asarray(r, x.dtype) for r in (self.transport, self.reaction))
+        transport, reaction = self._factors(x.dtype)
         moved = jnp.sum(now * jnp.sum(slopes**2, axis=1))
         reacted = jnp.sum(now * excess**2)
         return energy, transport * moved + reaction * reacted
+
+    def _factors(self, dtype) -> tuple[Scalar, Scalar]:
+        transport = _checks.not_negative_value("transport", self.transport, dtype)
+        return transport, _checks.not_negative_value("reaction", self.reaction, dtype)
 
     def _slopes(self, functional, x, weights) -> tuple[Scalar, Cloud, Weights]:
         """Energy, gradients, and first variations less their mean."""

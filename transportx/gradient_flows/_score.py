@@ -49,7 +49,8 @@ class FittedScore(AbstractVelocity):
 
     @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
-        return -slopes - jnp.asarray(self.temperature, x.dtype) * self.score(x, weights)
+        temperature = _checks.not_negative_value("temperature", self.temperature, x.dtype)
+        return -slopes - temperature * self.score(x, weights)
 
     @_checks.gate
     def score(self, x: Cloud, weights: Weights) -> Cloud:
@@ -60,7 +61,8 @@ class FittedScore(AbstractVelocity):
         )
         share = weights / jnp.sum(weights)
         matrix = jnp.einsum("i,ika,ila->kl", share, jacobians, jacobians, precision="highest")
-        level = jnp.asarray(self.ridge, x.dtype) * jnp.mean(jnp.diagonal(matrix))
+        ridge = _checks.positive_value("ridge", self.ridge, x.dtype)
+        level = ridge * jnp.mean(jnp.diagonal(matrix))
         matrix = matrix + level * jnp.eye(matrix.shape[0], dtype=x.dtype)
         coefficients = -jax.scipy.linalg.solve(matrix, share @ laplacians, assume_a="pos")
         return jnp.einsum("ika,k->ia", jacobians, coefficients, precision="highest")

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
+from transportx._meshes import released
 from transportx.geometry import AbstractCost
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
@@ -47,7 +48,9 @@ class Stein(AbstractVelocity):
     @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
         _checks.divided("x", x, self.mesh)
-        temperature, pulls = jnp.asarray(self.temperature, x.dtype), weights[:, None] * slopes
+        slopes, x, weights = released(self.mesh, (slopes, x, weights))
+        temperature = _checks.not_negative_value("temperature", self.temperature, x.dtype)
+        pulls = weights[:, None] * slopes
         if isinstance(self.kernel, AbstractRadialKernel):
             smoothed, attraction = product_and_slopes(
                 self.kernel, x, x, pulls, weights, weights, self.mesh

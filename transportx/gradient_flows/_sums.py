@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from transportx import _checks
+from transportx._meshes import released
 from transportx.geometry import Sum, cloud_between
 from transportx.geometry.internal import FEW_COORDINATES, centre_between
 from transportx.gradient_flows._kernels import AbstractRadialKernel, Gaussian, Kernel
@@ -23,6 +24,7 @@ _TILE_ENTRIES = 2**20
 def within_sum(kernel: Kernel, x: Cloud, a: Weights, mesh: Mesh | None = None) -> Scalar:
     """sum_ij a_i a_j k(x_i, x_j), of a symmetric kernel."""
     _checks.divided("x", x, mesh)
+    x, a = released(mesh, (x, a))
     if isinstance(kernel, AbstractRadialKernel):
         return _radial_within(kernel, mesh, x, a)
     return _double_sum(kernel, mesh, x, a, x, a)
@@ -38,6 +40,7 @@ def between_sum(
 ) -> Scalar:
     """sum_ij a_i b_j k(x_i, y_j): O(n m) operations, O(n + m) memory where it streams."""
     _checks.divided("x", x, mesh)
+    x, a, y, b = released(mesh, (x, a, y, b))
     if isinstance(kernel, AbstractRadialKernel):
         return _radial_between(kernel, mesh, x, a, y, b)
     return _double_sum(kernel, mesh, x, a, y, b)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, ScalarLike
 from transportx import _checks, _numbers
 
 Time = Float[Array, ""]
-Point = Float[Array, "..."]
+Point = Float[Array, "*d"]
 Coefficients = tuple[Time, Time, Time]
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, ScalarLike
 from transportx import _checks, _numbers
 from transportx.interpolants._interpolants import AbstractInterpolant, Time
 
-Point = Float[Array, "..."]
+Point = Float[Array, "*d"]
 
 _HALVINGS = 60
 

@@ -67,5 +67,6 @@ class Bumps(eqx.Module):
     @_checks.gate
     def __call__(self, x: Point) -> Float[Array, " p"]:
         """All of them at one point."""
+        _checks.point("x", x, "centres", self.centres)
         squares = jnp.sum((x[None, :] - self.centres) ** 2, axis=1)
         return jnp.exp(-squares / (2 * jnp.asarray(self.bandwidth, squares.dtype) ** 2))

@@ -32,10 +32,12 @@ class LinearPotential(eqx.Module):
     @_checks.gate
     def __call__(self, x: Point) -> Scalar:
         """V at one point."""
-        return jnp.sum(self.coefficients * self.features(x))
+        features = self.features(x)
+        _checks.same_shape("features(x)", features, "coefficients", self.coefficients)
+        return jnp.sum(self.coefficients * features)
 
 
-@_checks.gate
+# Not through the gate, which takes no empty arrays: there may be no terms.
 class LearnedEnergy(eqx.Module):
     r"""$F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
 
@@ -68,11 +70,14 @@ class EnergyFit(eqx.Module):
     Attributes:
         energy: What was found.
         deviations: Standard errors of its coefficients, in the order potential, terms,
-            temperature, for errors of the size of the misfit; zero where dropped.
+            temperature; zero where dropped. Of `fit_weak_form`, those of independent draws, by
+            the influence of each point on moments and rates, times the misfit if above one; of
+            the others for errors of the size of the misfit.
         kept: Which coefficients were not dropped.
-        misfit: Root of chi-squared over degrees of freedom: near one where the energy explains
-            independent populations up to sampling, far above where it does not; below one
-            where populations share their draws.
+        misfit: Root of the squared residuals over what sampling alone would leave: near one where
+            the energy explains independent populations, far above where it does not; below one
+            where populations share their draws. It sees what no coefficients can explain, not
+            an error of the integrals over time that other coefficients imitate.
         rank: Combinations of the coefficients kept that the equations see.
         condition: Of the equations, columns of unit length: by up to as much errors grow.
         status: Whether to believe it.

@@ -32,39 +32,55 @@ def least_squares(
     last_positive: bool,
     ridge: ScalarLike,
     threshold: ScalarLike,
+    covariance: Float[Array, "r r"] | None = None,
 ) -> Solution:
     """Solve by QR, columns brought to unit length and shrunk by `ridge`, a positive number.
 
     While the weakest coefficient is below `threshold` of its deviations it is dropped, and the
     rest solved for again; so is the last one, if it must be positive and is not. Of the
-    equations, `lost` follow from the others.
+    equations, `lost` follow from the others. Errors of the equations are independent and of the
+    size of the misfit, or of the covariance given, and larger if the misfit is above one.
     """
     freedom, size = values.size - lost, matrix.shape[1]
     if freedom < size:
         cure = "give more tests or times, or fewer features"
         _checks.reject("snapshots", f"make {freedom} equations for {size} unknowns", cure)
     signed = (jnp.arange(size) == size - 1) & last_positive
-    held = jax.lax.stop_gradient((matrix, values))
+    held = jax.lax.stop_gradient((matrix, values, covariance))
 
     def drop(_, kept):
-        found, deviations, misfit = _solve(*held, kept, freedom, ridge)
-        strength = jnp.where(signed, found, jnp.abs(found)) / (misfit * deviations)
+        found, deviations, _ = _solve(*held, kept, freedom, ridge)
+        strength = jnp.where(signed, found, jnp.abs(found)) / deviations
         ratio = jnp.where(kept, strength, jnp.inf)
         weakest = jnp.arange(size) == jnp.argmin(ratio)
         return kept & ~(weakest & (ratio < threshold))
 
     kept = jax.lax.fori_loop(0, size, drop, jnp.ones(size, bool))
-    coefficients, deviations, misfit = _solve(matrix, values, kept, freedom, ridge)
+    equations = matrix, values, covariance
+    coefficients, deviations, misfit = _solve(*equations, kept, freedom, ridge)
     scaled, _ = _unit_columns(held[0], kept)
     sizes = jnp.linalg.svd(scaled, compute_uv=False)
     cutoff = max(matrix.shape) * jnp.finfo(sizes.dtype).eps * sizes[0]
     least = sizes[jnp.maximum(jnp.sum(kept) - 1, 0)]
     rank = jnp.sum(sizes > cutoff)
-    return Solution(coefficients, misfit * deviations, kept, misfit, rank, sizes[0] / least)
+    return Solution(coefficients, deviations, kept, misfit, rank, sizes[0] / least)
 
 
-def _solve(matrix: Matrix, values: Values, kept: Kept, freedom: int, ridge: ScalarLike):
-    """Coefficients, their deviations for noise of unit size, and the size of the misfit."""
+def all_coefficients(matrix: Matrix, values: Values, ridge: ScalarLike) -> Float[Array, " u"]:
+    """What `least_squares` finds if nothing is dropped."""
+    kept = jnp.ones(matrix.shape[1], bool)
+    return _solve(matrix, values, None, kept, values.size, ridge)[0]
+
+
+def _solve(
+    matrix: Matrix,
+    values: Values,
+    covariance: Float[Array, "r r"] | None,
+    kept: Kept,
+    freedom: int,
+    ridge: ScalarLike,
+):
+    """Coefficients, their deviations, and the size of the misfit."""
     scaled, lengths = _unit_columns(matrix, kept)
     identity = jnp.eye(kept.size, dtype=matrix.dtype)
     shrink = jnp.sqrt(jnp.asarray(ridge, matrix.dtype)) * identity
@@ -72,8 +88,21 @@ def _solve(matrix: Matrix, values: Values, kept: Kept, freedom: int, ridge: Scal
     found = jax.scipy.linalg.solve_triangular(r, q[: values.size].T @ values)
     spread = jax.scipy.linalg.solve_triangular(r, identity)
     left = jnp.sum((scaled @ found - values) ** 2)
-    misfit = jnp.sqrt(left / jnp.maximum(freedom - jnp.sum(kept), 1).astype(matrix.dtype))
-    return found / lengths, jnp.where(kept, jnp.linalg.norm(spread, axis=1) / lengths, 0), misfit
+    if covariance is None:
+        expected = jnp.maximum(freedom - jnp.sum(kept), 1).astype(matrix.dtype)
+        misfit = jnp.sqrt(left / expected)
+        deviations = misfit * jnp.linalg.norm(spread, axis=1) / lengths
+    else:
+        response = spread @ q[: values.size].T
+        moved = response @ covariance
+        fitted = 2 * jnp.sum(moved * scaled.T) - jnp.sum((moved @ response.T) * (scaled.T @ scaled))
+        misfit = jnp.sqrt(left / (jnp.trace(covariance) - fitted))
+        variances = jnp.sum(moved * response, axis=1)
+        # A column that is zero responds to nothing.
+        live = variances > 0
+        root = jnp.where(live, jnp.sqrt(jnp.where(live, variances, 1)), variances)
+        deviations = jnp.maximum(misfit, 1) * root / lengths
+    return found / lengths, jnp.where(kept, deviations, 0), misfit
 
 
 def _unit_columns(matrix: Matrix, kept: Kept) -> tuple[Matrix, Float[Array, " u"]]:

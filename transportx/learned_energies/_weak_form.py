@@ -1,6 +1,7 @@
 """Free energies from populations: the weak form of their equation, by least squares."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from transportx import _checks
 from transportx.gradient_flows import AbstractFunctional
 from transportx.learned_energies._equations import Unknowns, pooled_noise
 from transportx.learned_energies._fit import EnergyFit, as_fit
-from transportx.learned_energies._least_squares import least_squares
+from transportx.learned_energies._least_squares import all_coefficients, least_squares
 from transportx.learned_energies._snapshots import (
     Populations,
     Snapshots,
@@ -42,7 +43,9 @@ def fit_weak_form(
     linear in the coefficients of $V = \sum_k c_k\phi_k$, of the terms and T. It is integrated
     over time by cubics through four populations and solved by least squares, weighted by the
     covariance of the moments. No density is estimated and no transport solved. Where the
-    populations change much between two times the cubics err; `misfit` then exceeds one.
+    populations change much between two times the cubics err, by which coefficients may move
+    more than `misfit` shows: fit every other population too, and compare. Noise in the rates
+    draws coefficients towards zero, by less than a deviation for thousands of points.
 
     Example:
         ```python
@@ -84,13 +87,32 @@ def fit_weak_form(
     given = as_snapshots(snapshots, times)
     tests = features if tests is None else tests
     unknowns = Unknowns(features, tuple(terms), entropy, tests)
-    matrix, values = _integrated(given, unknowns)
+    equations = _integrated(given, unknowns)
+    matrix, values = equations[:2]
+    found = all_coefficients(matrix, values, ridge)
+    covariance = _covariance(given, unknowns, equations, found)
     num_tests = values.size // given.times.size
-    solved = least_squares(matrix, values, num_tests, entropy, ridge, threshold)
+    solved = least_squares(matrix, values, num_tests, entropy, ridge, threshold, covariance)
     return as_fit(solved, unknowns)
 
 
-def _integrated(given: Snapshots, unknowns: Unknowns):
+class _Equations(NamedTuple):
+    """Equations in units of their noise if rates had none, and what an error of a moment does.
+
+    Attributes:
+        matrix: One column per unknown.
+        values: One per test and time.
+        of_moments: Derivative of the values by the moments of each population.
+        of_rates: Derivative of the matrix times coefficients by the rates of each population.
+    """
+
+    matrix: Float[Array, "r u"]
+    values: Float[Array, " r"]
+    of_moments: Float[Array, "r k a"]
+    of_rates: Float[Array, "r k a"]
+
+
+def _integrated(given: Snapshots, unknowns: Unknowns) -> _Equations:
     """Moments of all times, less what is constant, and integrals of their rates."""
 
     def describe(population):
@@ -108,7 +130,46 @@ def _integrated(given: Snapshots, unknowns: Unknowns):
         moments = moments - jnp.einsum("j,jac->ac", share, moments)[None, :, :]
         return noise.whiten(moments * jnp.sqrt(given.counts)[:, None, None])
 
-    return scaled(changes), scaled(moments[:, :, None])[:, 0]
+    def response(to: Float[Array, "k k"]):
+        """Of all equations to a change of each moment or rate, which enter by `to`."""
+        tests = jnp.eye(moments.shape[1], dtype=to.dtype)
+        entering = jnp.einsum("ji,ab->jaib", to, tests)
+        return scaled(entering.reshape(*moments.shape, -1)).reshape(-1, *moments.shape)
+
+    each = jnp.eye(given.times.size, dtype=moments.dtype)
+    values = scaled(moments[:, :, None])[:, 0]
+    return _Equations(scaled(changes), values, response(each), response(integrals))
+
+
+def _covariance(
+    given: Snapshots,
+    unknowns: Unknowns,
+    equations: _Equations,
+    coefficients: Float[Array, " u"],
+) -> Float[Array, "r r"]:
+    """Of the errors of the equations, by the influence of each point on all of them.
+
+    A point errs in the moments of its population, and in the rates there, which enter the
+    equations of all later times: an error that does not average out over the times.
+    """
+
+    def added(population):
+        x, weights, of_moments, of_rates = population
+        tests, derivatives = jax.vmap(unknowns.tests)(x), unknowns.derivatives(x)
+
+        def rates(weights):
+            return unknowns.rates(*derivatives, x, weights) @ coefficients
+
+        influence = tests @ of_moments.T - jax.jacrev(rates)(weights).T @ of_rates.T
+        influence = influence - (weights @ influence)[None, :]
+        shares = weights[:, None] * influence
+        return jnp.matmul(shares.T, shares, precision="highest")
+
+    def along(response):
+        return jnp.moveaxis(response, 1, 0)
+
+    each = given.x, given.weights, along(equations.of_moments), along(equations.of_rates)
+    return jnp.sum(jax.lax.map(added, each), axis=0)
 
 
 def _check_numbers(threshold, ridge) -> None:

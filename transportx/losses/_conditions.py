@@ -2,15 +2,15 @@
 
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Integer, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from transportx import _checks
 
 
 @_checks.gate
 def drop_labels(
-    labels: Integer[Array, " b"], *, null_label: int, probability: float, key: PRNGKeyArray
-) -> Integer[Array, " b"]:
+    labels: Int[Array, " b"], *, null_label: int, probability: float, key: PRNGKeyArray
+) -> Int[Array, " b"]:
     """Replace each label by `null_label` with the given probability.
 
     A field trained on such labels is both conditional and unconditional, which is what

@@ -7,6 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
+from transportx._precision import single_inside
 from transportx._status import Status, judge
 from transportx.evolution import Steps, as_steps, time_dtype
 from transportx.mean_field._dynamics import BirthDeath
@@ -16,6 +17,7 @@ from transportx.mean_field._train import Training, check_data, record, train
 
 
 @_checks.gate
+@single_inside
 def resample(network: Network, *, key: PRNGKeyArray) -> Network:
     """Neurons of one weight, each drawn as often as its weight says.
 

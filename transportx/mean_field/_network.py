@@ -157,11 +157,10 @@ def random_network(
     """
     for name, count in (("num", num), ("dim", dim), ("num_outputs", num_outputs)):
         _checks.count(name, count)
-    _checks.positive("scale", scale)
     inner_key, outer_key = jr.split(key)
     inner = jr.normal(inner_key, (num, dim), dtype)
     outer = jr.normal(outer_key, (num, num_outputs), dtype)
-    scale = jnp.asarray(scale, inner.dtype)
+    scale = _checks.positive_value("scale", scale, inner.dtype)
     return Network(scale * inner, scale * outer, activation=activation)
 
 

@@ -45,6 +45,7 @@ class ResidualNetwork(eqx.Module):
     @_checks.gate
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Outputs at each row of `x`; the backward pass keeps one state a layer."""
+        x = x.astype(jnp.result_type(x, self.layers.inner))
 
         def step(x, layer):
             return x + layer(x) / self.depth, None

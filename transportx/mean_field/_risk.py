@@ -6,7 +6,7 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx.mean_field._activations import AbstractActivation
@@ -98,9 +98,10 @@ class Risk(eqx.Module):
         return self._of_outputs(outputs) + penalty, slopes, variation
 
     @_checks.gate
-    def batch(self, rows: Array) -> "Risk":
-        """The risk on some of the data, given by their indices."""
-        return Risk(self.x[rows], self.y[rows], self.loss, self.ridge)
+    def batch(self, rows: Int[Array, " b"]) -> "Risk":
+        """The risk on some of the data, given by their indices; NaN beyond the last."""
+        x, y = (data.at[rows].get(mode="fill", fill_value=jnp.nan) for data in (self.x, self.y))
+        return Risk(x, y, self.loss, self.ridge)
 
     def _outputs(self, network: Network) -> Float[Array, "m e"]:
         outputs = network(self.x)
@@ -122,4 +123,4 @@ class Risk(eqx.Module):
 
     def _penalty(self, neurons: Neurons) -> Float[Array, " k"]:
         squares = sum(jnp.sum(part**2, axis=1) for part in neurons)
-        return jnp.asarray(self.ridge, self.x.dtype) / 2 * squares
+        return _checks.not_negative_value("ridge", self.ridge, self.x.dtype) / 2 * squares

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean
+from transportx._precision import single_inside
+from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean, Sum
 from transportx.geometry.internal import ResolvedSquares
 from transportx.ot import assignment
 
@@ -15,6 +17,7 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
+@single_inside
 def wasserstein2(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     """Exact W2 between two clouds of one size with uniform weights.
 
@@ -31,12 +34,14 @@ def wasserstein2(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     """
     _check_clouds(x, y)
     _checks.same_size("y", y, "x", x)
+    x, y, size = _in_units(x, y)
     columns = assignment(PointCloud(x, y, SquaredEuclidean()).matrix())
     matched = y.at[columns].get(mode="fill", fill_value=jnp.nan)
-    return _safe_root(jnp.mean(jnp.sum((x - matched) ** 2, axis=1)))
+    return size * _safe_root(jnp.mean(jnp.sum((x - matched) ** 2, axis=1)))
 
 
 @_checks.gate
+@single_inside
 def energy_distance(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     r"""Energy distance: $D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|$; returns D.
 
@@ -50,13 +55,24 @@ def energy_distance(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
         Szekely and Rizzo, Energy statistics, 2013.
     """
     _check_clouds(x, y)
-    cost = Euclidean()
-    between = _mean_over_pairs(x, y, cost)
-    within = _mean_over_pairs(x, x, cost) + _mean_over_pairs(y, y, cost)
-    return _safe_root(2 * between - within)
+    finite, (x, y, size) = _both_finite(x, y), _in_units(x, y)
+    # |x| and |y| drop out of the difference; without them a far point, of which clouds may
+    # share many, adds little to each of the sums, and their rounding is small.
+    far_x, far_y = (jax.lax.stop_gradient(jnp.linalg.norm(p, axis=1)) for p in (x, y))
+
+    def mean(p, q, far_p, far_q):
+        def nearer(far_q, costs, far_p):
+            return jnp.sum(costs - far_p[:, None] - far_q[None, :], axis=1) / q.shape[0]
+
+        return jnp.mean(PointCloud(p, q, Euclidean()).fold_tiles(Sum(), nearer, far_q, far_p))
+
+    between = mean(x, y, far_x, far_y)
+    within = mean(x, x, far_x, far_x) + mean(y, y, far_y, far_y)
+    return jnp.where(finite, jnp.sqrt(size) * _safe_root(2 * between - within), jnp.nan)
 
 
 @_checks.gate
+@single_inside
 def mmd(x: Cloud, y: Float[Array, "m d"], *, bandwidth: ScalarLike) -> Scalar:
     r"""Maximum mean discrepancy for the kernel $k = \exp(-|x - y|^2 / 2 h^2)$.
 
@@ -75,14 +91,15 @@ def mmd(x: Cloud, y: Float[Array, "m d"], *, bandwidth: ScalarLike) -> Scalar:
         Gretton et al., A Kernel Two-Sample Test, 2012.
     """
     _check_clouds(x, y)
-    _checks.positive("bandwidth", bandwidth)
     squared = ResolvedSquares()
-    scale = 2 * jnp.asarray(bandwidth, x.dtype) ** 2
+    scale = 2 * _checks.positive_value("bandwidth", bandwidth, x.dtype) ** 2
 
     def similarity(p, q):
         return _mean_over_pairs(p, q, squared, lambda costs: jnp.exp(-costs / scale))
 
-    return _safe_root(similarity(x, x) + similarity(y, y) - 2 * similarity(x, y))
+    square = similarity(x, x) + similarity(y, y) - 2 * similarity(x, y)
+    # At infinity similarities vanish as if all were well.
+    return jnp.where(_both_finite(x, y), _safe_root(square), jnp.nan)
 
 
 def _mean_over_pairs(x, y, cost, of: Callable[[Array], Array] = lambda costs: costs) -> Scalar:
@@ -94,6 +111,24 @@ def _safe_root(square: Scalar) -> Scalar:
     positive = square > 0
     root = jnp.sqrt(jnp.where(positive, square, 1))
     return jnp.where(positive, root, jnp.where(jnp.isnan(square), jnp.nan, 0))
+
+
+def _in_units(x: Cloud, y: Float[Array, "m d"]) -> tuple[Cloud, Float[Array, "m d"], Scalar]:
+    """Both clouds about their median, in units of about their size, and the unit.
+
+    No outlier moves the median far; and squares neither overflow nor vanish. A power of two
+    divides without rounding.
+    """
+    centre = jax.lax.stop_gradient(jnp.median(jnp.concatenate([x, y]), axis=0))[None, :]
+    x, y = x - centre, y - centre
+    most = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(most))
+    unit = jnp.ldexp(jnp.ones((), x.dtype), exponent)
+    return x / unit, y / unit, unit
+
+
+def _both_finite(x: Cloud, y: Float[Array, "m d"]) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
 
 
 def _check_clouds(x: Array, y: Array) -> None:

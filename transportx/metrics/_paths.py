@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from transportx import _checks
+from transportx._precision import single_inside
 from transportx.evolution import Steps
 from transportx.metrics._distances import wasserstein2
 from transportx.sampling import flow
@@ -15,6 +16,7 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
+@single_inside
 def path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -35,6 +37,7 @@ def path_energy(
 
 
 @_checks.gate
+@single_inside
 def straightness(
     field: Callable[..., Array],
     x0: Float[Array, "b ..."],
@@ -59,6 +62,7 @@ def straightness(
 
 
 @_checks.gate
+@single_inside
 def normalized_path_energy(
     field: Callable[..., Array],
     x0: Float[Array, "n d"],

@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.experimental.buffer_callback import buffer_callback
 from jaxtyping import Array, Float, Int
 
 from transportx import _checks
+from transportx._varying import alike
+from transportx.ot._hungarian import hungarian
 
 # Of the mean size of costs less means of rows and columns, coarse to fine.
 _RELATIVE_EPSILONS = (0.1, 0.03, 0.004)
@@ -29,7 +30,7 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     It is exact optimal transport between two uniform clouds of one size. On CPU, entropic
     potentials are taken off the costs first, which changes no optimum, and SciPy's shortest
     augmenting paths finish the search through a host callback, one thread a problem where
-    `vmap` brings many; elsewhere optax's Hungarian algorithm runs on the device. O(n^3) both
+    `vmap` brings many; elsewhere the Hungarian algorithm runs on the device. O(n^3) both
     at worst.
 
     Args:
@@ -74,7 +75,7 @@ def _on_host(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     # Not `jax.pure_callback`: that gives the callback arrays of JAX, and reading one may wait
     # for a thread of XLA, for ever where the callback occupies the only one.
     search = buffer_callback(_scipy_assignments, answer, vmap_method="broadcast_all")
-    return search(cost, *_potentials(cost))
+    return alike(search(cost, *_potentials(cost)), cost)
 
 
 def _scipy_assignments(_, found, cost, rows, columns, unit) -> None:
@@ -135,7 +136,7 @@ def _potentials(
             return row_scaling, 1 / (row_scaling @ kernel)
 
         ones = jnp.ones_like(rows), jnp.ones_like(columns)
-        scalings = jax.lax.fori_loop(0, _STEPS_EACH, step, ones)
+        scalings = jax.lax.fori_loop(0, _STEPS_EACH, step, alike(ones, kernel))
         changes = [epsilon * jnp.log(scaling) for scaling in scalings]
         usable = jnp.isfinite(jnp.sum(changes[0]) + jnp.sum(changes[1]))
         rows, columns = (
@@ -166,10 +167,6 @@ def _on_device(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     # Smaller by a power of two where sums could overflow.
     most = jnp.max(jnp.abs(cost), where=cost < jnp.inf, initial=0)
     cost = jnp.where(most > _SHRINK * jnp.finfo(cost.dtype).max, _SHRINK * cost, cost)
-    # With 64-bit numbers on, optax mixes dtypes, which strict promotion would refuse.
-    with jax.numpy_dtype_promotion("standard"):
-        rows, columns = optax.assignment.hungarian_algorithm(cost)
-    size = cost.shape[0]
-    columns = jnp.zeros(size, jnp.int32).at[rows].set(columns.astype(jnp.int32))
+    size, columns = cost.shape[0], hungarian(cost)
     allowed = jnp.all(cost[jnp.arange(size), columns] < jnp.inf)
     return jnp.where(allowed, columns, size)

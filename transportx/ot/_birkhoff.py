@@ -1,10 +1,13 @@
 """Small transport problems inside models: doubly stochastic matrices, soft sorting."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
+from transportx._precision import working
 from transportx.geometry import CostMatrix, PointCloud
+from transportx.ot._one_dimensional import ratios_to
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._solve import solve
 from transportx.ot._solvers import AbstractSolver, Newton
@@ -69,8 +72,11 @@ def soft_sort(
         Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
         2019.
     """
-    plan = _sorting_plan(x, epsilon, solver)
-    return jnp.where(plan.converged, x.size * (plan.T @ x), jnp.nan)
+    _check_values(x)
+    relative, unit = _relative(x)
+    plan = _sorting_plan(relative, epsilon, solver)
+    values = unit * (x.size * (plan.T @ relative))
+    return jnp.where(plan.converged, values, jnp.nan).astype(x.dtype)
 
 
 @_checks.gate
@@ -79,21 +85,45 @@ def soft_rank(
 ) -> Float[Array, " n"]:
     """Ranks from 0 to n - 1, softly; towards epsilon zero ``jnp.argsort(jnp.argsort(x))``.
 
-    Arguments, failures and references are those of `soft_sort`.
+    Args:
+        x: Values, shape (n,).
+        epsilon: Softness, in units of the variance of `x`.
+        solver: Tolerance and step limit.
+
+    Returns:
+        The ranks; NaN if the solve did not converge. Their sum is n (n - 1) / 2, to the
+        tolerance.
+
+    References:
+        Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
+        2019.
     """
-    plan = _sorting_plan(x, epsilon, solver)
-    ranks = x.size * (plan @ jnp.arange(x.size, dtype=x.dtype))
-    return jnp.where(plan.converged, ranks, jnp.nan)
+    _check_values(x)
+    relative, _ = _relative(x)
+    plan = _sorting_plan(relative, epsilon, solver)
+    ranks = x.size * (plan @ jnp.arange(x.size, dtype=relative.dtype))
+    return jnp.where(plan.converged, ranks, jnp.nan).astype(x.dtype)
+
+
+def _relative(x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """Values in units of the largest, and that: so that no sum or square overflows."""
+    x = x.astype(working(x.dtype))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
+    return ratios_to(largest, x), jnp.where(largest > 0, largest, 1)
 
 
 def _sorting_plan(x, epsilon, solver) -> EntropicPlan:
     """Transport of standardised values onto as many increasing places of the same spread."""
-    if x.ndim != 1 or x.size == 0:
-        _checks.reject("x", f"has shape {x.shape}", "give at least one value, shape (n,)")
-    _checks.floating("x", x)
-    centred = x - jnp.mean(x)
+    # In units of the largest: a spread far below the values themselves has squares, too.
+    centred, _ = _relative(x - jnp.mean(x))
     variance = jnp.mean(centred**2)
     varies = variance > 0
     scaled = jnp.where(varies, centred / jnp.sqrt(jnp.where(varies, variance, 1)), 0 * centred)
     places = jnp.linspace(-jnp.sqrt(3.0), jnp.sqrt(3.0), x.size).astype(x.dtype)
     return solve(PointCloud(scaled[:, None], places[:, None]), epsilon=epsilon, solver=solver)
+
+
+def _check_values(x: Array) -> None:
+    if x.ndim != 1 or x.size == 0:
+        _checks.reject("x", f"has shape {x.shape}", "give at least one value, shape (n,)")
+    _checks.floating("x", x)

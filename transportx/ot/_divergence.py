@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
+from transportx._meshes import released
 from transportx._status import Status, judge
 from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
@@ -115,6 +116,7 @@ def sinkhorn_divergence(
         Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
     """
     _checks.divided("x", x, mesh)
+    x, y, a, b = released(mesh, (x, y, a, b))
     options = {"epsilon": epsilon, "rho": rho, "solver": solver}
     init_x, init_y = (None, None) if init is None else (init.plan_x.f, init.plan_y.f)
     plan_x = solve_symmetric(cloud_between(x, x, cost, mesh=mesh), a, init=init_x, **options)

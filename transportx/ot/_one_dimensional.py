@@ -7,9 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks
+from transportx._precision import common, working
 
 Scalar = Float[Array, ""]
 
@@ -72,7 +74,8 @@ def wasserstein_1d(
     _checks.exponent("p", p)
     _check_line("x", x, "a", a)
     _check_line("y", y, "b", b)
-    dtype, answered = _dtypes((x, y), (a, b))
+    answered = common(x.dtype, y.dtype)
+    dtype = working(answered, *(part.dtype for part in (a, b) if part is not None))
     (x, levels_x), (y, levels_y) = _quantiles(x, a, dtype), _quantiles(y, b, dtype)
     merged = _merge(levels_x, levels_y)
     gaps = x[merged.of_x] - y[merged.of_y]
@@ -118,7 +121,7 @@ def sliced_wasserstein(
     _checks.same_dimension("y", y, "x", x)
     _checks.count("num_projections", num_projections)
     _checks.exponent("p", p)
-    dtype, answered = _dtypes((x, y))
+    answered, dtype = common(x.dtype, y.dtype), working(x.dtype, y.dtype)
     x, y = x.astype(dtype), y.astype(dtype)
     directions = jr.normal(key, (num_projections, x.shape[1]), dtype)
     directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
@@ -174,12 +177,19 @@ def _mean_of_powers(gaps: Float[Array, " k"], masses: Float[Array, " k"], p: int
     if isinstance(p, numbers.Real) and math.isinf(p):
         return greatest
     scale = jax.lax.stop_gradient(greatest)
-    ratios = gaps / jnp.where(scale > 0, scale, 1)
+    ratios = ratios_to(scale, gaps)
     # Where nothing is, a ratio counts in derivatives alone, unless its power overflows.
     most = jnp.finfo(gaps.dtype).max ** (1 / (p + 1))
     ratios = jnp.where((masses == 0) & ~(ratios <= most), 0, ratios)
     mean = scale * _root(jnp.sum(masses * ratios**p), p)
     return jnp.where(scale < jnp.inf, mean, greatest)
+
+
+def ratios_to(largest: Scalar, numbers: Float[Array, " k"]) -> Float[Array, " k"]:
+    """Numbers in units of the largest of their sizes; as they are where that is zero."""
+    # Dividing by a scalar compiles to a product with its inverse, which may not underflow.
+    shrink = jnp.where(largest > 1, 0.25, 1).astype(numbers.dtype)
+    return (shrink * numbers) / (shrink * jnp.where(largest > 0, largest, 1))
 
 
 def _root(power: Scalar, p: int | float) -> Scalar:
@@ -189,7 +199,7 @@ def _root(power: Scalar, p: int | float) -> Scalar:
 
 
 def _quantiles(
-    x: Float[Array, " n"], weights: Float[Array, " n"] | None, dtype: jnp.dtype
+    x: Float[Array, " n"], weights: Float[Array, " n"] | None, dtype: np.dtype
 ) -> tuple[Float[Array, " n"], _Levels]:
     """Positions in order and their levels; NaN where the weights are no measure."""
     x = x.astype(dtype)
@@ -216,19 +226,10 @@ def _running(weights: Float[Array, " n"]) -> tuple[Float[Array, " n"], Scalar]:
     return sums + jax.lax.stop_gradient(held - sums), sums[-1]
 
 
-def _equal_levels(size: int, dtype: jnp.dtype) -> _Levels:
+def _equal_levels(size: int, dtype: np.dtype) -> _Levels:
     """Levels of points of equal weight, each rounded once: counted in integers."""
     count = jnp.arange(1, size + 1)
     return _Levels(*(number.astype(dtype) / size for number in (count, size - count)))
-
-
-def _dtypes(points: tuple, weights: tuple = ()) -> tuple[jnp.dtype, jnp.dtype]:
-    """What to compute in, float32 at least, and what the answer is in."""
-    answered, widest = (
-        max((part.dtype for part in parts if part is not None), key=lambda d: jnp.finfo(d).bits)
-        for parts in (points, points + weights)
-    )
-    return widest if jnp.finfo(widest).bits >= 32 else jnp.dtype(jnp.float32), answered
 
 
 def _check_line(name: str, x: Array, weights_name: str, weights: Array | None) -> None:

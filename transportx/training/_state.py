@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks, _numbers
+from transportx._meshes import automatic, released
 from transportx.training._parts import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
@@ -70,7 +71,7 @@ def make_step(
             rounding. Part j holds the j-th block of consecutive examples, which all arrays
             of the batch have along their first axis; its randomness comes from
             `fold_in(key, j)` where there are several parts.
-        mesh: Devices along one axis, of type Auto, over which batches lie. Each differentiates
+        mesh: Devices along one axis, Auto or Explicit, over which batches lie. Each differentiates
             the loss of its own block of the batch, in `num_microbatches` parts, and gradients
             are averaged over the devices once a step. Parts are numbered through: D devices
             with k parts each take the step of one device with D k parts, up to rounding. The
@@ -89,6 +90,7 @@ def make_step(
     _checks.count("num_microbatches", num_microbatches)
     if mesh is not None:
         _checks.one_axis(mesh)
+        mesh = automatic(mesh)
     differentiate = eqx.filter_value_and_grad(loss)
     if num_microbatches * (1 if mesh is None else mesh.size) > 1:
         differentiate = differentiate_parts(differentiate, num_microbatches, mesh)
@@ -98,6 +100,7 @@ def make_step(
     def step(
         state: TrainState, batch: Any, *, key: PRNGKeyArray
     ) -> tuple[TrainState, Float[Array, ""]]:
+        state, batch = released(mesh, (state, batch))
         parameters, static = eqx.partition(state.field, eqx.is_inexact_array)
 
         def evaluate(parameters):

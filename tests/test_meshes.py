@@ -1,0 +1,98 @@
+"""Programs over many devices: inside `shard_map`, and over meshes with explicit axes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import transportx as tx
+
+DEVICES = 4
+X, Y = jr.normal(jr.key(0), (2, 8, 3))
+WEIGHTS = jnp.arange(1.0, 9) / 36
+
+
+def close(one, many):
+    return all(jax.tree.leaves(jax.tree.map(lambda p, q: bool(jnp.allclose(p, q)), one, many)))
+
+
+def entropic(x, y, weights, mesh):
+    del weights
+    return tx.couplings.Entropic(epsilon=0.3, mesh=mesh).plan(x, y).potentials
+
+
+def divergence(x, y, weights, mesh):
+    def value(x, weights):
+        return tx.ot.sinkhorn_divergence(x, y, weights, epsilon=0.5, mesh=mesh).value
+
+    return jax.value_and_grad(value)(x, weights)
+
+
+def energy(x, y, weights, mesh):
+    functional = tx.gradient_flows.energy_distance(y, weights, mesh=mesh)
+    return functional.value_and_gradient(x, weights)
+
+
+def attention(x, y, weights, mesh):
+    mixing = tx.attention.Softmax(0.7, mesh=mesh)
+    return tx.attention.Attention(jnp.eye(3)[None], jnp.eye(3)[None], jnp.eye(3)[None], mixing)(
+        x, y, weights
+    )
+
+
+def trained(x, y, weights, mesh):
+    del weights
+
+    def loss(field, batch, *, key):
+        del key
+        return jnp.mean((jax.vmap(field)(batch[0]) - batch[1]) ** 2)
+
+    optimizer = optax.sgd(0.1)
+    linear = eqx.nn.Linear(3, 3, key=jr.key(4), dtype=x.dtype)
+    step = tx.training.make_step(loss, optimizer, mesh=mesh)
+    state, value = step(tx.training.init(linear, optimizer), (x, y), key=jr.key(5))
+    return state.field.weight, value
+
+
+@pytest.mark.parametrize("ask", [entropic, divergence, energy, attention, trained])
+def test_meshes_of_either_kind_answer_as_one_device(ask):
+    alone = jax.jit(lambda *arrays: ask(*arrays, None))(X, Y, WEIGHTS)
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Explicit,))
+    placed = jax.device_put((X, Y, WEIGHTS), NamedSharding(mesh, PartitionSpec("data")))
+    over = jax.jit(lambda *arrays: ask(*arrays, mesh))
+    assert close(alone, over(X, Y, WEIGHTS))
+    assert close(alone, over(*placed))
+
+
+BATCHES = jr.normal(jr.key(1), (2, DEVICES, 6, 12))
+ALONE = {
+    "assignment": lambda x, y: tx.ot.assignment(tx.geometry.PointCloud(x, y).matrix()),
+    "clusters": lambda x, y: tx.attention.num_clusters(x * y, radius=3.0),
+    "energy distance": tx.metrics.energy_distance,
+    "kernels": lambda x, y: jax.grad(tx.gradient_flows.energy_distance(y).value)(x, jnp.ones(6)),
+    "flow": lambda x, y: tx.sampling.flow(lambda t, z, args: z * y[0], x, steps=3),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_batches_over_devices_answer_as_one_after_the_other(name):
+    """By `shard_map` with its checks, and by `vmap` over a mesh with explicit axes."""
+    ask = ALONE[name]
+    expected = jax.jit(jax.vmap(ask))(*BATCHES)
+    auto = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Auto,))
+    over = PartitionSpec("data")
+    mapped = jax.shard_map(
+        lambda x, y: jax.tree.map(lambda leaf: leaf[None], ask(x[0], y[0])),
+        mesh=auto,
+        in_specs=over,
+        out_specs=over,
+    )
+    assert close(expected, jax.jit(mapped)(*BATCHES))
+    explicit = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Explicit,))
+    placed = jax.device_put(tuple(BATCHES), NamedSharding(explicit, over))
+    # Without the mesh JAX finds no place for what a loop of a batch makes of constants.
+    with jax.set_mesh(explicit):
+        assert close(expected, jax.jit(jax.vmap(ask))(*placed))

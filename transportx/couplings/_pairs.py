@@ -1,0 +1,95 @@
+"""Pairs of points as indices, with a status; and how a failure to pair stays visible."""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PyTree
+
+from transportx import _checks
+from transportx._status import Status
+
+Batch = TypeVar("Batch", bound=PyTree)
+
+
+@jax.tree_util.register_pytree_node_class
+class Pairs(tuple[Int[Array, " b"], Int[Array, " b"]]):
+    """Indices (i0, i1) of paired points, which ``i0, i1 = pairs`` unpacks, and a status.
+
+    Where no pairing was found, both indices are out of range, and `take` gives NaN: what
+    is computed from such pairs, a loss say, is NaN too. (``x[i]`` would clamp them.) Where
+    points themselves are NaN or infinite, indices are in range and reach one of those.
+
+    Attributes:
+        status: How the search for a plan ended. Pairs may be used, and are in range, also
+            where a plan misses its tolerance by little: then it is `MAX_STEPS` or `STALLED`.
+    """
+
+    status: Status
+
+    def __new__(cls, i0: Array, i1: Array, status: Status):
+        """A tuple of two with a status beside."""
+        return cls.tree_unflatten(None, (i0, i1, status))
+
+    @property
+    def converged(self) -> Bool[Array, "..."]:
+        """Whether the plan behind the pairs meets its tolerance."""
+        return self.status == Status.CONVERGED
+
+    def tree_flatten(self):
+        """For jax: the indices and the status are its parts."""
+        return (*self, self.status), None
+
+    @classmethod
+    def tree_unflatten(cls, _, parts):
+        """For jax: from the parts, which need not be arrays."""
+        *indices, status = parts
+        pairs = super().__new__(cls, indices)
+        pairs.status = status
+        return pairs
+
+
+@_checks.gate
+def take(batch: Batch, index: Int[Array, " k"]) -> Batch:
+    """Rows of a batch: ``x[index]``, but NaN where an index is out of range.
+
+    Use it with the indices of a coupling, so that a failure to pair reaches the loss.
+
+    Example:
+        ```python
+        pairs = tx.couplings.Assignment()(x0, x1, key=key)
+        i0, i1 = pairs
+        x0, (x1, labels) = tx.couplings.take(x0, i0), tx.couplings.take((x1, labels), i1)
+        ```
+
+    Args:
+        batch: Array with one row per example, or a pytree of such, as points and labels.
+        index: Which rows; negative ones do not count from the end, they are out of range.
+
+    Returns:
+        The rows. Where an index is out of range: NaN; of integers, the least (or, where
+        they are unsigned, the greatest) there is.
+    """
+
+    def rows(leaf):
+        leaf = jnp.asarray(leaf)
+        return leaf.at[jnp.where(index < 0, leaf.shape[0], index)].get(mode="fill")
+
+    return jax.tree.map(rows, batch)
+
+
+def pairs_or_poison(
+    found: tuple[Array, Array], usable: Bool[Array, ""], status: Status, x0: Array, x1: Array
+) -> Pairs:
+    """The pairs found; where they cannot be used, indices that show it."""
+    bad0, bad1 = (~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))) for x in (x0, x1))
+    shown = jnp.any(bad0) | jnp.any(bad1)
+
+    def checked(index, bad):
+        # All points in turn from a bad one on, so that it is among the pairs.
+        in_turn = (jnp.argmax(bad) + jnp.arange(index.size)) % bad.size
+        poison = jnp.where(shown, in_turn, bad.size).astype(index.dtype)
+        return jnp.where(usable, index, poison)
+
+    i0, i1 = found
+    return Pairs(checked(i0, bad0), checked(i1, bad1), status)
