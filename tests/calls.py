@@ -180,7 +180,7 @@ def _array(name, hint):
             jnp.eye(shape[-1]), shape
         )
     if "weights" in name or name in ("a", "b", "masses", "masses0"):
-        return jnp.full(shape, 1 / shape[-1])
+        return jnp.full(shape, 1 / max(shape[-1:], default=1))
     return jnp.sort(values) if name.startswith("times") else values
 
 
@@ -188,12 +188,8 @@ def _size(axis):
     return int(axis) if axis.isdigit() else _SIZES.get(axis, _DIM)
 
 
-def _field(t, x, args=None):
-    return -x * (1 + t)
-
-
-def _network(t, x, args=None):
-    return jnp.tanh(x) * t
+def _attention():
+    return tx.attention.Attention(jnp.eye(2)[None], jnp.eye(2)[None], jnp.eye(2)[None])
 
 
 def _instance(wanted):
@@ -244,7 +240,7 @@ MADE: dict[type, Callable[[], Any]] = {
     tx.gradient_flows.Potential: lambda: tx.gradient_flows.Potential(lambda x: jnp.sum(x**2)),
     tx.gradient_flows.Wasserstein: tx.gradient_flows.Wasserstein,
     tx.attention.Softmax: tx.attention.Softmax,
-    tx.attention.Attention: lambda: tx.attention.Attention(*(jnp.eye(2)[None],) * 3),
+    tx.attention.Attention: _attention,
     diffrax.Tsit5: diffrax.Tsit5,
     optax.GradientTransformation: lambda: optax.sgd(0.1),
     jax.sharding.Mesh: lambda: jax.sharding.Mesh(jax.devices()[:1], ("x",)),
@@ -279,7 +275,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         for mixing in ("L2", "Linear", "Softmax", "Unnormalised")
         for law in ("gaussian", "mixture")
     },
-    "attention.TokenField": {"attention": tx.attention.Attention(*(jnp.eye(2)[None],) * 3)},
+    "attention.TokenField": {"attention": _attention()},
     "fields.Box": {"shape": (4, 4), "lengths": (1.0, 1.0)},
     "fields.Box.divergence": {"flux": _FACES},
     "fields.Box.gradient": {"potential": _CELLS},
@@ -303,6 +299,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gradient_flows.MMD": {"kernel": lambda x, y: jnp.exp(-jnp.sum((x - y) ** 2))},
     "gradient_flows.gaussian_flow": {"energy": tx.gradient_flows.gaussian_entropy},
     "gradient_flows.line_flow": {"nodes0": jnp.arange(5.0), "functional": _line},
+    "losses.drop_labels": {"labels": jnp.arange(4)},
     "losses.latent_noise_matching": {
         "path": tx.interpolants.Noised(tx.interpolants.Linear(), tx.interpolants.BridgeNoise(1.0))
     },

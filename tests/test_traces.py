@@ -59,10 +59,34 @@ def debiased(key):
     made = tx.ot.sinkhorn_divergence(
         cloud(key), 1 + cloud(key), epsilon=0.3 + float(jr.uniform(key))
     )
-    return made.value, made.gap, made.converged
+    return made.value, made.gap, made.converged, made.status
 
 
+def on(key):
+    """Weights and a last time for what flows."""
+    return {"t1": 0.1 + float(jr.uniform(key)), "steps": 3}
+
+
+FUNCTIONAL = tx.gradient_flows.Potential(base_log_prob)
+RISK = tx.mean_field.Risk(jnp.ones((4, 2)), jnp.ones((4, 1)))
+NETWORK = tx.mean_field.Network(jnp.ones((3, 2)), jnp.ones((3, 1)), activation=tx.mean_field.Tanh())
+ATTENTION = tx.attention.Attention(*jnp.ones((3, 1, 2, 2)))
+COUPLINGS = {
+    "Independent": tx.couplings.Independent(),
+    "Assignment": tx.couplings.Assignment(),
+    "Entropic": tx.couplings.Entropic(epsilon=0.3),
+    "Unbalanced": tx.couplings.Unbalanced(epsilon=0.3, rho=1.0),
+}
 CALLS = {
+    **{
+        name: lambda k, coupling=coupling: coupling(cloud(k), 1 + cloud(k), key=k)
+        for name, coupling in COUPLINGS.items()
+    },
+    "gradient flow": lambda k: tx.gradient_flows.flow(FUNCTIONAL, cloud(k), **on(k)),
+    "training": lambda k: tx.mean_field.train(RISK, NETWORK, **on(k)),
+    "tokens": lambda k: tx.attention.evolve(
+        ATTENTION, cloud(k), depth=float(jr.uniform(k)) + 0.1, steps=3
+    ),
     "solve": solved,
     "streamed": lambda k: (
         tx.ot.solve(tx.geometry.PointCloud(cloud(k), cloud(k), tile=2), epsilon=0.5).value

@@ -37,7 +37,7 @@ class LinearPotential(eqx.Module):
         return jnp.sum(self.coefficients * features)
 
 
-# Not through the gate, which takes no empty arrays: there may be no terms.
+@_checks.gate
 class LearnedEnergy(eqx.Module):
     r"""$F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
@@ -31,6 +31,11 @@ class NetworkFit(eqx.Module):
     energy: LearnedEnergy
     losses: Float[Array, " steps"]
     status: Status
+
+    @property
+    def determined(self) -> Bool[Array, "..."]:
+        """Whether every loss is finite and every plan between populations converged."""
+        return self.status == Status.DETERMINED
 
 
 @_checks.gate

@@ -41,7 +41,7 @@ class Network(eqx.Module):
         ```python
         network = tx.mean_field.random_network(1_000, dim=2, key=key)
         risk = tx.mean_field.Risk(x, y)                    # (m, 2), (m, 1)
-        trained = tx.mean_field.train(risk, network, t1=20.0, rtol=1e-4, atol=1e-6)
+        trained = tx.mean_field.train(risk, network, t1=20.0, steps=1000)
         trained.final(x_new), trained.risk, trained.completed
         ```
 

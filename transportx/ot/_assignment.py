@@ -58,6 +58,12 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     cost = jax.lax.stop_gradient(cost)
     if jnp.finfo(cost.dtype).bits < 32:
         cost = cost.astype(jnp.float32)
+    return _matched(cost)
+
+
+@jax.jit
+def _matched(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
+    """The column of each row, compiled once for each size."""
     numbers = jnp.all(cost > -jnp.inf)
     solvable = jnp.where(numbers, cost, 0)
     columns = jax.lax.platform_dependent(solvable, cpu=_on_host, default=_on_device)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx._meshes import released
+from transportx._status import Status, judge
 from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
@@ -56,6 +57,13 @@ class SinkhornDivergence(eqx.Module):
     def gap(self) -> Scalar:
         """Bound on the error of `value`, from the gaps of the three plans."""
         return self.plan.gap + (self.plan_x.gap + self.plan_y.gap) / 2
+
+    @property
+    def status(self) -> Status:
+        """That of the first of the three plans that is not converged, or `CONVERGED`."""
+        plans = self.plan, self.plan_x, self.plan_y
+        failed = [(plan.status != Status.CONVERGED, plan.status) for plan in plans]
+        return judge(*failed, otherwise=Status.CONVERGED)
 
     @property
     def converged(self) -> Bool[Array, ""]:
