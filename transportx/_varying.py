@@ -1,11 +1,12 @@
 """Loops of programs over many devices: what a loop carries is of one kind from the start."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from transportx._meshes import explicit
 
@@ -44,6 +45,28 @@ def alike(carry: PyTree, *seen: PyTree) -> PyTree:
         return leaf | nothing if leaf.dtype == bool else leaf + nothing.astype(leaf.dtype)
 
     return jax.tree.map(mark, carry)
+
+
+def where_asked(
+    asked: Bool[Array, ""], compute: Callable[[], PyTree], otherwise: PyTree, *seen: PyTree
+) -> PyTree:
+    """What `compute` gives where it is asked for, and `otherwise` elsewhere, at no cost.
+
+    A loop of at most one turn: of a batch it turns only if one asks, where both branches of a
+    condition would run; and a condition has no place on a mesh of explicit axes. Not
+    differentiable in reverse mode.
+
+    Args:
+        asked: Whether to compute.
+        compute: Gives arrays of the shapes and dtypes of `otherwise`.
+        otherwise: What is known without.
+        *seen: What `compute` uses.
+    """
+    return jax.lax.while_loop(
+        lambda carry: carry[0],
+        lambda carry: alike((jnp.zeros_like(carry[0]), compute()), carry, *seen),
+        alike((asked, otherwise), *seen),
+    )[1]
 
 
 def _false_of(arrays: list[Array]) -> Array:

@@ -1,14 +1,13 @@
 """The loop around every entropic solver: absorb, audit, refine, lower epsilon."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from transportx._status import Status, judge
-from transportx._varying import alike
+from transportx._varying import alike, where_asked
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solvers import AbstractSolver, Scaling, largest_scaling
 
@@ -138,7 +137,7 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     unsafe = ~(fit < _SAFE_SHARE * largest_scaling(f.dtype)) | (final & spent & ~(error <= _FAR))
     # That costs a pass over all pairs: only before an answer is believed.
     believed = final & (error <= solver.tol)
-    unsafe |= _where_asked(believed, lambda: local.hides(f, g), jnp.array(False), problem)
+    unsafe |= where_asked(believed, lambda: local.hides(f, g), jnp.array(False), problem)
     unsafe &= state.log_steps < _LOG_STEPS
     audit = _Audit(f, g, error, local.dual(f, g, problem.a @ row_sums))
     stuck, stalls = _judge(state, audit, final)
@@ -166,7 +165,7 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
         return alike((f, g, jnp.array(0), more, jnp.array(False)), problem)
 
     hold = finished | spent | stuck | unsafe
-    f, g, taken, log_steps, known = jax.lax.cond(hold, stay, refine)
+    f, g, taken, log_steps, known = where_asked(~hold, refine, stay(), problem)
     lower = epsilon / factor
     # Rounding shall not add a level.
     lower = jnp.where(spent | (lower < 1.01 * problem.epsilon), problem.epsilon, lower)
@@ -190,12 +189,7 @@ def _without_weight(problem: Problem, f: Array, g: Array) -> Potentials:
     def fitted():
         return jnp.where(idle_a, problem.update_f(g), f), jnp.where(idle_b, problem.update_g(f), g)
 
-    return _where_asked(jnp.any(idle_a) | jnp.any(idle_b), fitted, (f, g), problem)
-
-
-def _where_asked(asked: Bool[Array, ""], compute: Callable[[], Any], otherwise: Any, seen: Any):
-    """What `compute` gives where asked, at no cost elsewhere."""
-    return jax.lax.cond(asked, lambda: alike(compute(), seen), lambda: alike(otherwise, seen))
+    return where_asked(jnp.any(idle_a) | jnp.any(idle_b), fitted, (f, g), problem)
 
 
 def _judge(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx.geometry import Sum, internal
+from transportx.geometry import Sum, capped_exp, internal
 from transportx.ot._conjugate_gradient import conjugate_gradient
 from transportx.ot._problem import Potentials, Problem, gain
 
@@ -44,7 +44,9 @@ def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -
         excesses = problem.geometry.fold_tiles(Sum(), part, (problem.b, g), f)
         return jnp.sum(problem.a * excesses)
 
-    # Times a large epsilon the rounding of a mass near that of a x b would count.
+    if not problem.geometry.streams:
+        return gains - problem.epsilon * by_excess(problem, f, g)
+    # Fused kernels take products. Times a large epsilon their rounding would count.
     size = jnp.sum(a * jnp.abs(f)) / jnp.sum(a) + jnp.sum(b * jnp.abs(g)) / jnp.sum(b)
     large = jax.lax.stop_gradient(problem.epsilon > size)
     return gains - problem.epsilon * jax.lax.cond(large, by_excess, by_product, problem, f, g)
@@ -54,11 +56,17 @@ def _row_excesses(epsilon, columns, costs, f):
     """Masses of rows of the plan over their weight, less those of the product a x b."""
     b, g = columns
     exponents = internal.exponents(costs, f[:, None] + g[None, :], epsilon)
-    return jnp.sum(b[None, :] * jnp.expm1(jnp.minimum(exponents, _MOST_EXPONENT)), axis=1)
+    return jnp.sum(b[None, :] * _expm1(exponents), axis=1)
 
 
-# Of potentials that fit, an epsilon above the size of the costs leaves far smaller ones.
-_MOST_EXPONENT = 60.0
+def _expm1(x: Array) -> Array:
+    """exp(x) - 1, by its series where that is small: several times faster than `jnp.expm1`."""
+    small = jnp.abs(x) < 0.1
+    near = jnp.where(small, x, 0)
+    series = jnp.ones_like(x)
+    for k in range(11, 1, -1):
+        series = 1 + near / k * series
+    return jnp.where(small, near * series, capped_exp(x) - 1)
 
 
 @jax.custom_jvp

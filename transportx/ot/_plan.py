@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from transportx import _checks
 from transportx._status import Status
-from transportx._varying import alike
+from transportx._varying import where_asked
 from transportx.geometry import (
     AbstractCloud,
     AbstractGeometry,
@@ -317,9 +317,7 @@ def _product_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"])
         loose = a @ (f - gain(f, problem.loose_a)) + b @ (g - gain(g, problem.loose_b))
         return problem.epsilon * jnp.sum(a * excess) + jnp.maximum(loose, 0)
 
-    unused = jnp.full_like(problem.epsilon, jnp.inf)
-    seen = problem, f, g
-    return jax.lax.cond(used, lambda: alike(bound(), seen), lambda: alike(unused, seen))
+    return where_asked(used, bound, jnp.full_like(problem.epsilon, jnp.inf), (problem, f, g))
 
 
 def _convexity(epsilon, columns, costs, f):

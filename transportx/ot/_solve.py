@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx._varying import alike
+from transportx._varying import where_asked
 from transportx.geometry import AbstractGeometry, DenseKernel, Maximum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
@@ -303,11 +303,8 @@ def _reached(
     def some():
         return geometry.reach(b) > 0, geometry.T.reach(a) > 0
 
-    def every():
-        # Of the weights, not of a constant: that has no place on a mesh of explicit axes.
-        return a == a, b == b
-
-    return jax.lax.cond(forbidding, lambda: alike(some(), problem), lambda: alike(every(), problem))
+    every = jnp.ones_like(a, bool), jnp.ones_like(b, bool)
+    return where_asked(forbidding, some, every, problem)
 
 
 def _regular(problem: Problem) -> Bool[Array, ""]:
