@@ -183,7 +183,10 @@ class EntropicPlan(eqx.Module):
     def sample(
         self, *, key: PRNGKeyArray, num: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
-        """Draw `num` independent pairs (i, j) with probability P_ij / |P|. O((n + num) m)."""
+        """Draw `num` independent pairs (i, j) with probability P_ij / |P|. O((n + num) m).
+
+        Indices of a plan that failed, or has no mass, are out of range: (n, m).
+        """
         _checks.count("num", num)
         source_key, target_key = jr.split(key)
         kernel = self.problem.kernel(self.f, self.g)
@@ -191,12 +194,14 @@ class EntropicPlan(eqx.Module):
         i = jr.categorical(source_key, jnp.log(mass), shape=(num,))
         scores = self.g / self.epsilon + jnp.log(self.b)
         keys = jr.split(target_key, num)
-        return i, _draw(self.geometry.restrict(i), scores, self.epsilon, keys)
+        j = _draw(self.geometry.restrict(i), scores, self.epsilon, keys)
+        some = jnp.sum(mass) > 0
+        return jnp.where(some, i, self.a.size), jnp.where(some, j, self.b.size)
 
     @_checks.gate
     @eqx.filter_jit
     def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
-        """Draw one source for each target from the plan given that target."""
+        """Draw one source for each target from the plan given that target; n where it fails."""
         scores = self.f / self.epsilon + jnp.log(self.a)
         return _draw(self.geometry.T, scores, self.epsilon, jr.split(key, self.b.size))
 
@@ -237,7 +242,7 @@ def _largest(merge, epsilon, columns, costs, f, a):
 def _tilted_mean(epsilon, columns, costs):
     b, g, y = columns
     weights = b[:, None] * jnp.concatenate([jnp.ones_like(y[:, :1]), y], axis=1)
-    return SumExp.part(weights, (g[None, :] - costs) / epsilon)
+    return SumExp.part(weights, internal.exponents(costs, g[None, :], epsilon))
 
 
 def _draw(
@@ -246,8 +251,9 @@ def _draw(
     """A target for each row, with log-probabilities scores - costs / epsilon up to a constant."""
     m = scores.size
     columns = scores, jnp.arange(m)
-    _, targets = geometry.fold_rows(Largest(m, 1), eqx.Partial(_noisy, epsilon), columns, keys)
-    return targets[:, 0]
+    part = eqx.Partial(_noisy, epsilon)
+    values, targets = geometry.fold_rows(Largest(m, 1), part, columns, keys)
+    return jnp.where(values[:, 0] > -jnp.inf, targets[:, 0], m)
 
 
 def _noisy(epsilon, columns, costs, key):
@@ -258,7 +264,8 @@ def _noisy(epsilon, columns, costs, key):
     key = jnp.where(first == 0, key, jr.fold_in(key, first))
     noisy = jr.gumbel(key, scores.shape, scores.dtype) + (scores - costs / epsilon)
     best = jnp.argmax(noisy)
-    return noisy[best][None], targets[best][None]
+    # Targets of a block follow each other.
+    return noisy[best][None], first[None] + best
 
 
 def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
