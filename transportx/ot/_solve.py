@@ -46,8 +46,9 @@ def solve(
     marginal.
 
     Args:
-        geometry: The costs, (n, m). Point clouds above their tile size are streamed, in
-            O(n + m) memory; these are solved between a few thousand of their points first.
+        geometry: The costs, (n, m); an infinite one forbids a pair. Point clouds above
+            their tile size are streamed, in O(n + m) memory; these are solved between a few
+            thousand of their points first.
         a: Source weights, non-negative; uniform of total one by default. Zero is allowed:
             that row of the plan is zero.
         b: Target weights; of the same total mass if both marginals are enforced.
@@ -61,12 +62,12 @@ def solve(
 
     Returns:
         A plan whose `status` says whether to believe it and whose `gap` says how much.
-        Unequal masses (both marginals enforced), negative weights or no mass are
-        INFEASIBLE; NaN or infinite input, a total cost that overflows and an epsilon or
-        penalty that is not positive are NON_FINITE; both have NaN potentials. STALLED
-        means that rounding stops short of `tol`, or that the marginals of exact costs might
-        miss it for rounding alone: float32 meets 1e-3 down to an epsilon of about 1e-3 of
-        the mean cost.
+        Unequal masses (both marginals enforced), negative weights, no mass, or an enforced
+        point whose every cost is infinite are INFEASIBLE; NaN input and an epsilon or penalty
+        that is not positive are NON_FINITE; both have NaN potentials. STALLED means that
+        rounding stops short of `tol`, or that the marginals of exact costs might miss it for
+        rounding alone: float32 meets 1e-3 down to an epsilon of about 1e-3 of the mean cost.
+        Wherever a solve ends, the potentials are the best that were audited.
 
     Raises:
         ValueError: Weights do not match the geometry, or `epsilon`, `rho_a` or `rho_b` is

@@ -174,11 +174,15 @@ class Sinkhorn(AbstractSolver):
 
 @_checks.gate
 class Newton(AbstractSolver):
-    """Newton's method on the semi-dual, by conjugate gradients; the default.
+    """Damped Newton steps on the semi-dual, by conjugate gradients; the default solver.
 
-    One potential is eliminated, as in Sinkhorn's method; the other moves along the solution
-    of (D_r - P D_c^-1 P^T) d = a - P 1, found to a tenth, and as far as the semi-dual grows.
-    Each product with that matrix costs what a Sinkhorn step costs; their number grows like
+    One potential is eliminated, as in Sinkhorn's method. Steps start as Sinkhorn's, and stay
+    so while the error falls fast. Then the other potential moves along the solution of
+    ((1 + s) D_r - P D_c^-1 P^T) d = a - P 1, found to a tenth. The damping s falls with the
+    error, so that steps are bounded where mass passes through entries that are nearly zero.
+    What each row asks for itself is taken by its logarithm, which is exact however tiny its
+    weight; the rest of the step is shortened until the semi-dual no longer falls, down to a
+    Sinkhorn step. Each product costs what a Sinkhorn step costs; their number grows like
     epsilon^-1/2 where Sinkhorn's grows like 1 / epsilon.
 
     Attributes:
@@ -188,7 +192,8 @@ class Newton(AbstractSolver):
 
     References:
         Brauer, Clason, Lorenz and Wirth, A Sinkhorn-Newton method for entropic optimal
-        transport, 2017.
+        transport, 2017; Sejourne, Vialard and Peyre, Faster unbalanced optimal transport,
+        2022 (the constant that moves between the potentials).
     """
 
     tol: float = eqx.field(static=True, default=1e-3)
