@@ -173,6 +173,21 @@ CASES: dict[str, Case] = {
     "gradient_flows.Langevin": Case(_langevin, {"x0": X}, from_zero="temperature"),
     "gradient_flows.MMD": Case(_mmd, {"x": X, "weights": A, "target": Y}, "bandwidth"),
     "gradient_flows.SmoothedEntropy": Case(_smoothed, {"x": X, "weights": A}, "bandwidth"),
+    "gradient_flows.convex_flow": Case(  # Its residual: so few steps do not meet a tolerance.
+        lambda x0, t1, temperature: (
+            tx.gradient_flows.convex_flow(
+                tx.gradient_flows.Potential(lambda x: jnp.sum(x**2)),
+                tx.gradient_flows.ConvexPotential(2, 2, 1, key=jr.key(0)),
+                x0,
+                t1=t1,
+                temperature=temperature,
+                num_steps=1,
+                max_steps=2,
+            ).residuals
+        ),
+        {"x0": X},
+        from_zero="t1 temperature",
+    ),
     "gradient_flows.energy_distance": Case(
         lambda x, weights, target: tx.gradient_flows.energy_distance(target)(x, weights),
         {"x": X, "weights": A, "target": Y},
@@ -239,6 +254,10 @@ CASES: dict[str, Case] = {
     "losses.noise_matching": Case(given={"network": _bent}, positive="scale"),
     "losses.score_matching": Case(given={"network": _bent}, positive="scale"),
     "mean_field.Network.__call__": Case(),
+    "mean_field.birth_death": Case(
+        given=TWO | {"num_rounds": 2, "rate": 0.5, "threshold": 0.0},
+        from_zero="t1 rate threshold",
+    ),
     "mean_field.linear_training": Case(given=TWO, from_zero="t1"),
     "mean_field.logistic_loss": Case(),
     "mean_field.Risk": Case(

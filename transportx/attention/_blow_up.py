@@ -127,6 +127,7 @@ def blow_up_depth(
     _checks.positive("horizon", horizon)
     mean, covariance = _numbers.matched(mean, covariance)
     end, rate = (jnp.asarray(number, mean.dtype) for number in (horizon, decay))
+    end = jnp.where(end >= 0, end, jnp.nan)
     return _blow_up(attention, mean, covariance, end, rate, steps)
 
 
