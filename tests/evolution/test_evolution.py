@@ -293,3 +293,22 @@ def test_a_network_of_another_precision_follows_its_points():
 def test_bad_input_is_named_with_a_cure(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("steps", [FixedSteps(8), AdaptiveSteps(1e-2, 1e-2)])
+def test_parts_of_different_dtypes_move_as_each_alone_does(steps):
+    kinds = (jnp.bfloat16, jnp.float64, jnp.float32)
+    seen = []
+
+    def rates(t, y, args):
+        seen.append([str(part.dtype) for part in (t, *y)])
+        return tuple(-part for part in y)
+
+    y0 = tuple(jnp.array([1.0, 2.0], kind) for kind in kinds)
+    made = integrate(rates, y0, t1=1.0, steps=steps)
+    assert all(dtypes == ["float32", "float32", "float64", "float32"] for dtypes in seen)
+    assert tuple(part.dtype for part in made.states) == kinds
+    assert made.completed
+    exact = integrate(lambda t, y, args: -y, y0[1], t1=1.0, steps=steps).states
+    for part, slack in zip(made.states, (4e-3, 1e-6, 1e-6), strict=True):
+        np.testing.assert_allclose(part.astype(float), exact, rtol=slack)

@@ -41,7 +41,7 @@ def softmax_gaussian_map(
         matrix: K^T Q, of any signature; the identity by default.
         temperature: tau.
     """
-    t = jnp.asarray(t, mean.dtype)
+    t = _numbers.not_negative(t, mean.dtype)
     root, scores = _whitened(covariance, matrix, temperature)
     identity = jnp.eye(mean.size, dtype=mean.dtype)
     # Its square root is NaN where the covariance has blown up, or was no covariance.
@@ -70,7 +70,7 @@ def _whitened(covariance, matrix, temperature) -> tuple[Matrix, Matrix]:
     _checks.same_shape("matrix", M, "covariance", covariance)
     slack = 100 * jnp.finfo(M.dtype).eps * jnp.max(jnp.abs(M))
     M = jnp.where(jnp.max(jnp.abs(M - M.T)) <= slack, (M + M.T) / 2, jnp.nan)
-    scores = root @ M @ root / jnp.asarray(temperature, M.dtype)
+    scores = root @ M @ root / _numbers.positive(temperature, M.dtype)
     return root, (scores + scores.T) / 2
 
 
@@ -127,6 +127,7 @@ def blow_up_depth(
     _checks.positive("horizon", horizon)
     mean, covariance = _numbers.matched(mean, covariance)
     end, rate = (jnp.asarray(number, mean.dtype) for number in (horizon, decay))
+    end = jnp.where(end >= 0, end, jnp.nan)
     return _blow_up(attention, mean, covariance, end, rate, steps)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status
 from transportx.attention._attention import Attention, token_weights
 from transportx.attention._sphere import normalise, tangent, units
@@ -170,7 +170,7 @@ def token_path(
         _checks.same_size("weights", weights, "tokens", tokens)
     if depths is not None:
         check_times("depths", depths, 0.0, depth)
-    length = jnp.asarray(depth, time_dtype(tokens))
+    length = _numbers.not_negative(depth, time_dtype(tokens))
     made = _carry(field, tokens, weights, length, as_steps(steps), depths)
     return TokenPath(made.states, made.num_steps, made.status)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx import _checks
+from transportx import _checks, _precision
 from transportx.attention._attention import token_weights
 from transportx.attention._dynamics import TokenField
 
@@ -31,6 +31,8 @@ def energy_rate(
         weights: Their masses; uniform by default.
     """
     velocity = field(jnp.zeros((), tokens.dtype), tokens, weights)
+    dtype = _precision.common(tokens.dtype, velocity.dtype)
+    tokens, velocity = tokens.astype(dtype), velocity.astype(dtype)
     return jax.jvp(lambda x: energy(x, weights), (tokens,), (velocity,))[1]
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status
 from transportx.attention._attention import Attention
 from transportx.attention._mixing import AbstractClosedMixing, AbstractMixing
@@ -133,7 +133,8 @@ def gaussian_flow(
     _checks.positive("depth", depth)
     if depths is not None:
         check_times("depths", depths, 0.0, depth)
-    length, rate = (jnp.asarray(number, time_dtype(mean)) for number in (depth, decay))
+    dtype = time_dtype(mean)
+    length, rate = _numbers.not_negative(depth, dtype), jnp.asarray(decay, dtype)
     way = as_steps(steps, diffrax.Tsit5())
     return _gaussian_flow(attention, mean, covariance, length, rate, way, depths)
 

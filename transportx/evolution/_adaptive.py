@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from transportx import _numbers
 from transportx.evolution._steps import AdaptiveSteps
 
 
@@ -33,7 +34,7 @@ def adaptive_steps(
         args,
         saveat=diffrax.SaveAt(t1=True) if times is None else diffrax.SaveAt(ts=times),
         stepsize_controller=diffrax.PIDController(
-            rtol=jnp.asarray(steps.rtol, dtype), atol=jnp.asarray(steps.atol, dtype)
+            rtol=_numbers.positive(steps.rtol, dtype), atol=_numbers.positive(steps.atol, dtype)
         ),
         adjoint=diffrax.RecursiveCheckpointAdjoint() if reverse else diffrax.ForwardMode(),
         event=None if ended is None else diffrax.Event(lambda t, y, args, **_: ended(y)),

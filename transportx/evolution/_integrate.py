@@ -89,13 +89,17 @@ def integrate(
         _checks.reject("steps", "is adaptive where there is noise", "give fixed steps")
     for leaf in jax.tree.leaves(y0):
         _checks.floating("y0", jnp.asarray(leaf))
-    start = jax.tree.map(_at_least_single, y0)
-    dtype = jax.tree.leaves(start)[0].dtype
+    single = jax.tree.map(_at_least_single, y0)
+    # The solvers keep all of a state in one dtype; rates see each part in its own.
+    clock = jax.tree.leaves(single)[0].dtype
+    dtype = _precision.common(*(leaf.dtype for leaf in jax.tree.leaves(single)))
+    start = jax.tree.map(lambda leaf: leaf.astype(dtype), single)
     span = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
     times = None if times is None else jnp.asarray(times, dtype)
 
     def checked(t, y, args):
-        return _like(rates(t, y, args), y)
+        own = jax.tree.map(lambda part, like: part.astype(like.dtype), y, single)
+        return _like(rates(jnp.asarray(t, clock), own, args), y)
 
     terms = diffrax.ODETerm(checked)
     if noise is not None:

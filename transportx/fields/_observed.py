@@ -71,10 +71,10 @@ class ObservationGuided(eqx.Module):
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
         """Guided velocity at one point and time."""
         wide, point, observation = _numbers.widened((t, x, self.observation))
-        transpose = jax.linear_transpose(self.operator, point)
         spread = self._variance(wide)
 
         def uphill(denoiser):
+            transpose = jax.linear_transpose(self.operator, denoiser)
             seen = self.operator(denoiser)
             _checks.same_shape("observation", observation, "operator(x)", seen)
             wanted, found = _numbers.matched(observation, seen)
@@ -110,8 +110,8 @@ class ObservationGuided(eqx.Module):
             return (spread * self.operator(back) + floor * y) / unit
 
         # The solver's tolerances are for each entry: the largest sets the unit.
-        size = jax.lax.stop_gradient(jnp.max(jnp.abs(gap)))
-        size = jnp.where(size > 0, size, 1)
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(gap)))
+        size = jnp.where(largest > 0, largest, 1)
         shape = jax.ShapeDtypeStruct(gap.shape, gap.dtype)
         answer = lx.linear_solve(
             lx.FunctionLinearOperator(operator, shape, lx.positive_semidefinite_tag),
@@ -119,5 +119,5 @@ class ObservationGuided(eqx.Module):
             lx.CG(rtol=self.rtol, atol=self.rtol, max_steps=self.max_steps),
             throw=False,
         )
-        solved = answer.result == lx.RESULTS.successful
+        solved = (answer.result == lx.RESULTS.successful) & jnp.isfinite(largest)
         return jnp.where(solved, size * answer.value / unit, jnp.nan)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status, judge, rose
 from transportx.gradient_flows._cells import lives_on_cells
 from transportx.gradient_flows._convex_potential import ConvexPotential
@@ -142,7 +142,9 @@ def convex_flow(
         _checks.reject("functional", "has an entropy of cells, which do not move", cure)
     _checks.point("potential.shift", potential.shift, "x0", x0)
     dtype = x0.dtype
-    tau, temperature = jnp.asarray(t1, dtype) / num_steps, jnp.asarray(temperature, dtype)
+    t1, temperature = (_numbers.not_negative(number, dtype) for number in (t1, temperature))
+    # A descent whose values are all NaN stays where it is: a NaN step shows in its residual.
+    tau = jnp.where(jnp.isnan(temperature), jnp.nan, t1 / num_steps)
     tol = jnp.asarray(tol, dtype)
     potential = jax.tree.map(lambda leaf: leaf.astype(dtype), potential)
     problem = _Step(functional, weights, tau, temperature)

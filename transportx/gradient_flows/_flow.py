@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status, judge, rose
 from transportx.evolution import (
     AdaptiveSteps,
@@ -103,7 +103,7 @@ def flow(
     weights, steps = as_weights(x0, weights, "x0"), as_steps(steps)
     _check(functional, dynamics, steps, key)
     _checks.positive("t1", t1)
-    t1 = jnp.asarray(t1, time_dtype(x0))
+    t1 = _numbers.not_negative(t1, time_dtype(x0))
     return _flow(functional, x0, weights, t1, dynamics, steps, record_times(times, t1), key)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status, judge, rose
 from transportx.evolution import (
     AdaptiveSteps,
@@ -97,7 +97,7 @@ def gaussian_flow(
         problem = f"has shape {S0.shape} where `m0` has {m0.shape}"
         _checks.reject("S0", problem, "give shapes (d, d) and (d,)")
     _checks.positive("t1", t1)
-    t1 = jnp.asarray(t1, time_dtype(m0))
+    t1 = _numbers.not_negative(t1, time_dtype(m0))
     if times is None:
         times = record_times(None, t1)
     else:

@@ -68,13 +68,19 @@ class GaussianInteraction(eqx.Module):
     @_checks.gate
     def __call__(self, mean: Mean, covariance: Covariance) -> Scalar:
         """The energy, which does not depend on the mean."""
-        return jnp.sum(self.matrix * covariance.T) / 2
+        return _of_a_law(mean, jnp.sum(self.matrix * covariance.T) / 2)
 
 
 @_checks.gate
 def gaussian_entropy(mean: Mean, covariance: Covariance) -> Scalar:
     r"""$\int\rho\log\rho$ of a Gaussian: its flow is the heat flow, S' = 2 I."""
-    return -(_log_volume(covariance) + mean.size * (jnp.log(2 * jnp.pi) + 1)) / 2
+    value = -(_log_volume(covariance) + mean.size * (jnp.log(2 * jnp.pi) + 1)) / 2
+    return _of_a_law(mean, value)
+
+
+def _of_a_law(mean: Mean, value: Scalar) -> Scalar:
+    """A value that does not depend on the mean, NaN where the mean is none."""
+    return jnp.where(jnp.all(jnp.isfinite(mean)), value, jnp.nan)
 
 
 def _log_volume(covariance: Covariance) -> Scalar:

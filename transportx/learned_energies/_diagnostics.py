@@ -195,7 +195,7 @@ def _explained(design: Float[Array, "n p"], values: Float[Array, "n k"]) -> Scal
     left, sizes, _ = jnp.linalg.svd(scaled, full_matrices=False)
     cutoff = max(design.shape) * jnp.finfo(sizes.dtype).eps * sizes[0]
     spanned = jnp.matmul(left.T, values, precision=_FULL)
-    return jnp.sum(jnp.where(sizes > cutoff, jnp.sum(spanned**2, axis=1), 0))
+    return jnp.sum(jnp.where(sizes <= cutoff, 0, jnp.sum(spanned**2, axis=1)))
 
 
 def _check_pair(x: Array, updates: Array) -> None:

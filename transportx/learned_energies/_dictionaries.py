@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 Point = Float[Array, " d"]
 
@@ -69,4 +69,4 @@ class Bumps(eqx.Module):
         """All of them at one point."""
         _checks.point("x", x, "centres", self.centres)
         squares = jnp.sum((x[None, :] - self.centres) ** 2, axis=1)
-        return jnp.exp(-squares / (2 * jnp.asarray(self.bandwidth, squares.dtype) ** 2))
+        return jnp.exp(-squares / (2 * _numbers.positive(self.bandwidth, squares.dtype) ** 2))

@@ -55,6 +55,7 @@ class LogitNormalTimes(eqx.Module):
         """Draw `num` times; arguments as those of `uniform_times`."""
         wide = drawn_in(num, dtype)
         mean, deviation = jnp.asarray(self.mean, wide), _numbers.positive(self.deviation, wide)
+        mean = jnp.where(jnp.isfinite(mean), mean, jnp.nan)
         return inside(jax.nn.sigmoid(mean + deviation * jr.normal(key, (num,), wide)), dtype)
 
 

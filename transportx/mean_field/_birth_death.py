@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._precision import single_inside
 from transportx._status import Status, judge
 from transportx.evolution import Steps, as_steps, time_dtype
@@ -78,7 +78,7 @@ def birth_death(
         failure.
 
     Raises:
-        ValueError: Data, network, count or time does not fit.
+        ValueError: Data, network, count, time or threshold does not fit.
 
     References:
         Rotskoff, Jelassi, Bruna and Vanden-Eijnden, Global convergence of neuron birth-death
@@ -86,9 +86,12 @@ def birth_death(
     """
     check_data(risk, network)
     _checks.positive("t1", t1)
+    _checks.fraction("threshold", threshold)
     _checks.count("num_rounds", num_rounds)
     dtype = time_dtype(network.inner)
-    t1, rate, threshold = (jnp.asarray(number, dtype) for number in (t1, rate, threshold))
+    t1, rate = (_numbers.not_negative(number, dtype) for number in (t1, rate))
+    threshold = jnp.asarray(threshold, dtype)
+    rate = jnp.where((threshold >= 0) & (threshold <= 1), rate, jnp.nan)
     return _rounds(risk, network, t1, rate, threshold, num_rounds, as_steps(steps), key)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status
 from transportx.evolution import time_dtype
 from transportx.mean_field._dynamics import Wasserstein
@@ -56,7 +56,7 @@ def sgd(
         networks, 2018.
     """
     _check(risk, network, t1, num_steps, batch_size, num_records)
-    t1 = jnp.asarray(t1, time_dtype(network.inner))
+    t1 = _numbers.not_negative(t1, time_dtype(network.inner))
     return _sgd(risk, network, t1, num_steps, batch_size, num_records, key)
 
 

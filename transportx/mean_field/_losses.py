@@ -19,7 +19,8 @@ def square_loss(prediction: Output, target: Output) -> Scalar:
 @_checks.gate
 def logistic_loss(prediction: Output, target: Output) -> Scalar:
     """log(1 + exp(-y f)), y = -1 or 1, summed over the outputs."""
-    return jnp.sum(jax.nn.softplus(-target * prediction))
+    known = jnp.where(jnp.isfinite(target), target, jnp.nan)
+    return jnp.sum(jax.nn.softplus(-known * prediction))
 
 
 @_checks.gate

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status
 from transportx.evolution import (
     AdaptiveSteps,
@@ -97,7 +97,7 @@ def linear_training(
         _checks.reject("moments", f"has shape {moments.shape}", f"give shape {(size, size)}")
     _checks.positive("t1", t1)
     _checks.not_negative("temperature", temperature)
-    t1, heat = (jnp.asarray(number, time_dtype(moments)) for number in (t1, temperature))
+    t1, heat = (_numbers.not_negative(n, time_dtype(moments)) for n in (t1, temperature))
     way = as_steps(steps, diffrax.Dopri8())
     return _linear_training(risk, moments, t1, heat, way, record_times(times, t1))
 

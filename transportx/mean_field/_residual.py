@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status, judge, rose
 from transportx.mean_field._activations import AbstractActivation, Relu
 from transportx.mean_field._losses import square_loss
@@ -164,7 +164,7 @@ def train_residual(
     _checks.same_shape("y", y, "x", x)
     _checks.positive("t1", t1)
     _checks.count("num_steps", num_steps)
-    step = jnp.asarray(t1, x.dtype) / num_steps
+    step = _numbers.not_negative(t1, x.dtype) / num_steps
 
     def described(neurons):
         value, slopes = jax.value_and_grad(_risk)(neurons, network, x, y, loss)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
-from transportx import _checks
+from transportx import _checks, _numbers
 from transportx._status import Status, judge, rose
 from transportx.evolution import (
     AdaptiveSteps,
@@ -104,7 +104,7 @@ def train(
     steps = as_steps(steps)
     _check(risk, network, dynamics, steps, key)
     _checks.positive("t1", t1)
-    t1 = jnp.asarray(t1, time_dtype(network.inner))
+    t1 = _numbers.not_negative(t1, time_dtype(network.inner))
     return _train(risk, network, t1, dynamics, steps, record_times(times, t1), key)
 
 

@@ -94,9 +94,9 @@ _PARTS = np.arange(8) / 8
 def _plan(path: AbstractInterpolant, times, scale, order) -> tuple[Array, ...]:
     """For each step: factors of x, of the target and of its change; when and where to ask."""
     noised = jax.vmap(lambda t: noised_target(path, t, scale))(times)
-    begun = noised.sigma[:-1] > 0
+    ended = noised.sigma[:-1] <= 0
     # Noise that is gone stays gone: steps may be left by a grid that rounds onto its end.
-    ratios = jnp.where(begun, noised.sigma[1:] / jnp.where(begun, noised.sigma[:-1], 1), 0)
+    ratios = jnp.where(ended, 0, noised.sigma[1:] / jnp.where(ended, 1, noised.sigma[:-1]))
     gains = noised.beta[1:] - ratios * noised.beta[:-1]
     asked, stretch, known = _asked(path, times, scale)
     slopes = jnp.zeros_like(ratios)

@@ -215,8 +215,7 @@ def bits_per_dimension(
         section 3.1.
     """
     _checks.count("num_dims", num_dims)
-    _checks.positive("bin_width", bin_width)
-    width = jnp.asarray(bin_width, log_prob.dtype)
+    width = _checks.positive_value("bin_width", bin_width, log_prob.dtype)
     return -(log_prob / num_dims + jnp.log(width)) / math.log(2)
 
 
