@@ -5,7 +5,7 @@ of the mean cost. All are drawn in float64 from fixed seeds.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn.datasets
@@ -22,6 +22,12 @@ class Problem(NamedTuple):
     b: Array
     rho_a: float = np.inf
     rho_b: float = np.inf
+
+    def rounded(self, dtype: Any) -> "Problem":
+        """The same problem in another dtype, penalties in units of the cost."""
+        x, y, a, b = (np.asarray(part, dtype) for part in self[:4])
+        mean = self.mean_cost
+        return Problem(x, y, a, b, float(self.rho_a * mean), float(self.rho_b * mean))
 
     @property
     def mean_cost(self) -> float:
@@ -72,7 +78,7 @@ def _histograms(rng: np.random.Generator) -> Iterator[Problem]:
 
 
 def _images(rng: np.random.Generator) -> Iterator[Problem]:
-    images = sklearn.datasets.load_digits().images
+    images = np.asarray(sklearn.datasets.load_digits()["images"])
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 8)] * 2, indexing="ij"), -1).reshape(-1, 2)
     for i, j in [(0, 11), (3, 58)]:
         a, b = (_shares(images[k].ravel()) for k in (i, j))
@@ -83,7 +89,7 @@ def _images(rng: np.random.Generator) -> Iterator[Problem]:
 
 def _colours(rng: np.random.Generator) -> Iterator[Problem]:
     grid = (np.stack(np.meshgrid(*[np.arange(8)] * 3, indexing="ij"), -1) + 0.5) / 8
-    photographs = sklearn.datasets.load_sample_images().images
+    photographs = sklearn.datasets.load_sample_images()["images"]
     a, b = (
         np.histogramdd(photograph.reshape(-1, 3), bins=(8, 8, 8), range=[(0, 256)] * 3)[0].ravel()
         for photograph in photographs

@@ -29,7 +29,6 @@ class Found(NamedTuple):
     products: int
     status: str
     error: float
-    value: float
 
     @property
     def converged(self) -> bool:
@@ -100,10 +99,7 @@ def show(table: dict[str, dict[str, Any]]) -> None:
 
 def _seen(problem: Problem, relative: float, dtype: Any) -> tuple[Problem, float]:
     """The problem as a solver sees it: rounded, penalties in units of the cost."""
-    mean = problem.mean_cost
-    arrays = (np.asarray(part, dtype) for part in problem[:4])
-    penalties = (float(dtype(rho * mean)) for rho in problem[4:])
-    return Problem(*arrays, *penalties), float(dtype(relative * mean))
+    return problem.rounded(dtype), float(dtype(relative * problem.mean_cost))
 
 
 @functools.cache
@@ -120,7 +116,7 @@ def _solver(kind: Any, tol: float, started: bool) -> Callable[..., Any]:
             init=init if started else None,
             solver=kind(tol=tol, max_steps=_MOST_STEPS),
         )
-        return plan.f, plan.g, plan.num_steps, plan.converged, plan.value
+        return plan.f, plan.g, plan.num_steps, plan.converged
 
     return solve
 
@@ -130,9 +126,9 @@ def _ours(kind: Any, problem: Problem, epsilon: float, tol: float, init: Any) ->
     penalties = (jnp.asarray(rho, dtype) for rho in problem[4:])
     arrays = (jnp.asarray(part) for part in problem[:4])
     solve = _solver(kind, tol, init is not None)
-    f, g, steps, converged, value = solve(*arrays, *penalties, jnp.asarray(epsilon, dtype), init)
+    f, g, steps, converged = solve(*arrays, *penalties, jnp.asarray(epsilon, dtype), init)
     status = "CONVERGED" if converged else "other"
-    return Found(int(steps), status, families.audit(problem, epsilon, f, g), float(value))
+    return Found(int(steps), status, families.audit(problem, epsilon, f, g))
 
 
 def _ott(problem: Problem, epsilon: float, tol: float) -> Found:
@@ -142,7 +138,8 @@ def _ott(problem: Problem, epsilon: float, tol: float) -> Found:
     from ott.solvers.linear import sinkhorn
 
     taus = (1.0 if np.isinf(rho) else rho / (rho + epsilon) for rho in problem[4:])
-    geometry = pointcloud.PointCloud(*map(jnp.asarray, problem[:2]), epsilon=epsilon)
+    x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
+    geometry = pointcloud.PointCloud(x, y, epsilon=epsilon)
     a, b = (jnp.asarray(weights) for weights in problem[2:4])
     wanted = linear_problem.LinearProblem(geometry, a, b, *taus)
     out = sinkhorn.Sinkhorn(threshold=tol, max_iterations=_MOST_STEPS)(wanted)
@@ -152,7 +149,7 @@ def _ott(problem: Problem, epsilon: float, tol: float) -> Found:
         g = np.asarray(out.g, np.float64) - epsilon * np.log(np.asarray(problem.b, np.float64))
     f, g = (np.where(np.isfinite(part), part, 0) for part in (f, g))
     error = families.audit(problem, epsilon, f, g)
-    return Found(int(out.n_iters), "", error, float(out.reg_ot_cost))
+    return Found(int(out.n_iters), "", error)
 
 
 _STARTS = ("cold", "near", "far", "garbage")

@@ -1,5 +1,7 @@
 """Entropic answers at the edge: tiny weights, padding, huge epsilon, forbidden pairs, dtypes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ COSTS = jnp.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 1.0, 0.5]])
 FORBIDDEN = np.array([[True, False, False], [False, False, True], [False, False, False]])
 
 
-def clouds(dtype=np.float32):
+def clouds(dtype: Any = np.float32):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 2)), 1.3 * rng.normal(size=(15, 2)) + 0.7
     return jnp.asarray(x, dtype), jnp.asarray(y, dtype)

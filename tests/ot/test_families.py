@@ -14,9 +14,7 @@ FAMILIES = ["Gaussian histograms", "digits"]
 
 def rounded(problem, relative, dtype):
     """What a solver is given: arrays of a dtype, epsilon and penalties in units of the cost."""
-    mean = problem.mean_cost
-    arrays = [np.asarray(part, dtype) for part in problem[:4]]
-    return families.Problem(*arrays, *(rho * mean for rho in problem[4:])), dtype(relative * mean)
+    return problem.rounded(dtype), dtype(relative * problem.mean_cost)
 
 
 def compiled(kind, tol, started=False):
@@ -69,7 +67,7 @@ def test_potentials_of_fewer_points_are_a_start_not_a_trap(every):
     x, y = rng.normal(size=(512, 2)), 1 + 0.5 * rng.normal(size=(512, 2))
     uniform = np.full(512, 1 / 512)
     seen, epsilon = rounded(families.Problem(x, y, uniform, uniform), 0.005, np.float32)
-    few = tx.geometry.PointCloud(seen.x[::every], seen.y[::every])
+    few = tx.geometry.PointCloud(jnp.asarray(seen.x[::every]), jnp.asarray(seen.y[::every]))
     coarse = tx.ot.solve(few, epsilon=epsilon, solver=tx.ot.Newton(tol=3e-2))
     start = [
         -epsilon * jax.nn.logsumexp((potential[None] - costs) / epsilon, axis=1)
@@ -93,10 +91,11 @@ def test_potentials_of_fewer_points_are_a_start_not_a_trap(every):
 def test_a_spent_budget_leaves_the_best_seen_and_a_value_within_its_bounds(max_steps):
     problem = families.problems("Gaussian histograms")[0]
     seen, epsilon = rounded(problem, 1e-3, np.float32)
-    geometry = tx.geometry.PointCloud(*seen[:2])
-    exact = tx.ot.solve(geometry, *seen[2:4], epsilon=epsilon).value
+    x, y, a, b = (jnp.asarray(part) for part in seen[:4])
+    geometry = tx.geometry.PointCloud(x, y)
+    exact = tx.ot.solve(geometry, a, b, epsilon=epsilon).value
     solver = tx.ot.Newton(max_steps=max_steps)
-    plan = tx.ot.solve(geometry, *seen[2:4], epsilon=epsilon, solver=solver)
+    plan = tx.ot.solve(geometry, a, b, epsilon=epsilon, solver=solver)
     assert plan.status == tx.Status.MAX_STEPS
     assert plan.num_steps <= max_steps
     # One potential is the best for the other: no mass is made, half of it at most misplaced.

@@ -94,11 +94,12 @@ def anneal(
     epsilon = jnp.maximum(epsilon, problem.epsilon)
     ratio = epsilon / problem.epsilon
     factor = ratio ** (1 / jnp.maximum(jnp.ceil(jnp.log(ratio) / jnp.log(_FACTOR)), 1))
-    level = _Level(*init, epsilon)
+    f, g = init
+    level = _Level(f, g, epsilon)
     start = _State(
         level,
         above=level._replace(epsilon=infinite),
-        best=_Audit(*init, infinite, -infinite),
+        best=_Audit(f, g, infinite, -infinite),
         stalls=jnp.array(0),
         steps=jnp.array(0),
         log_steps=jnp.array(0),
