@@ -122,7 +122,7 @@ def test_what_does_not_fit_ends_in_one_line(v5e, monkeypatch, capsys):
     arguments = "configs/digits.toml --topology v5e:2x4 --smoke --set coupling.kind=independent"
     monkeypatch.setattr("sys.argv", ["plan", *arguments.split()])
     with pytest.raises(SystemExit) as end:
-        plan.main()
+        plan.main(None)
     assert end.value.code == 1
     printed = capsys.readouterr()
     assert printed.out == ""
