@@ -81,9 +81,9 @@ def _images(rng: np.random.Generator) -> Iterator[Problem]:
     images, _ = sklearn.datasets.load_digits(return_X_y=True)
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 8)] * 2, indexing="ij"), -1).reshape(-1, 2)
     for i, j in [(0, 11), (3, 58)]:
-        a, b = (_shares(images[k]) for k in (i, j))
+        a, b = (_shares(np.asarray(images[k])) for k in (i, j))
         yield Problem(grid, grid, a, b)
-        a, b = (_shares(images[k] + 1e-6) for k in (i, j))
+        a, b = (_shares(np.asarray(images[k]) + 1e-6) for k in (i, j))
         yield Problem(grid, grid, a, b)
 
 
