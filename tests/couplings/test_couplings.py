@@ -384,7 +384,7 @@ def test_what_could_not_be_paired_poisons_and_says_why(name):
         tx.Status.MAX_STEPS
         if name == "marginals"
         else tx.Status.INFEASIBLE
-        if name in ("no partner", "overflow exact")
+        if name in ("no partner", "overflow", "overflow unbalanced", "overflow exact")
         else tx.Status.NON_FINITE
     )
     np.testing.assert_array_equal(i0, 6)

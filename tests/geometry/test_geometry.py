@@ -297,7 +297,7 @@ def cloud_of(*shape, dtype=jnp.float64):
         (lambda: tx.geometry.CostMatrix(cloud_of(3)), r"`costs`.*shape \(n, m\)"),
         (
             lambda: tx.geometry.CostMatrix(cloud_of(3, 0)),
-            r"`costs` has shape .*; give at least one example, shape \(n, m\)",
+            r"`costs` has shape .*; give a matrix, shape \(n, m\)",
         ),
         (lambda: tx.geometry.CostMatrix(cloud_of(3, 2, dtype=jnp.int32)), "`costs`.*convert"),
         (lambda: tx.geometry.PNorm(0.5), "`p` is 0.5.*at least 1"),

@@ -230,7 +230,8 @@ def test_grid_flows_differentiate_in_masses_time_and_parameters():
         return made.masses[-1], made.energy[-1]
 
     arguments = bump(0.0, 0.8, box), jnp.array(0.7), jnp.array(0.5), jnp.array(0.4)
-    check_reverse(end, *arguments)
+    # Minima are found to about 1e-10, which a smaller step would show.
+    check_reverse(end, *arguments, step=1e-4)
 
 
 def test_masses_that_are_negative_absent_or_not_numbers_end_in_a_status():

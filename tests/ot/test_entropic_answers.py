@@ -174,7 +174,9 @@ def test_gap_bounds_how_much_the_value_misses_the_optimum(rho_a, rho_b):
         # Rounding of values near one.
         assert -1e-14 <= missing <= plan.gap + 1e-14
         gaps.append(float(plan.gap))
-    assert 0 <= gaps[2] < 1e-6
+    # That much mass moved by the range of the costs.
+    costs = tx.geometry.PointCloud(*problem()[:2]).matrix()
+    assert 0 <= gaps[2] < 1e-6 * jnp.ptp(costs)
     assert gaps[2] <= gaps[1] <= gaps[0]
 
 
@@ -447,7 +449,7 @@ def test_a_divergence_starts_where_a_similar_one_ended():
     assert jnp.allclose(warm.value, cold.value, atol=1e-8)
     assert warm.plan.num_steps < cold.plan.num_steps
     assert warm.plan_y.num_steps < cold.plan_y.num_steps
-    with pytest.raises(ValueError, match=r"`init\[0\]` has shape .*; give shape \(n,\)"):
+    with pytest.raises(ValueError, match=r"`init` has f of shape .*; give"):
         tx.ot.sinkhorn_divergence(x[:5], y, init=before, **options)
 
 

@@ -95,6 +95,7 @@ def test_gaps_are_bounds_from_a_small_epsilon_to_a_huge_one():
         optimum = tx.ot.solve(
             tx.geometry.PointCloud(*exact), epsilon=epsilon, solver=tx.ot.Newton(tol=1e-9)
         ).value
+        optimum = float(optimum)
         slack = 1e-5 * abs(optimum)
         assert rough.value <= optimum + slack
         assert optimum <= rough.value + rough.gap + slack

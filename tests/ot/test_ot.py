@@ -221,7 +221,7 @@ KEY = jr.key(0)
         (lambda: tx.ot.wasserstein_1d(V, V, p=0.5), "`p` is 0.5.*at least 1"),
         (
             lambda: tx.ot.wasserstein_1d(V, V, p=float("nan")),
-            "`p` is nan; give an integer or a Python number",
+            "`p` is nan; give an integer or a number",
         ),
         (lambda: tx.ot.wasserstein_1d(V[:, None], V), r"`x` has shape .*; give shape \(n,\)"),
         (

@@ -129,7 +129,9 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     row_sums, column_sums = kernel @ problem.b, kernel.T @ problem.a
     error = local.error(f, g, problem.a * row_sums, problem.b * column_sums)
     steps = state.steps + state.log_steps
-    spent = steps + 1 >= solver.max_steps
+    # Above the problem's own epsilon a step is kept, for potentials that fit it.
+    kept = jnp.where(final, 0, 1)
+    spent = steps + kept >= solver.max_steps
     scaling = Scaling(local, kernel, f, g)
     fit = jnp.maximum(
         jnp.max(jnp.abs(scaling.fit_rows(row_sums))),
@@ -138,15 +140,18 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     unsafe = ~(fit < _SAFE_SHARE * largest_scaling(f.dtype)) | (final & spent & ~(error <= _FAR))
     # That costs a pass over all pairs: only before an answer is believed.
     believed = final & (error <= solver.tol)
-    unsafe |= where_asked(believed, lambda: local.hides(f, g), jnp.array(False), problem)
-    unsafe &= state.log_steps < _LOG_STEPS
+    hides = where_asked(believed, lambda: local.hides(f, g), jnp.array(False), problem)
+    logged, long = state.log_steps > 0, state.log_steps >= _LOG_STEPS
+    # After a step in the log domain the audit is right, however far rows are off.
+    audited = ~(hides & ~long) & (~unsafe | logged)
+    unsafe = (unsafe | hides) & ~long
     audit = _Audit(f, g, error, local.dual(f, g, problem.a @ row_sums))
     stuck, stalls = _judge(state, audit, final)
-    better = final & (audit.error < state.best.error) & ~unsafe
+    better = final & (audit.error < state.best.error) & audited
     best = jax.tree.map(lambda one, other: jnp.where(better, one, other), audit, state.best)
     finished = final & ((best.error <= solver.tol) | spent | (stalls >= _MOST_STALLS))
-    finished &= ~unsafe
-    budget = solver.max_steps - steps - 2
+    finished &= ~unsafe | (steps >= solver.max_steps)
+    budget = solver.max_steps - steps - 1 - kept
 
     def refine():
         start = scaling.complete(jnp.zeros_like(f), column_sums)

@@ -242,7 +242,9 @@ def _largest(merge, epsilon, columns, costs, f, a):
 def _tilted_mean(epsilon, columns, costs):
     b, g, y = columns
     weights = b[:, None] * jnp.concatenate([jnp.ones_like(y[:, :1]), y], axis=1)
-    return SumExp.part(weights, internal.exponents(costs, g[None, :], epsilon))
+    return SumExp.part(
+        weights, internal.exponents(costs, jnp.broadcast_to(g, costs.shape), epsilon)
+    )
 
 
 def _draw(

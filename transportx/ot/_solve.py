@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from transportx import _checks
 from transportx._status import Status, judge
 from transportx._varying import where_asked
-from transportx.geometry import AbstractGeometry, DenseKernel, Maximum
+from transportx.geometry import AbstractCloud, AbstractGeometry, DenseKernel, Maximum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
@@ -285,7 +285,13 @@ def _kinds_of_costs(problem: Problem) -> tuple[Bool[Array, ""], Bool[Array, ""]]
     """Whether every cost is a number or infinite; and whether any is infinite."""
     kinds = problem.geometry.fold_tiles(Maximum(), _worst_kind, problem.b)
     worst = jnp.max(kinds)
-    return worst < 2, worst == 1
+    known = worst < 2
+    if isinstance(problem.geometry, AbstractCloud):
+        # A point at infinity is a fault, where one so far that its costs overflow is not.
+        ends = (problem.geometry.x, problem.a), (problem.geometry.y, problem.b)
+        for points, weights in ends:
+            known &= jnp.all(jnp.all(jnp.isfinite(points), axis=1) | (weights == 0))
+    return known, worst == 1
 
 
 def _worst_kind(b, costs):

@@ -30,14 +30,14 @@ class TrainState(eqx.Module):
         num_steps: Steps taken.
     """
 
-    field: PyTree
-    average: PyTree
+    field: Any
+    average: Any
     optimizer: PyTree
     num_steps: Int[Array, ""]
 
 
 @_checks.gate
-def init(field: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+def init(field: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first step. Trains every floating-point array in `field`."""
     parameters = eqx.filter(field, eqx.is_inexact_array)
     wide = _numbers.widened(field)
