@@ -166,7 +166,9 @@ def test_a_million_points_over_256_chips():
     number = np.dtype(np.float32).itemsize
     assert work.largest["collective-permute"] == n // 256 * d * number
     # Twenty products at most, with two numbers beside each point; loops of the solve once.
-    assert sum(work.sent.values()) < 20 * n * (d + 2) * number
+    # Some twenty products; and what is asked once: whether costs are infinite, entries
+    # hidden, and potentials of points without weight.
+    assert sum(work.sent.values()) < 23 * n * (d + 2) * number
 
 
 def _attention(mesh):
