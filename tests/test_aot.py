@@ -165,9 +165,9 @@ def test_a_million_points_over_256_chips():
     assert set(work.sent) == {"all-reduce", "collective-permute"}
     number = np.dtype(np.float32).itemsize
     assert work.largest["collective-permute"] == n // 256 * d * number
-    # Twenty products at most, with two numbers beside each point; loops of the solve once.
-    # Some twenty products; and what is asked once: whether costs are infinite, entries
-    # hidden, and potentials of points without weight.
+    # Some twenty products, with two numbers beside each point, loops of the solve counted once;
+    # and what is asked once: whether costs are infinite, entries hidden, and potentials of
+    # points without weight.
     assert sum(work.sent.values()) < 23 * n * (d + 2) * number
 
 
