@@ -25,6 +25,8 @@ CORE += ("training", "sampling", "metrics")
 NOT_COMPILED = {
     "geometry.CostMatrix": "job of ot.birkhoff",
     "geometry.Largest": "job of ot.solve",
+    "geometry.Maximum": "job of ot.solve",
+    "geometry.largest_exponent": "job of ot.solve",
     "geometry.ShardedCloud": "test of its own",
     "geometry.Sum": "job of ot.solve",
     "geometry.SumExp": "job of ot.solve",
@@ -38,6 +40,7 @@ NOT_COMPILED = {
     "ot.Scaling": "part of a solver",
     "ot.Iterate": "part of a solver",
     "ot.Status": "part of an answer",
+    "couplings.Pairs": "answer of the couplings",
     "couplings.Diagnostics": "answer of couplings.diagnose",
     "interpolants.Predictions": "an answer",
     "interpolants.NoisedTarget": "an answer",
@@ -45,6 +48,8 @@ NOT_COMPILED = {
     "training.NonFiniteLossError": "an error",
     "training.TrainState": "answer of training.init",
     "training.fit": "runs on the host; its steps are compiled for every config",
+    "sampling.Likelihood": "answer of sampling.likelihood",
+    "sampling.Trajectories": "answer of sampling.trajectories",
     "training.init": "job of training.make_step",
 }
 
@@ -306,6 +311,7 @@ _PATHS = {
         ),
         (BATCH, BATCH, shape(16, 2), KEY),
     ),
+    "couplings.take": Job(tx.couplings.take, (BATCH, shape(16, dtype=np.int32))),
     "couplings.diagnose": Job(
         lambda x, y: tx.couplings.diagnose(tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.1)),
         (X, Y),
@@ -429,6 +435,18 @@ _SAMPLING = {
     ),
     "sampling.hutchinson_log_prob": Job(
         lambda x, key: tx.sampling.hutchinson_log_prob(
+            velocity, x, key=key, base_log_prob=normal, steps=4
+        ),
+        (BATCH, KEY),
+    ),
+    "sampling.trajectories": Job(
+        lambda x: tx.sampling.trajectories(velocity, x, steps=4), (BATCH,)
+    ),
+    "sampling.likelihood": Job(
+        lambda x: tx.sampling.likelihood(velocity, x, base_log_prob=normal, steps=4), (BATCH,)
+    ),
+    "sampling.hutchinson_likelihood": Job(
+        lambda x, key: tx.sampling.hutchinson_likelihood(
             velocity, x, key=key, base_log_prob=normal, steps=4
         ),
         (BATCH, KEY),
