@@ -25,6 +25,7 @@ CORE += ("training", "sampling", "metrics")
 NOT_COMPILED = {
     "geometry.CostMatrix": "job of ot.birkhoff",
     "geometry.Largest": "job of ot.solve",
+    "geometry.Layout": "settings",
     "geometry.ShardedCloud": "test of its own",
     "geometry.Sum": "job of ot.solve",
     "geometry.SumExp": "job of ot.solve",
@@ -206,7 +207,9 @@ _GEOMETRY = {
         (X, Y, A),
     ),
     "geometry.cloud_between": Job(
-        lambda x, y: tx.geometry.cloud_between(x, y, tx.geometry.Euclidean(), tile=16).mean_cost(),
+        lambda x, y: tx.geometry.cloud_between(
+            x, y, tx.geometry.Euclidean(), layout=tx.geometry.Layout(tile=16)
+        ).mean_cost(),
         (X, Y),
     ),
     "geometry.capped_exp": Job(tx.geometry.capped_exp, (X,)),

@@ -173,7 +173,7 @@ def test_a_million_points_over_256_chips():
 
 def _attention(mesh):
     def field(x, query, key, value):
-        mixing = tx.attention.Softmax(4.0, mesh=mesh)
+        mixing = tx.attention.Softmax(4.0, layout=tx.geometry.Layout(mesh=mesh))
         return tx.attention.Attention(query, key, value, mixing)(x, x)
 
     return field
@@ -181,7 +181,8 @@ def _attention(mesh):
 
 def _particles(mesh):
     def run(x, *matrices):
-        energy = tx.gradient_flows.Interaction(tx.gradient_flows.Gaussian(1.0), mesh)
+        layout = tx.geometry.Layout(mesh=mesh)
+        energy = tx.gradient_flows.Interaction(tx.gradient_flows.Gaussian(1.0), layout)
         return tx.gradient_flows.flow(energy, x, t1=1.0, steps=4)
 
     return run

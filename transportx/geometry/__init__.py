@@ -30,6 +30,7 @@ from transportx.geometry._kernels import AbstractKernel as AbstractKernel
 from transportx.geometry._kernels import DenseKernel as DenseKernel
 from transportx.geometry._kernels import StreamedKernel as StreamedKernel
 from transportx.geometry._kernels import gibbs_kernel as gibbs_kernel
+from transportx.geometry._layout import Layout as Layout
 from transportx.geometry._merges import AbstractMerge as AbstractMerge
 from transportx.geometry._merges import Largest as Largest
 from transportx.geometry._merges import Maximum as Maximum
