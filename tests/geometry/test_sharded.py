@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
 from experiments.plan import programs
+from transportx.geometry import internal
 from transportx.ot import _solve
 
 DEVICES = 8
@@ -160,7 +161,7 @@ def test_second_derivatives_and_batches_are_those_of_one_device(axes, clouds):
 
     def of_clouds(cloud_of):
         def total(x, y):
-            kernel = tx.geometry.gibbs_kernel(cloud_of(x, y), x[:, 0], y[:, 0], jnp.array(3.0))
+            kernel = internal.gibbs_kernel(cloud_of(x, y), x[:, 0], y[:, 0], jnp.array(3.0))
             return jnp.sum(jnp.sin(kernel @ y[:, 1]))
 
         def along(x, y, move):

@@ -15,7 +15,8 @@ from transportx.attention._mixing import (
 )
 from transportx.attention._scores import Scores, with_totals
 from transportx.gaussians import AffineMap, Mixture, log_density
-from transportx.geometry import Dot, Layout, SquaredEuclidean, SumExp, cloud_between
+from transportx.geometry import Dot, Layout, SquaredEuclidean, cloud_between
+from transportx.geometry.internal import SumExp
 
 Scalar = Float[Array, ""]
 Point = Float[Array, " d"]

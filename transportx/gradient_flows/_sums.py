@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from transportx import _checks
 from transportx._meshes import released
-from transportx.geometry import Layout, Sum, cloud_between
-from transportx.geometry.internal import FEW_COORDINATES, centre_between, default_tile
+from transportx.geometry import Layout, cloud_between
+from transportx.geometry.internal import FEW_COORDINATES, Sum, centre_between, default_tile
 from transportx.gradient_flows._kernels import AbstractRadialKernel, Gaussian, Kernel
 
 Scalar = Float[Array, ""]
