@@ -9,7 +9,7 @@ import lineax as lx
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks, _numbers
-from transportx.fields._tilted import pulled_back
+from transportx.fields._h_transform import pulled_back
 from transportx.interpolants import AbstractInterpolant, noised_target
 
 Time = Float[Array, ""]
