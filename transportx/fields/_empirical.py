@@ -16,9 +16,9 @@ Point = Float[Array, " d"]
 
 @_checks.gate
 class EmpiricalField(eqx.Module):
-    r"""Exact field from N(0, scale^2 I) to a finite data set: what perfect training yields.
+    r"""Exact field from N(0, source_scale^2 I) to a finite data set: what perfect training yields.
 
-    With $s_t^2 = \alpha^2\,\mathrm{scale}^2 + \gamma^2$ and
+    With $s_t^2 = \alpha^2\,\mathrm{source\_scale}^2 + \gamma^2$ and
     $w = \mathrm{softmax}(\log\mathrm{weights}_i - |x - \beta x_i|^2 / 2 s_t^2)$,
     $v(t, x) = \dot\beta \bar x + (\dot s_t / s_t) (x - \beta \bar x)$, $\bar x = \sum w_i x_i$.
     It memorises: as t -> 1 every particle meets a data point, and at t = 1 itself the
@@ -27,7 +27,7 @@ class EmpiricalField(eqx.Module):
     Attributes:
         data: Data set.
         path: Interpolant.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
         weights: Data weights, summing to one; uniform by default.
 
     References:
@@ -36,12 +36,12 @@ class EmpiricalField(eqx.Module):
 
     data: Float[Array, "n d"]
     path: AbstractInterpolant = Linear()
-    scale: ScalarLike = 1.0
+    source_scale: ScalarLike = 1.0
     weights: Float[Array, " n"] | None = None
 
     def __check_init__(self):
         _checks.points("data", self.data)
-        _checks.scale("scale", self.scale)
+        _checks.scale("source_scale", self.source_scale)
         if self.weights is not None and self.weights.shape != self.data.shape[:1]:
             problem = f"has shape {self.weights.shape}"
             cure = f"give one number per point of `data`, shape {self.data.shape[:1]}"
@@ -53,7 +53,7 @@ class EmpiricalField(eqx.Module):
         _checks.point("x", x, "data", self.data)
         wide, t, point = _numbers.widened((self, t, x))
         (alpha, beta, gamma), (alpha_rate, beta_rate, gamma_rate) = wide.path.rates(t)
-        spread = _numbers.positive(wide.scale, point.dtype) ** 2
+        spread = _numbers.positive(wide.source_scale, point.dtype) ** 2
         variance = alpha**2 * spread + gamma**2
         relative_rate = (alpha_rate * alpha * spread + gamma_rate * gamma) / variance
         mean = wide._posterior_mean(point, beta, variance)

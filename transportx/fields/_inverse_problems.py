@@ -83,7 +83,7 @@ class ObservationGuided(eqx.Module):
             return slope
 
         velocity, gain = pulled_back(
-            self.field, self.path, wide, point, args, slope=uphill, scale=self.source_scale
+            self.field, self.path, wide, point, args, slope=uphill, source_scale=self.source_scale
         )
         guided = velocity + gain
         return _numbers.as_given(guided, x)

@@ -65,11 +65,11 @@ def noise_matching(
     key: PRNGKeyArray,
     times: Times = uniform_times,
     weight: Weight = unweighted,
-    scale: ScalarLike = 1.0,
+    source_scale: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
     r"""Regress a network on the noise of unit variance, $(\alpha x_0 + \gamma z) / \sigma_t$.
 
-    For sources drawn from N(0, scale^2 I), independent of the targets. Other arguments as
+    For sources drawn from N(0, source_scale^2 I), independent of the targets. Other arguments as
     `flow_matching`.
 
     References:
@@ -77,7 +77,7 @@ def noise_matching(
     """
 
     def target(t, x0, x1, z):
-        return _noise(path, t, x0, z, scale)[0]
+        return _noise(path, t, x0, z, source_scale)[0]
 
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
@@ -93,7 +93,7 @@ def score_matching(
     key: PRNGKeyArray,
     times: Times = uniform_times,
     weight: Weight = unweighted,
-    scale: ScalarLike = 1.0,
+    source_scale: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
     r"""Denoising score matching, weighed by $\sigma_t^2$: mean of $|\sigma_t s + \epsilon|^2$.
 
@@ -106,7 +106,7 @@ def score_matching(
 
     def error(t, x0, x1, z, args):
         position = path.position(t, x0, x1, z)
-        noise, sigma = _noise(path, t, x0, z, scale)
+        noise, sigma = _noise(path, t, x0, z, source_scale)
         score, noise = answer(network, t, position, args, noise)
         return weighed(weight, t, jnp.mean((sigma.astype(score.dtype) * score + noise) ** 2))
 
@@ -188,8 +188,8 @@ def latent_noise_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
-def _noise(path, t, x0, z, scale) -> tuple[Array, Array]:
+def _noise(path, t, x0, z, source_scale) -> tuple[Array, Array]:
     """Noise of unit variance in x_t, and its standard deviation."""
     alpha, _, gamma = path.coefficients(t)
-    sigma = noised_target(path, t, scale).sigma
+    sigma = noised_target(path, t, source_scale).sigma
     return (alpha * x0 + gamma * z) / sigma, sigma
