@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks, _numbers
 from transportx._meshes import automatic, released
-from transportx.training._parts import differentiate_parts
+from transportx.training._microbatches import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
 
