@@ -21,12 +21,9 @@ TO_DO = {
     "gradient_flows",
     "interpolants",
     "learned_energies",
-    "losses",
     "mean_field",
-    "metrics",
     "ot",
     "sampling",
-    "training",
     "transportx",
 }
 Definition = ast.FunctionDef | ast.ClassDef

@@ -1,7 +1,17 @@
-"""Scalars to minimise: field, interpolant, batch and key in, one number out.
+"""Losses that train a network on paths: field, interpolant, batch and key in, one scalar out.
 
-A loss averages over a batch what it does for one example. To add one, write a function of
-that form; `transportx.training.make_step` takes any `loss(field, batch, *, key)`.
+Each loss is the mean over a batch of an error at one random time per example. A law of
+times, the argument `times`, draws these times; a `weight` multiplies the error at each.
+To add a loss, write a function of that form; `transportx.training.make_step` takes any
+`loss(field, batch, *, key)`.
+
+Example:
+    >>> def field(t, x, args):
+    ...     return jnp.ones_like(x)
+    >>> x0 = jnp.zeros((4, 2))
+    >>> loss = tx.losses.flow_matching
+    >>> float(loss(field, tx.interpolants.Linear(), x0, x0 + 3.0, key=jr.key(0)))
+    4.0
 """
 
 from transportx.losses._denoising import denoiser_matching as denoiser_matching
