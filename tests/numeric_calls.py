@@ -148,7 +148,7 @@ CASES: dict[str, Case] = {
             calls._field, tx.interpolants.Linear(), source_scale
         )(t, x),
         {"t": jnp.array(0.5), "x": X[0]},
-        "scale",
+        "source_scale",
     ),
     "fields.divergence": Case(given={"field": _bent}),
     "fields.upwind_step": Case(given={"duration": 0.01}, from_zero="duration"),
