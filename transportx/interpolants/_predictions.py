@@ -67,19 +67,21 @@ class NoisedTarget(NamedTuple):
 
 
 @_checks.gate
-def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -> NoisedTarget:
-    """How a path from N(0, scale^2 I) noises its target at time `t`.
+def noised_target(
+    path: AbstractInterpolant, t: Time, source_scale: ScalarLike = 1.0
+) -> NoisedTarget:
+    """How a path from N(0, source_scale^2 I) noises its target at time `t`.
 
     Args:
         path: Interpolant.
         t: Time; halves are computed in float32.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
     """
-    _checks.scale("scale", scale)
+    _checks.scale("source_scale", source_scale)
 
     def numbers(t):
         alpha, beta, gamma = path.coefficients(t)
-        sigma = alpha * _numbers.positive(scale, t.dtype)
+        sigma = alpha * _numbers.positive(source_scale, t.dtype)
         if not path.has_noise:
             return beta, sigma
         # A root has no derivative at zero, nor is one needed where there is no noise to add.
@@ -93,7 +95,7 @@ def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -
 
 
 @_checks.gate
-def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.0) -> Time:
+def time_of_angle(path: AbstractInterpolant, angle: Time, source_scale: ScalarLike = 1.0) -> Time:
     """When the target stands at this angle to the noise: by bisection, and a step of Newton's.
 
     The step gives the first derivatives, in the angle and in the path. NaN where the path never
@@ -102,12 +104,12 @@ def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.
     Args:
         path: Interpolant, along which the angle rises.
         angle: As `NoisedTarget.angle`, in [0, pi / 2].
-        scale: Standard deviation of the Gaussian source.
+        source_scale: Standard deviation of the Gaussian source.
     """
     wide = _numbers.widened(angle)
 
     def angle_at(t):
-        return noised_target(path, t, scale).angle
+        return noised_target(path, t, source_scale).angle
 
     def halve(_, bounds):
         low, high = bounds
@@ -130,7 +132,7 @@ def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.
 
 @_checks.gate
 def from_velocity(
-    path: AbstractInterpolant, t: Time, x: Point, velocity: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, velocity: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """All predictions from the velocity.
 
@@ -144,13 +146,13 @@ def from_velocity(
         t: Time.
         x: Position at that time.
         velocity: Velocity there.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
 
     References:
         Albergo, Boffi and Vanden-Eijnden, Stochastic Interpolants, 2023, section 2; Gao et
         al., Diffusion meets flow matching, 2024.
     """
-    now = noised_target(path, _numbers.widened(t), scale)
+    now = noised_target(path, _numbers.widened(t), source_scale)
     beta, sigma, beta_rate, sigma_rate = now
     wide, given = _numbers.widened((x, velocity))
     told = now.turning != 0
@@ -164,7 +166,7 @@ def from_velocity(
 
 @_checks.gate
 def from_noise(
-    path: AbstractInterpolant, t: Time, x: Point, noise: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, noise: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """All predictions from the noise. Where beta = 0 the noise says nothing of the target.
 
@@ -177,9 +179,9 @@ def from_noise(
         t: Time.
         x: Position at that time.
         noise: Noise there, of unit variance.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
     """
-    now = noised_target(path, _numbers.widened(t), scale)
+    now = noised_target(path, _numbers.widened(t), source_scale)
     beta, sigma, beta_rate, sigma_rate = now
     wide, given = _numbers.widened((x, noise))
     # Noise that is not there is not asked for: its prediction may be infinite.
@@ -191,7 +193,7 @@ def from_noise(
 
 @_checks.gate
 def from_score(
-    path: AbstractInterpolant, t: Time, x: Point, score: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, score: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """All predictions from the score; what is NaN is as in `from_noise`.
 
@@ -200,17 +202,19 @@ def from_score(
         t: Time.
         x: Position at that time.
         score: Score there.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
     """
     wide = _numbers.widened(t)
-    noise = -noised_target(path, wide, scale).sigma * _numbers.widened(score)
-    found = from_noise(path, wide, _numbers.widened(x), noise, scale=scale)._replace(score=score)
+    noise = -noised_target(path, wide, source_scale).sigma * _numbers.widened(score)
+    found = from_noise(path, wide, _numbers.widened(x), noise, source_scale=source_scale)._replace(
+        score=score
+    )
     return _predictions(*found, x)
 
 
 @_checks.gate
 def from_denoiser(
-    path: AbstractInterpolant, t: Time, x: Point, denoiser: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, denoiser: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """All predictions from the denoiser. Where sigma = 0 it is x, and says nothing else.
 
@@ -222,9 +226,9 @@ def from_denoiser(
         t: Time.
         x: Position at that time.
         denoiser: Denoised target there.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
     """
-    now = noised_target(path, _numbers.widened(t), scale)
+    now = noised_target(path, _numbers.widened(t), source_scale)
     beta, sigma, beta_rate, sigma_rate = now
     wide, given = _numbers.widened((x, denoiser))
     noise = jnp.where(now.all_target, jnp.nan, _over(wide - beta * given, sigma, ~now.all_target))

@@ -1,4 +1,4 @@
-"""Values and gradients over parts of a batch: one after the other, and side by side on devices."""
+"""Losses and gradients by microbatches: one after the other, and side by side on devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from transportx import _checks, _numbers
 def differentiate_parts(
     differentiate: Callable[..., Any], num: int, mesh: Mesh | None
 ) -> Callable[..., Any]:
-    """The mean of what `differentiate` gives of `num` parts, on each device of a mesh."""
+    """The mean over `num` microbatches per device of what `differentiate` returns for each."""
     num_devices = 1 if mesh is None else mesh.size
 
     def mean_over_parts(field, batch, *, key):
