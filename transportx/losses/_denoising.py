@@ -152,11 +152,12 @@ def score_matching(
     weight: Weight = unweighted,
     scale: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
-    r"""Denoising score matching with weight $\sigma_t^2$: the mean of $|\sigma_t s + \epsilon|^2 / d$.
+    r"""Denoising score matching loss: the mean of $|\sigma_t s(t, x_t) + \epsilon|^2 / d$.
 
-    The noise $\epsilon$ and its deviation $\sigma_t$ are those of `noise_matching`. The minimiser
-    is the score $\nabla \log p_t$ of the marginals, for sources from N(0, scale^2 I) that are
-    independent of the targets.
+    The squared error of the score with weight $\sigma_t^2$; the noise $\epsilon$ and its
+    deviation $\sigma_t$ are those of `noise_matching`. The minimiser is the score
+    $\nabla \log p_t$ of the marginals, for sources from N(0, scale^2 I) that are independent
+    of the targets.
 
     Args:
         network: `network(t, x, args) -> score` of one example, of the shape of x.
