@@ -138,10 +138,12 @@ def test_exploding_noise_flows_to_the_spread_of_its_target():
         (lambda: tx.sampling.PowerGrid(2.0)(4, jnp.bfloat16), "`dtype` is bfloat16; give float32"),
         (lambda: tx.sampling.PowerGrid(np.inf), "`power` is inf; give a positive number"),
         (lambda: tx.sampling.KarrasGrid(LINEAR, ratio_min=90.0), "`ratio_min` is 90.0; give a"),
-        (lambda: tx.sampling.KarrasGrid(LINEAR, scale=-1.0), "`scale` is -1.0"),
+        (lambda: tx.sampling.KarrasGrid(LINEAR, source_scale=-1.0), "`source_scale` is -1.0"),
         (
-            lambda: tx.sampling.exponential_flow(field_of(LINEAR), X0, path=LINEAR, scale=0.0),
-            "`scale` is 0.0",
+            lambda: tx.sampling.exponential_flow(
+                field_of(LINEAR), X0, path=LINEAR, source_scale=0.0
+            ),
+            "`source_scale` is 0.0",
         ),
     ],
 )

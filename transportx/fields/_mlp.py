@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks, _numbers
-from transportx.fields._time import fourier_features
+from transportx.fields._fourier_features import fourier_features
 
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
 

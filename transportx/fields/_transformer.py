@@ -12,7 +12,7 @@ from jax.lax import PrecisionLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks, _numbers
-from transportx.fields._time import fourier_features
+from transportx.fields._fourier_features import fourier_features
 
 _NUM_FREQUENCIES = 16
 _HIGHEST = jax.lax.Precision.HIGHEST

@@ -79,9 +79,9 @@ class Mixture(eqx.Module):
         >>> mixture = tx.gaussians.Mixture(jnp.array([0.5, 0.5]), means, covariances)
         >>> mixture.sample(key=jr.key(0), num=3).shape
         (3, 1)
-        >>> score = jax.grad(mixture.log_density)(jnp.array([4.0]))
+        >>> score = jax.grad(mixture.log_density)(jnp.array([5.0]))
         >>> round(float(score[0]), 2)
-        0.0
+        -1.0
     """
 
     weights: Float[Array, " k"]

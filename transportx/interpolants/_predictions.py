@@ -86,13 +86,15 @@ class NoisedTarget(NamedTuple):
 
 
 @_checks.gate
-def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -> NoisedTarget:
-    """Weight of the target and deviation of the noise at time `t`, for a path from N(0, scale^2 I).
+def noised_target(
+    path: AbstractInterpolant, t: Time, source_scale: ScalarLike = 1.0
+) -> NoisedTarget:
+    """Weight of the target and deviation of the noise at time `t`, for a Gaussian source.
 
     Args:
         path: Interpolant.
         t: Time in [0, 1]; halves are computed in float32.
-        scale: Standard deviation of the source in each coordinate, positive.
+        source_scale: Standard deviation of the source in each coordinate, positive.
 
     Returns:
         beta, sigma and their time derivatives, as a `NoisedTarget`.
@@ -103,11 +105,11 @@ def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -
         >>> float(now.beta), float(now.sigma)
         (0.5, 1.5)
     """
-    _checks.scale("scale", scale)
+    _checks.scale("source_scale", source_scale)
 
     def numbers(t):
         alpha, beta, gamma = path.coefficients(t)
-        sigma = alpha * _numbers.positive(scale, t.dtype)
+        sigma = alpha * _numbers.positive(source_scale, t.dtype)
         if not path.has_noise:
             return beta, sigma
         # A root has no derivative at zero, nor is one needed where there is no noise to add.
@@ -121,7 +123,7 @@ def noised_target(path: AbstractInterpolant, t: Time, scale: ScalarLike = 1.0) -
 
 
 @_checks.gate
-def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.0) -> Time:
+def time_of_angle(path: AbstractInterpolant, angle: Time, source_scale: ScalarLike = 1.0) -> Time:
     """Time at which arctan(beta / sigma) has a given value: by bisection, and one Newton step.
 
     The Newton step gives the first derivatives, with respect to the angle and the path. NaN
@@ -131,7 +133,7 @@ def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.
     Args:
         path: Interpolant, along which the angle rises.
         angle: Angle in [0, pi / 2]: 0 is noise alone, pi / 2 target alone (`NoisedTarget.angle`).
-        scale: Standard deviation of the Gaussian source in each coordinate, positive.
+        source_scale: Standard deviation of the Gaussian source in each coordinate, positive.
 
     Example:
         >>> time = tx.interpolants.time_of_angle(tx.interpolants.Linear(), jnp.array(jnp.pi / 4))
@@ -141,7 +143,7 @@ def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.
     wide = _numbers.widened(angle)
 
     def angle_at(t):
-        return noised_target(path, t, scale).angle
+        return noised_target(path, t, source_scale).angle
 
     def halve(_, bounds):
         low, high = bounds
@@ -164,7 +166,7 @@ def time_of_angle(path: AbstractInterpolant, angle: Time, scale: ScalarLike = 1.
 
 @_checks.gate
 def from_velocity(
-    path: AbstractInterpolant, t: Time, x: Point, velocity: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, velocity: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """Compute all predictions at a point from its velocity.
 
@@ -174,11 +176,11 @@ def from_velocity(
     score at a pinned end, whose limit `fields.ScoreOf` takes.
 
     Args:
-        path: Interpolant, from a source N(0, scale^2 I) that is independent of the target.
+        path: Interpolant, from a source N(0, source_scale^2 I) that is independent of the target.
         t: Time in [0, 1].
         x: Position at that time, of any shape.
         velocity: Velocity there, of the shape of x.
-        scale: Standard deviation of the source in each coordinate, positive.
+        source_scale: Standard deviation of the source in each coordinate, positive.
 
     Returns:
         Velocity, score, noise and denoiser, each of the shape of x.
@@ -194,7 +196,7 @@ def from_velocity(
         Albergo, Boffi and Vanden-Eijnden, Stochastic Interpolants, 2023, section 2; Gao et
         al., Diffusion meets flow matching, 2024.
     """
-    now = noised_target(path, _numbers.widened(t), scale)
+    now = noised_target(path, _numbers.widened(t), source_scale)
     beta, sigma, beta_rate, sigma_rate = now
     wide, given = _numbers.widened((x, velocity))
     told = now.turning != 0
@@ -208,7 +210,7 @@ def from_velocity(
 
 @_checks.gate
 def from_noise(
-    path: AbstractInterpolant, t: Time, x: Point, noise: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, noise: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """Compute all predictions at a point from its noise.
 
@@ -217,11 +219,11 @@ def from_noise(
     noise, which `fields.VelocityFrom` takes.
 
     Args:
-        path: Interpolant, from a source N(0, scale^2 I) that is independent of the target.
+        path: Interpolant, from a source N(0, source_scale^2 I) that is independent of the target.
         t: Time in [0, 1].
         x: Position at that time, of any shape.
         noise: Mean noise E[epsilon | x_t = x] there, with epsilon of unit variance.
-        scale: Standard deviation of the source in each coordinate, positive.
+        source_scale: Standard deviation of the source in each coordinate, positive.
 
     Returns:
         Velocity, score, noise and denoiser, each of the shape of x.
@@ -233,7 +235,7 @@ def from_noise(
         >>> float(predictions.denoiser[0]), float(predictions.velocity[0])
         (2.0, 2.0)
     """
-    now = noised_target(path, _numbers.widened(t), scale)
+    now = noised_target(path, _numbers.widened(t), source_scale)
     beta, sigma, beta_rate, sigma_rate = now
     wide, given = _numbers.widened((x, noise))
     # Noise that is not there is not asked for: its prediction may be infinite.
@@ -245,7 +247,7 @@ def from_noise(
 
 @_checks.gate
 def from_score(
-    path: AbstractInterpolant, t: Time, x: Point, score: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, score: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """Compute all predictions at a point from its score.
 
@@ -253,11 +255,11 @@ def from_score(
     has a rate there; `fields.VelocityFrom` takes their limits.
 
     Args:
-        path: Interpolant, from a source N(0, scale^2 I) that is independent of the target.
+        path: Interpolant, from a source N(0, source_scale^2 I) that is independent of the target.
         t: Time in [0, 1].
         x: Position at that time, of any shape.
         score: Score of the law of x_t there, of the shape of x.
-        scale: Standard deviation of the source in each coordinate, positive.
+        source_scale: Standard deviation of the source in each coordinate, positive.
 
     Returns:
         Velocity, score, noise and denoiser, each of the shape of x.
@@ -270,14 +272,16 @@ def from_score(
         (1.0, 1.0)
     """
     wide = _numbers.widened(t)
-    noise = -noised_target(path, wide, scale).sigma * _numbers.widened(score)
-    found = from_noise(path, wide, _numbers.widened(x), noise, scale=scale)._replace(score=score)
+    noise = -noised_target(path, wide, source_scale).sigma * _numbers.widened(score)
+    found = from_noise(path, wide, _numbers.widened(x), noise, source_scale=source_scale)._replace(
+        score=score
+    )
     return _predictions(*found, x)
 
 
 @_checks.gate
 def from_denoiser(
-    path: AbstractInterpolant, t: Time, x: Point, denoiser: Point, *, scale: ScalarLike = 1.0
+    path: AbstractInterpolant, t: Time, x: Point, denoiser: Point, *, source_scale: ScalarLike = 1.0
 ) -> Predictions:
     """Compute all predictions at a point from its denoiser.
 
@@ -286,11 +290,11 @@ def from_denoiser(
     the limit of the velocity.
 
     Args:
-        path: Interpolant, from a source N(0, scale^2 I) that is independent of the target.
+        path: Interpolant, from a source N(0, source_scale^2 I) that is independent of the target.
         t: Time in [0, 1].
         x: Position at that time, of any shape.
         denoiser: Mean target E[x1 | x_t = x] there, of the shape of x.
-        scale: Standard deviation of the source in each coordinate, positive.
+        source_scale: Standard deviation of the source in each coordinate, positive.
 
     Returns:
         Velocity, score, noise and denoiser, each of the shape of x.
@@ -302,7 +306,7 @@ def from_denoiser(
         >>> float(predictions.velocity[0]), float(predictions.score[0])
         (0.0, -2.0)
     """
-    now = noised_target(path, _numbers.widened(t), scale)
+    now = noised_target(path, _numbers.widened(t), source_scale)
     beta, sigma, beta_rate, sigma_rate = now
     wide, given = _numbers.widened((x, denoiser))
     noise = jnp.where(now.all_target, jnp.nan, _over(wide - beta * given, sigma, ~now.all_target))

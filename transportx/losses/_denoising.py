@@ -92,33 +92,34 @@ def noise_matching(
     key: PRNGKeyArray,
     times: Times = uniform_times,
     weight: Weight = unweighted,
-    scale: ScalarLike = 1.0,
+    source_scale: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
     r"""Noise-prediction loss: regress a network on the noise of unit variance in each point.
 
-    The noise of $x_t$ is $\epsilon = (\alpha x_0 + \gamma z) / \sigma_t$ with
-    $\sigma_t^2 = \alpha^2 \mathrm{scale}^2 + \gamma^2$, for sources from N(0, scale^2 I) that are
-    independent of the targets. The loss is the mean of $|\epsilon_\theta(t, x_t) - \epsilon|^2$
-    over d, one time per example; its minimiser is $E[\epsilon \mid x_t = x, \mathrm{args}]$.
+    For sources from N(0, s^2 I), s = `source_scale`, that are independent of the targets, the
+    noise of $x_t$ is $\epsilon = (\alpha x_0 + \gamma z) / \sigma_t$ with
+    $\sigma_t^2 = \alpha^2 s^2 + \gamma^2$. The loss is the mean of
+    $|\epsilon_\theta(t, x_t) - \epsilon|^2 / d$, one time per example; its minimiser is
+    $E[\epsilon \mid x_t = x, \mathrm{args}]$.
 
     Args:
         network: `network(t, x, args) -> prediction of the noise` of one example, of the shape of x.
         path: Interpolant.
-        x0: Source examples, shape (b, ...), drawn from N(0, scale^2 I).
+        x0: Source examples, shape (b, ...), drawn from N(0, source_scale^2 I).
         x1: Target examples, of the same shape.
         args: Conditions, a pytree of arrays with leading axis b, or None.
         key: Randomness of the times and of the path's noise.
         times: `times(num, dtype, key=key)`, the law of the times: `uniform_times`,
             `LogitNormalTimes`, `BetaTimes` or your own.
         weight: Weight of an error at time t in the mean, `weight(t) -> scalar`; 1 by default.
-        scale: Standard deviation of the source in each coordinate, positive.
+        source_scale: Standard deviation of the source in each coordinate, positive.
 
     Raises:
         ValueError: The batch is empty, `x0`, `x1` or `args` do not match, or `network`
             returns another shape than that of its point.
 
     Differentiation:
-        With respect to the parameters of `network` and of `path`, x0, x1, `scale` and args.
+        With respect to the parameters of `network` and of `path`, x0, x1, `source_scale` and args.
 
     Example:
         >>> x0, x1 = jr.normal(jr.key(0), (4, 2)), jnp.zeros((4, 2))
@@ -134,7 +135,7 @@ def noise_matching(
     """
 
     def target(t, x0, x1, z):
-        return _noise(path, t, x0, z, scale)[0]
+        return _noise(path, t, x0, z, source_scale)[0]
 
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
@@ -150,33 +151,33 @@ def score_matching(
     key: PRNGKeyArray,
     times: Times = uniform_times,
     weight: Weight = unweighted,
-    scale: ScalarLike = 1.0,
+    source_scale: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
     r"""Denoising score matching loss: the mean of $|\sigma_t s(t, x_t) + \epsilon|^2 / d$.
 
     The squared error of the score with weight $\sigma_t^2$; the noise $\epsilon$ and its
     deviation $\sigma_t$ are those of `noise_matching`. The minimiser is the score
-    $\nabla \log p_t$ of the marginals, for sources from N(0, scale^2 I) that are independent
-    of the targets.
+    $\nabla \log p_t$ of the marginals, for sources from N(0, source_scale^2 I) that are
+    independent of the targets.
 
     Args:
         network: `network(t, x, args) -> score` of one example, of the shape of x.
         path: Interpolant.
-        x0: Source examples, shape (b, ...), drawn from N(0, scale^2 I).
+        x0: Source examples, shape (b, ...), drawn from N(0, source_scale^2 I).
         x1: Target examples, of the same shape.
         args: Conditions, a pytree of arrays with leading axis b, or None.
         key: Randomness of the times and of the path's noise.
         times: `times(num, dtype, key=key)`, the law of the times: `uniform_times`,
             `LogitNormalTimes`, `BetaTimes` or your own.
         weight: Weight of an error at time t in the mean, `weight(t) -> scalar`; 1 by default.
-        scale: Standard deviation of the source in each coordinate, positive.
+        source_scale: Standard deviation of the source in each coordinate, positive.
 
     Raises:
         ValueError: The batch is empty, `x0`, `x1` or `args` do not match, or `network`
             returns another shape than that of its point.
 
     Differentiation:
-        With respect to the parameters of `network` and of `path`, x0, x1, `scale` and args.
+        With respect to the parameters of `network` and of `path`, x0, x1, `source_scale` and args.
 
     Example:
         >>> x0, x1 = jr.normal(jr.key(0), (4, 2)), jnp.zeros((4, 2))
@@ -194,7 +195,7 @@ def score_matching(
 
     def error(t, x0, x1, z, args):
         position = path.position(t, x0, x1, z)
-        noise, sigma = _noise(path, t, x0, z, scale)
+        noise, sigma = _noise(path, t, x0, z, source_scale)
         score, noise = answer(network, t, position, args, noise)
         return weighed(weight, t, jnp.mean((sigma.astype(score.dtype) * score + noise) ** 2))
 
@@ -331,8 +332,8 @@ def latent_noise_matching(
     return regression(network, target, path, x0, x1, args, key=key, times=times, weight=weight)
 
 
-def _noise(path, t, x0, z, scale) -> tuple[Array, Array]:
+def _noise(path, t, x0, z, source_scale) -> tuple[Array, Array]:
     """Noise of unit variance in x_t, and its standard deviation."""
     alpha, _, gamma = path.coefficients(t)
-    sigma = noised_target(path, t, scale).sigma
+    sigma = noised_target(path, t, source_scale).sigma
     return (alpha * x0 + gamma * z) / sigma, sigma

@@ -23,7 +23,7 @@ def exponential_flow(
     num_steps: int = 20,
     grid: Grid = uniform_grid,
     order: int = 2,
-    scale: ScalarLike = 1.0,
+    source_scale: ScalarLike = 1.0,
     t0: float = 0.0,
     t1: float = 1.0,
 ) -> Float[Array, "b ..."]:
@@ -44,7 +44,7 @@ def exponential_flow(
         num_steps: Fixed steps.
         grid: Where they begin and end, as in `flow`; `KarrasGrid` suits.
         order: 1 or 2.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
         t0: First time, in [0, 1).
         t1: Last time, in [0, 1], after `t0`.
 
@@ -61,7 +61,7 @@ def exponential_flow(
     _checks.batch("x0", x0)
     _checks.count("num_steps", num_steps)
     check_span(x0, args, t0, t1)
-    _checks.scale("scale", scale)
+    _checks.scale("source_scale", source_scale)
     if order not in (1, 2):
         _checks.reject("order", f"is {order}", "give 1 or 2")
     if t1 <= t0:
@@ -69,11 +69,11 @@ def exponential_flow(
     start = _numbers.widened(x0)
     span = (jnp.asarray(time, start.dtype) for time in (t0, t1))
     times = FixedSteps(num_steps, grid=grid).nodes(*span)
-    plan = _plan(path, times, scale, order)
+    plan = _plan(path, times, source_scale, order)
 
     def denoised(t, x):
         velocity = at_each(field, t, x, args).astype(x.dtype)
-        return from_velocity(path, t, x, velocity, scale=scale).denoiser
+        return from_velocity(path, t, x, velocity, source_scale=source_scale).denoiser
 
     def step(carry, inputs):
         x, before = carry
@@ -91,26 +91,26 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _PARTS = np.arange(8) / 8
 
 
-def _plan(path: AbstractInterpolant, times, scale, order) -> tuple[Array, ...]:
+def _plan(path: AbstractInterpolant, times, source_scale, order) -> tuple[Array, ...]:
     """For each step: factors of x, of the target and of its change; when and where to ask."""
-    noised = jax.vmap(lambda t: noised_target(path, t, scale))(times)
+    noised = jax.vmap(lambda t: noised_target(path, t, source_scale))(times)
     ended = noised.sigma[:-1] <= 0
     # Noise that is gone stays gone: steps may be left by a grid that rounds onto its end.
     ratios = jnp.where(ended, 0, noised.sigma[1:] / jnp.where(ended, 1, noised.sigma[:-1]))
     gains = noised.beta[1:] - ratios * noised.beta[:-1]
-    asked, stretch, known = _asked(path, times, scale)
+    asked, stretch, known = _asked(path, times, source_scale)
     slopes = jnp.zeros_like(ratios)
     if order == 2:
         late = asked - times[:-1]
         apart = jnp.diff(asked)
-        change = _first_moments(path, times, scale)[1:] - late[1:] * gains[1:]
+        change = _first_moments(path, times, source_scale)[1:] - late[1:] * gains[1:]
         usable = known[1:] & known[:-1] & (apart > 0)
         change = jnp.where(usable, change / jnp.where(usable, apart, 1), 0)
         slopes = slopes.at[1:].set(change)
     return ratios, gains, slopes, asked, stretch, known
 
 
-def _asked(path: AbstractInterpolant, times, scale) -> tuple[Array, Array, Array]:
+def _asked(path: AbstractInterpolant, times, source_scale) -> tuple[Array, Array, Array]:
     """When each step asks for its target, how x is stretched until then, and if it shows at all.
 
     A step asks at its start, if the velocity there tells the target to half of its digits.
@@ -118,7 +118,7 @@ def _asked(path: AbstractInterpolant, times, scale) -> tuple[Array, Array, Array
     """
     parts = jnp.asarray(_PARTS, times.dtype)
     seen = times[:-1, None] + jnp.diff(times)[:, None] * parts[None, :]
-    noised = jax.vmap(jax.vmap(lambda t: noised_target(path, t, scale)))(seen)
+    noised = jax.vmap(jax.vmap(lambda t: noised_target(path, t, source_scale)))(seen)
     squares = noised.beta**2 + noised.sigma**2
     tells = noised.turning > jnp.finfo(times.dtype).eps ** 0.5 * squares
     first = jnp.argmax(tells, axis=1)[:, None]
@@ -126,13 +126,16 @@ def _asked(path: AbstractInterpolant, times, scale) -> tuple[Array, Array, Array
     return asked, jnp.sqrt(size / squares[:, 0]), jnp.any(tells, axis=1)
 
 
-def _first_moments(path: AbstractInterpolant, times, scale) -> Float[Array, " steps"]:
+def _first_moments(path: AbstractInterpolant, times, source_scale) -> Float[Array, " steps"]:
     r"""$\sigma' \int_t^{t'} (s - t)\, d(\beta/\sigma)$, by parts."""
     nodes, weights = (jnp.asarray(part, times.dtype) / 2 for part in (_NODES + 1, _WEIGHTS))
-    lengths, end = jnp.diff(times), jax.vmap(lambda t: noised_target(path, t, scale))(times[1:])
+    lengths, end = (
+        jnp.diff(times),
+        jax.vmap(lambda t: noised_target(path, t, source_scale))(times[1:]),
+    )
 
     def mean_ratio(t, length):
-        inner = jax.vmap(lambda s: noised_target(path, t + length * s, scale))(nodes)
+        inner = jax.vmap(lambda s: noised_target(path, t + length * s, source_scale))(nodes)
         # A node that rounds onto the end of the noise has a ratio of infinity, times sigma = 0.
         noisy = inner.sigma > 0
         return weights @ jnp.where(noisy, inner.beta / jnp.where(noisy, inner.sigma, 1), 0)

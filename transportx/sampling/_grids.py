@@ -61,7 +61,7 @@ class KarrasGrid(eqx.Module):
         ratio_min: Ratio after which the last step removes all noise.
         ratio_max: Ratio that the first step leads to.
         rho: 7 shortens the steps at little noise; 1 makes them even in the ratio.
-        scale: Standard deviation of the source.
+        source_scale: Standard deviation of the source.
 
     References:
         Karras et al., Elucidating the design space of diffusion-based generative models,
@@ -72,10 +72,10 @@ class KarrasGrid(eqx.Module):
     ratio_min: ScalarLike = 0.002
     ratio_max: ScalarLike = 80.0
     rho: ScalarLike = 7.0
-    scale: ScalarLike = 1.0
+    source_scale: ScalarLike = 1.0
 
     def __check_init__(self):
-        for name in ("ratio_min", "ratio_max", "rho", "scale"):
+        for name in ("ratio_min", "ratio_max", "rho", "source_scale"):
             _checks.scale(name, getattr(self, name))
         _checks.below("ratio_min", self.ratio_min, "ratio_max", self.ratio_max)
 
@@ -99,7 +99,7 @@ class KarrasGrid(eqx.Module):
         part = (inner + starts) / (num_steps - 2 + starts + ends)
         ratios = (first**power * (1 - part) + last**power * part) ** (1 / power)
         angles = jnp.arctan2(jnp.ones_like(ratios), ratios)
-        times = jax.vmap(lambda angle: time_of_angle(self.path, angle, self.scale))(angles)
+        times = jax.vmap(lambda angle: time_of_angle(self.path, angle, self.source_scale))(angles)
         return rising(jnp.concatenate([jnp.zeros(1, dtype), times, jnp.ones(1, dtype)]))
 
     def _ends(self, dtype) -> tuple[Array, Array, Array, Array]:
@@ -107,7 +107,7 @@ class KarrasGrid(eqx.Module):
         most, least = (_numbers.positive(end, dtype) for end in (self.ratio_max, self.ratio_min))
         most = jnp.where(least < most, most, jnp.nan)
         start, end = (
-            noised_target(self.path, jnp.asarray(t, dtype), self.scale) for t in (0.0, 1.0)
+            noised_target(self.path, jnp.asarray(t, dtype), self.source_scale) for t in (0.0, 1.0)
         )
         starts, ends = start.sigma <= most * start.beta, end.sigma >= least * end.beta
         first = jnp.where(starts, start.sigma / jnp.where(starts, start.beta, 1), most)

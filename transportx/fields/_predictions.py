@@ -47,16 +47,16 @@ class VelocityFrom(eqx.Module):
         network: `network(t, x, args)`, what `convert` takes.
         path: Interpolant that it was trained on.
         convert: `from_noise`, `from_score` or `from_denoiser` of `transportx.interpolants`.
-        scale: Standard deviation of the Gaussian source.
+        source_scale: Standard deviation of the Gaussian source.
     """
 
     network: Callable[..., Array]
     path: AbstractInterpolant
     convert: Callable[..., Predictions] = eqx.field(static=True)
-    scale: ScalarLike = 1.0
+    source_scale: ScalarLike = 1.0
 
     def __check_init__(self):
-        _checks.scale("scale", self.scale)
+        _checks.scale("source_scale", self.source_scale)
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
@@ -66,19 +66,19 @@ class VelocityFrom(eqx.Module):
         def predictions(t):
             predicted = self.network(t, point, args)
             _checks.velocity(predicted, point)
-            return self.convert(self.path, t, point, predicted, scale=self.scale)
+            return self.convert(self.path, t, point, predicted, source_scale=self.source_scale)
 
         def start(t):
             _, rate = _with_rate(lambda t: predictions(t).noise, t)
-            return -noised_target(self.path, t, self.scale).sigma * rate
+            return -noised_target(self.path, t, self.source_scale).sigma * rate
 
         def end(t):
-            beta, sigma, beta_rate, sigma_rate = noised_target(self.path, t, self.scale)
+            beta, sigma, beta_rate, sigma_rate = noised_target(self.path, t, self.source_scale)
             denoiser, rate = _with_rate(lambda t: predictions(t).denoiser, t)
             power = jnp.where(sigma * sigma_rate == 0, 1.0, 0.5).astype(t.dtype)
             return beta_rate * denoiser - power * (beta_rate * denoiser + beta * rate)
 
-        now = noised_target(self.path, wide, self.scale)
+        now = noised_target(self.path, wide, self.source_scale)
         at_limit = now.all_target if self.convert is from_denoiser else now.all_noise
         limit = end if self.convert is from_denoiser else start
         # Under `vmap` both are evaluated; no derivative may be infinite in the one not taken.
@@ -102,15 +102,15 @@ class ScoreOf(eqx.Module):
     Attributes:
         field: Velocity field, trained or exact.
         path: Its interpolant.
-        scale: Standard deviation of the Gaussian source.
+        source_scale: Standard deviation of the Gaussian source.
     """
 
     field: Callable[..., Array]
     path: AbstractInterpolant
-    scale: ScalarLike = 1.0
+    source_scale: ScalarLike = 1.0
 
     def __check_init__(self):
-        _checks.scale("scale", self.scale)
+        _checks.scale("source_scale", self.source_scale)
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
@@ -119,18 +119,20 @@ class ScoreOf(eqx.Module):
         wide = self._telling(wide)
         velocity = self.field(wide, point, args)
         _checks.velocity(velocity, point)
-        score = from_velocity(self.path, wide, point, velocity, scale=self.scale).score
+        score = from_velocity(
+            self.path, wide, point, velocity, source_scale=self.source_scale
+        ).score
         return _numbers.as_given(score, x)
 
     def _telling(self, t: Time) -> Time:
         """The time, or one close to it at which a velocity tells the score."""
-        now = noised_target(self.path, t, self.scale)
+        now = noised_target(self.path, t, self.source_scale)
         eps = jnp.finfo(t.dtype).eps
         # The velocity's share of the score is over sigma times `turning`.
         ended = now.all_target & (now.sigma * now.turning <= 2 * eps * now.beta**2)
         resting = (now.turning == 0) & ~now.all_noise
         near, far = (jnp.asarray(eps**power, t.dtype) for power in (0.5, 0.25))
-        faint = noised_target(self.path, t - near, self.scale).sigma < eps**0.75
+        faint = noised_target(self.path, t - near, self.source_scale).sigma < eps**0.75
         back = jnp.where(ended & faint, far, near)
         forth = jnp.where(t < 0.5, near, -near)
         return t + jnp.where(ended, -back, jnp.where(resting, forth, 0))
@@ -152,7 +154,7 @@ class Rescheduled(eqx.Module):
             one that it never has, as before the largest noise of `VarianceExploding` and after
             the least of `Linear(0.1)`, nothing was learnt and the velocity is NaN.
         new: The interpolant to sample along.
-        scale: Standard deviation of the Gaussian source.
+        source_scale: Standard deviation of the Gaussian source.
 
     References:
         Lipman et al., Flow Matching Guide and Code, 2024, section 4.6.2 (scheduler change).
@@ -161,10 +163,10 @@ class Rescheduled(eqx.Module):
     field: Callable[..., Array]
     old: AbstractInterpolant
     new: AbstractInterpolant
-    scale: ScalarLike = 1.0
+    source_scale: ScalarLike = 1.0
 
     def __check_init__(self):
-        _checks.scale("scale", self.scale)
+        _checks.scale("source_scale", self.source_scale)
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
@@ -172,16 +174,16 @@ class Rescheduled(eqx.Module):
         wide, point = _numbers.widened((t, x))
         half = jnp.asarray(jnp.finfo(wide.dtype).eps ** 0.5, wide.dtype)
         # Near an infinite rate the old velocity's roundings would be magnified by it.
-        _, last, _ = _polar(noised_target(self.new, jnp.ones_like(wide), self.scale))
+        _, last, _ = _polar(noised_target(self.new, jnp.ones_like(wide), self.source_scale))
         wide = jnp.where(last * half > 1, jnp.minimum(wide, 1 - half), wide)
-        new = noised_target(self.new, wide, self.scale)
+        new = noised_target(self.new, wide, self.source_scale)
         # From rest the old velocity is zero, and its share of the rate is told a little later.
-        start = noised_target(self.old, jnp.zeros_like(wide), self.scale)
+        start = noised_target(self.old, jnp.zeros_like(wide), self.source_scale)
         told = jnp.maximum(new.angle, start.angle + half)
         exists = new.angle >= start.angle
         angle = jnp.where(exists & (_polar(start)[1] < half), told, new.angle)
-        r = time_of_angle(self.old, angle, self.scale)
-        old = noised_target(self.old, r, self.scale)
+        r = time_of_angle(self.old, angle, self.source_scale)
+        old = noised_target(self.old, r, self.source_scale)
         (size, turning, growth), (old_size, old_turning, old_growth) = map(_polar, (new, old))
         rate, stretch = turning / old_turning, size / old_size
         velocity = self.field(r, point / stretch, args)

@@ -9,7 +9,7 @@ import lineax as lx
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks, _numbers
-from transportx.fields._tilted import pulled_back
+from transportx.fields._h_transform import pulled_back
 from transportx.interpolants import AbstractInterpolant, noised_target
 
 Time = Float[Array, ""]
@@ -83,7 +83,7 @@ class ObservationGuided(eqx.Module):
             return slope
 
         velocity, gain = pulled_back(
-            self.field, self.path, wide, point, args, slope=uphill, scale=self.source_scale
+            self.field, self.path, wide, point, args, slope=uphill, source_scale=self.source_scale
         )
         guided = velocity + gain
         return _numbers.as_given(guided, x)

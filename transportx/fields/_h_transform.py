@@ -39,7 +39,7 @@ class EnergyGuided(eqx.Module):
         field: Velocity field of one example.
         path: Its interpolant.
         energy: `energy(x1, args)`, a number; its scale is that of a log-density.
-        scale: w; zero is no guidance. May be traced.
+        strength: w; zero is no guidance. May be traced.
         source_scale: Standard deviation of the Gaussian source.
 
     References:
@@ -51,11 +51,11 @@ class EnergyGuided(eqx.Module):
     field: Callable[..., Array]
     path: AbstractInterpolant
     energy: Callable[..., Float[Array, ""]]
-    scale: ScalarLike = 1.0
+    strength: ScalarLike = 1.0
     source_scale: ScalarLike = 1.0
 
     def __check_init__(self):
-        _checks.finite("scale", self.scale)
+        _checks.finite("strength", self.strength)
         _checks.scale("source_scale", self.source_scale)
 
     @_checks.gate
@@ -72,9 +72,9 @@ class EnergyGuided(eqx.Module):
             return -jax.grad(energy)(denoiser)
 
         velocity, gain = pulled_back(
-            self.field, self.path, wide, point, args, slope=downhill, scale=self.source_scale
+            self.field, self.path, wide, point, args, slope=downhill, source_scale=self.source_scale
         )
-        guided = velocity + jnp.asarray(self.scale, gain.dtype) * gain
+        guided = velocity + jnp.asarray(self.strength, gain.dtype) * gain
         return _numbers.as_given(guided, x)
 
 
@@ -91,7 +91,7 @@ class ClassifierGuided(eqx.Module):
         field: Velocity field of one example.
         path: Its interpolant.
         log_likelihood: `log_likelihood(t, x, args)`, a number.
-        scale: Factor of its slope; may be traced.
+        strength: Factor of its slope; may be traced.
         source_scale: Standard deviation of the Gaussian source.
 
     References:
@@ -101,11 +101,11 @@ class ClassifierGuided(eqx.Module):
     field: Callable[..., Array]
     path: AbstractInterpolant
     log_likelihood: Callable[..., Float[Array, ""]]
-    scale: ScalarLike = 1.0
+    strength: ScalarLike = 1.0
     source_scale: ScalarLike = 1.0
 
     def __check_init__(self):
-        _checks.finite("scale", self.scale)
+        _checks.finite("strength", self.strength)
         _checks.scale("source_scale", self.source_scale)
 
     @_checks.gate
@@ -124,7 +124,7 @@ class ClassifierGuided(eqx.Module):
         )
         velocity = self.field(wide, point, args)
         _checks.velocity(velocity, point)
-        guided = velocity + jnp.asarray(self.scale, gain.dtype) * gain
+        guided = velocity + jnp.asarray(self.strength, gain.dtype) * gain
         return _numbers.as_given(guided, x)
 
 
@@ -136,16 +136,16 @@ def pulled_back(
     args: PyTree[Array],
     *,
     slope: Callable[[Point], Point],
-    scale: ScalarLike,
+    source_scale: ScalarLike,
 ) -> tuple[Point, Point]:
     """A field's velocity, and its gain where log h has this slope in the denoised target."""
     apart = off_the_source(t)
-    told = noised_target(path, apart, scale).turning != 0
+    told = noised_target(path, apart, source_scale).turning != 0
 
     def predict(x):
         velocity = field(apart, x, args)
         _checks.velocity(velocity, x)
-        denoiser = from_velocity(path, apart, x, velocity, scale=scale).denoiser
+        denoiser = from_velocity(path, apart, x, velocity, source_scale=source_scale).denoiser
         # A target that is not known pulls nowhere; any finite one will do.
         return jnp.where(told, denoiser, x), velocity
 
@@ -153,19 +153,19 @@ def pulled_back(
     (uphill,) = pull(slope(denoiser))
     # The target is known to half of the digits at the source itself; rates there are exact.
     source = jnp.minimum(t, off_the_source(jnp.zeros_like(t)))
-    at_source = from_denoiser(path, source, x, denoiser, scale=scale).velocity
+    at_source = from_denoiser(path, source, x, denoiser, source_scale=source_scale).velocity
     velocity = jnp.where(apart > t, at_source, velocity)
-    return velocity, velocity_gain(path, t, apart, uphill, scale)
+    return velocity, velocity_gain(path, t, apart, uphill, source_scale)
 
 
 def velocity_gain(
-    path: AbstractInterpolant, t: Time, apart: Time, score_gain: Point, scale: ScalarLike
+    path: AbstractInterpolant, t: Time, apart: Time, score_gain: Point, source_scale: ScalarLike
 ) -> Point:
     """What a velocity gains at `t` where the score gains this at `apart`, close to it.
 
     The gain over beta has a limit where beta = 0; the rates that multiply it are those of `t`.
     """
-    now, there = noised_target(path, t, scale), noised_target(path, apart, scale)
+    now, there = noised_target(path, t, source_scale), noised_target(path, apart, source_scale)
     shows = ~there.all_noise
     return jnp.where(
         shows, now.sigma * now.turning * (score_gain / jnp.where(shows, there.beta, 1)), 0

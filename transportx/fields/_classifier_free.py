@@ -13,13 +13,13 @@ from transportx import _checks, _numbers
 class Guided(eqx.Module):
     r"""A class-conditional field pushed towards its class: $v_\emptyset + w (v_c - v_\emptyset)$.
 
-    `args` is the label c. Scale 0 ignores it, 1 is the conditional field, above 1 trades
-    variety for agreement with the label. Two evaluations of `field` a call. For a scale
+    `args` is the label c. Strength 0 ignores it, 1 is the conditional field, above 1 trades
+    variety for agreement with the label. Two evaluations of `field` a call. For a strength
     other than 0 and 1 the law of the samples is no longer the data's.
 
     Attributes:
         field: Field trained with labels dropped at random to `null_label`.
-        scale: w; may be traced.
+        strength: w; may be traced.
         null_label: The label that means "no label"; one that the labels' dtype can hold.
 
     References:
@@ -27,11 +27,11 @@ class Guided(eqx.Module):
     """
 
     field: Callable[..., Array]
-    scale: ScalarLike
+    strength: ScalarLike
     null_label: int = eqx.field(static=True)
 
     def __check_init__(self):
-        _checks.finite("scale", self.scale)
+        _checks.finite("strength", self.strength)
 
     @_checks.gate
     def __call__(
@@ -46,5 +46,5 @@ class Guided(eqx.Module):
         for velocity in (plain, towards):
             _checks.velocity(velocity, point)
         plain, towards = _numbers.matched(plain, towards)
-        scale = jnp.asarray(self.scale, plain.dtype)
-        return _numbers.as_given(plain + scale * (towards - plain), x)
+        strength = jnp.asarray(self.strength, plain.dtype)
+        return _numbers.as_given(plain + strength * (towards - plain), x)
