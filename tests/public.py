@@ -16,7 +16,6 @@ TO_DO = {
     "couplings",
     "evolution",
     "fields",
-    "geometry",
     "gradient_flows",
     "learned_energies",
     "mean_field",

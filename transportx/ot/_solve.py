@@ -11,7 +11,7 @@ from transportx import _checks
 from transportx._status import Status, judge
 from transportx._varying import where_asked
 from transportx.geometry import AbstractCloud, AbstractGeometry
-from transportx.geometry.internal import DenseKernel, Maximum
+from transportx.geometry.internal import AnyOf, DenseKernel
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
@@ -23,6 +23,8 @@ _COARSE_POINTS = 4096
 _COARSE_TOL = 0.01
 # Annealing starts at this many times the spread of the costs.
 _SPREAD = 1.0
+# Bits that say what costs a row has.
+_REACHED, _INFINITE, _BAD = 1, 2, 4
 # Masses are equal up to this many units of rounding.
 _MASS_SLACK = 100
 
@@ -202,8 +204,7 @@ def make_problem(
 def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
-    known, forbidding = _kinds_of_costs(held)
-    reached_a, reached_b = _reached(held, forbidding)
+    known, reached_a, reached_b = _kinds_of_costs(held)
     feasible = _feasible(held, reached_a, reached_b)
     sound = feasible & _regular(held) & known
     # Rows that may send nothing, where that is allowed, are those of the plan without them.
@@ -282,37 +283,40 @@ def _with_mass_of(a, b, given, penalties):
     return jnp.where(close & enforced, ratio, 1) * b
 
 
-def _kinds_of_costs(problem: Problem) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether every cost is a number or infinite; and whether any is infinite."""
-    kinds = problem.geometry.fold_tiles(Maximum(), _worst_kind, problem.b)
-    worst = jnp.max(kinds)
-    known = worst < 2
+def _kinds_of_costs(
+    problem: Problem,
+) -> tuple[Bool[Array, ""], Bool[Array, " n"], Bool[Array, " m"]]:
+    """Whether every cost is a number or infinite; who has some weight at a finite cost.
+
+    One pass over all pairs says it of the sources; a second is needed of the targets only where
+    some cost is infinite.
+    """
+    kinds = _row_kinds(problem)
+    known = jnp.all(kinds & _BAD == 0)
     if isinstance(problem.geometry, AbstractCloud):
         # A point at infinity is a fault, where one so far that its costs overflow is not.
         ends = (problem.geometry.x, problem.a), (problem.geometry.y, problem.b)
         for points, weights in ends:
             known &= jnp.all(jnp.all(jnp.isfinite(points), axis=1) | (weights == 0))
-    return known, worst == 1
+    forbidding = jnp.any(kinds & _INFINITE != 0)
+    reached_a = (kinds & _REACHED != 0) | ~forbidding
+    every = jnp.ones_like(problem.b, bool)
+    reached_b = where_asked(
+        forbidding, lambda: _row_kinds(problem.T) & _REACHED != 0, every, problem
+    )
+    return known, reached_a, reached_b
 
 
-def _worst_kind(b, costs):
-    """Of each row: 2 where a cost is NaN or minus infinity, else 1 where one is infinite."""
+def _row_kinds(problem: Problem) -> Int[Array, " n"]:
+    """Bits of each row: whether a cost is no number, one infinite, one finite with some weight."""
+    return problem.geometry.fold_tiles(AnyOf(), _kinds, problem.b)
+
+
+def _kinds(b, costs):
     bad = jnp.isnan(costs) | (costs == -jnp.inf)
-    kinds = jnp.where(bad, 2, jnp.where(costs == jnp.inf, 1, 0))
-    return jnp.max(kinds, axis=1).astype(costs.dtype)
-
-
-def _reached(
-    problem: Problem, forbidding: Bool[Array, ""]
-) -> tuple[Bool[Array, " n"], Bool[Array, " m"]]:
-    """Which sources have weight at a finite cost, and which targets."""
-    geometry, a, b = problem.geometry, problem.a, problem.b
-
-    def some():
-        return geometry.reach(b) > 0, geometry.T.reach(a) > 0
-
-    every = jnp.ones_like(a, bool), jnp.ones_like(b, bool)
-    return where_asked(forbidding, some, every, problem)
+    reached = jnp.where(b[None, :] > 0, _REACHED, 0)
+    kinds = jnp.where(bad, _BAD, jnp.where(costs == jnp.inf, _INFINITE, reached))
+    return AnyOf.part(kinds.astype(jnp.int32))
 
 
 def _regular(problem: Problem) -> Bool[Array, ""]:
