@@ -38,7 +38,7 @@ class EntropicPlan(eqx.Module):
         f: Source potential, in units of the cost; NaN where the solve failed. Where both
             marginals are enforced it is defined up to a constant, and <a, f> = <b, g>.
         g: Target potential.
-        marginal_error: L1 distance of both marginals from those asked for, divided by the
+        marginal_error: L1 distance of both marginals from those required for, divided by the
             mass, audited on these very potentials.
         num_steps: Steps that ran, in the units of the solver's `max_steps`.
         status: How the solve ended.
@@ -103,7 +103,7 @@ class EntropicPlan(eqx.Module):
     def gap(self) -> Scalar:
         r"""Objective of a feasible plan less `value`: a bound on the error of `value`.
 
-        The plan is repaired to marginals at most those asked for (Altschuler, Weed and
+        The plan is repaired to marginals at most those required for (Altschuler, Weed and
         Rigollet, 2017). To it, $\hat P$, the gap is exactly
         $\varepsilon\,\mathrm{KL}(\hat P\,\|\,P)$, plus, for loose marginals,
         $\rho\,\mathrm{KL}$ of what it has from what optimality asks: no cancellation, and
@@ -278,15 +278,15 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
 def _repaired_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
     """Objective of the repaired plan less the dual one."""
     a, b = problem.a, problem.b
-    asked_a, asked_b = problem.asked_a(f), problem.asked_b(g)
+    required_a, required_b = problem.required_a(f), problem.required_b(g)
     kernel = problem.kernel(f, g)
-    # Cut rows, then columns, down to what is asked; spread what is then missing.
-    cut_a = _cut(asked_a, a * (kernel @ b))
+    # Cut rows, then columns, down to what is required; spread what is then missing.
+    cut_a = _cut(required_a, a * (kernel @ b))
     columns = b * (kernel.T @ (a * (1 - cut_a)))
-    cut_b = _cut(asked_b, columns)
+    cut_b = _cut(required_b, columns)
     rows = a * (1 - cut_a) * (kernel @ (b * (1 - cut_b)))
-    missing_a = jnp.maximum(asked_a - rows, 0)
-    missing_b = jnp.maximum(asked_b - columns * (1 - cut_b), 0)
+    missing_a = jnp.maximum(required_a - rows, 0)
+    missing_b = jnp.maximum(required_b - columns * (1 - cut_b), 0)
     most = jnp.maximum(jnp.sum(missing_a), jnp.sum(missing_b))
     spread = _quotient(missing_b, most)
 
@@ -297,11 +297,11 @@ def _repaired_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
     repaired = problem.geometry.fold_rows(Sum(), excess, of_columns, f, a, cut_a, share_a)
     left_a, left_b = missing_a * jnp.sum(spread), jnp.sum(missing_a) * spread
     gap = problem.epsilon * jnp.sum(repaired)
-    for loose, has, asked in (
-        (problem.loose_a, rows + left_a, asked_a),
-        (problem.loose_b, columns * (1 - cut_b) + left_b, asked_b),
+    for loose, has, required in (
+        (problem.loose_a, rows + left_a, required_a),
+        (problem.loose_b, columns * (1 - cut_b) + left_b, required_b),
     ):
-        rest = jnp.sum(_divergence(has, asked)) / jnp.where(loose > 0, loose, 1)
+        rest = jnp.sum(_divergence(has, required)) / jnp.where(loose > 0, loose, 1)
         gap = gap + jnp.where(loose > 0, rest, 0)
     return gap
 
@@ -377,9 +377,9 @@ def _quotient(p: Array, q: Array) -> Array:
     return jnp.where(q > 0, p / jnp.where(q > 0, q, 1), 0)
 
 
-def _cut(asked: Array, has: Array) -> Array:
-    """Share of each mass to take away, to bring it down to what is asked."""
-    return jnp.where(has > asked, _quotient(has - asked, has), 0)
+def _cut(required: Array, has: Array) -> Array:
+    """Share of each mass to take away, to bring it down to what is required."""
+    return jnp.where(has > required, _quotient(has - required, has), 0)
 
 
 def _divergence(p: Array, q: Array) -> Array:

@@ -29,7 +29,7 @@ class Problem(eqx.Module):
     r"""Costs, weights, regularisation, and how loosely each marginal is held.
 
     At the optimum the plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \varepsilon)$ has
-    marginals $a_i e^{-f_i/\rho_a}$ and $b_j e^{-g_j/\rho_b}$: what it is *asked* for.
+    marginals $a_i e^{-f_i/\rho_a}$ and $b_j e^{-g_j/\rho_b}$: what it is *required* for.
 
     Attributes:
         geometry: The costs.
@@ -81,12 +81,12 @@ class Problem(eqx.Module):
         return 1 / (1 + self.epsilon * self.loose_b)
 
     @_checks.gate
-    def asked_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
+    def required_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
         """Source marginal that optimality asks of the plan."""
         return self.a * capped_exp(-self.loose_a * f)
 
     @_checks.gate
-    def asked_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
+    def required_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
         """Target marginal that optimality asks of the plan."""
         return self.b * capped_exp(-self.loose_b * g)
 
@@ -151,10 +151,10 @@ class Problem(eqx.Module):
         rows: Float[Array, " n"],
         columns: Float[Array, " m"],
     ) -> Scalar:
-        """L1 distance of these marginals from those asked for, divided by the mass."""
-        asked_a, asked_b = self.asked_a(f), self.asked_b(g)
-        distance = jnp.sum(jnp.abs(rows - asked_a)) + jnp.sum(jnp.abs(columns - asked_b))
-        return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
+        """L1 distance of these marginals from those required for, divided by the mass."""
+        required_a, required_b = self.required_a(f), self.required_b(g)
+        distance = jnp.sum(jnp.abs(rows - required_a)) + jnp.sum(jnp.abs(columns - required_b))
+        return distance / jnp.minimum(jnp.sum(required_a), jnp.sum(required_b))
 
 
 def _log_totals_in_tiles(geometry, b, g, epsilon):

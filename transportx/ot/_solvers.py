@@ -75,9 +75,9 @@ class Scaling(eqx.Module):
         phi, column_sums = phi + shift, column_sums * jnp.exp(shift)
         psi = self.fit_columns(column_sums)
         row_sums = self.kernel @ (problem.b * capped_exp(psi))
-        asked = problem.asked_a(self.f + problem.epsilon * phi)
-        residual = asked - problem.a * capped_exp(phi) * row_sums
-        error = jnp.sum(jnp.abs(residual)) / jnp.sum(asked)
+        required = problem.required_a(self.f + problem.epsilon * phi)
+        residual = required - problem.a * capped_exp(phi) * row_sums
+        error = jnp.sum(jnp.abs(residual)) / jnp.sum(required)
         usable = jnp.all(jnp.isfinite(phi)) & jnp.all(jnp.isfinite(psi))
         error = jnp.where(usable, error, jnp.nan)
         return Iterate(phi, psi, row_sums, column_sums, residual, error)
@@ -238,9 +238,9 @@ class Symmetric(AbstractSolver):
 
         def evaluate(phi):
             row_sums = scaling.kernel @ (problem.a * capped_exp(phi))
-            asked = problem.asked_a(scaling.f + problem.epsilon * phi)
-            residual = asked - problem.a * capped_exp(phi) * row_sums
-            error = jnp.sum(jnp.abs(residual)) / jnp.sum(asked)
+            required = problem.required_a(scaling.f + problem.epsilon * phi)
+            residual = required - problem.a * capped_exp(phi) * row_sums
+            error = jnp.sum(jnp.abs(residual)) / jnp.sum(required)
             return Iterate(phi, phi, row_sums, row_sums, residual, error)
 
         def step(iterate):
@@ -325,8 +325,8 @@ def _newton_direction(scaling: Scaling, iterate: Iterate, *, tol: Scalar, max_st
     problem = scaling.problem
     u = problem.a * capped_exp(iterate.phi)
     v = problem.b * capped_exp(iterate.psi)
-    asked = u * iterate.row_sums + iterate.residual
-    diagonal = u * iterate.row_sums + problem.epsilon * problem.loose_a * asked
+    required = u * iterate.row_sums + iterate.residual
+    diagonal = u * iterate.row_sums + problem.epsilon * problem.loose_a * required
     diagonal = (1 + _DAMPING * iterate.error) * diagonal
     middle = problem.damping_b * v / jnp.where(iterate.column_sums > 0, iterate.column_sums, 1)
     transposed = scaling.kernel.T
@@ -338,7 +338,7 @@ def _newton_direction(scaling: Scaling, iterate: Iterate, *, tol: Scalar, max_st
     smallest = jnp.finfo(diagonal.dtype).tiny / jnp.finfo(diagonal.dtype).eps
     preconditioner = jnp.where(diagonal > smallest, 1 / jnp.maximum(diagonal, smallest), 0)
     size = jnp.sum(jnp.abs(iterate.residual))
-    target = jnp.maximum(_FORCING * size, 0.3 * tol * jnp.sum(asked))
+    target = jnp.maximum(_FORCING * size, 0.3 * tol * jnp.sum(required))
     direction, left, products = conjugate_gradient(
         matvec, iterate.residual, preconditioner, tol=target, max_steps=max_steps
     )
