@@ -26,22 +26,30 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class EntropicPlan(eqx.Module):
-    r"""The plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)$ and its status.
+    r"""Entropic plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)$ and its status.
 
     Everything that needs entries of the plan computes them where they are needed: dense
-    problems hold an (n, m) array for it, streamed ones never do. Each costs O(n m). A
-    vmapped solve returns a batch of plans: ask it under `vmap` too, as in
+    problems store an (n, m) array for it, streamed ones never do. Each costs O(n m). A
+    vmapped solve returns a batch of plans: use it under `vmap` too, as in
     ``jax.vmap(lambda plan: plan.value)(plans)``.
 
     Attributes:
         problem: Geometry, weights, epsilon and penalties.
-        f: Source potential, in units of the cost; NaN where the solve failed. Where both
-            marginals are enforced it is defined up to a constant, and <a, f> = <b, g>.
-        g: Target potential.
-        marginal_error: L1 distance of both marginals from those required for, divided by the
+        f: Source potential, shape (n,), in units of the cost; NaN where the solve failed. Where
+            both marginals are enforced it is defined up to a constant, and <a, f> = <b, g>.
+        g: Target potential, shape (m,), in units of the cost.
+        marginal_error: L1 distance of both marginals from the required ones, divided by the
             mass, audited on these very potentials.
-        num_steps: Steps that ran, in the units of the solver's `max_steps`.
+        num_steps: Number of steps that ran, in the units of the solver's `max_steps`.
         status: How the solve ended.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
+        >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.01)
+        >>> bool(plan.converged), round(float(plan.transport_cost), 2)
+        (True, 0.5)
+        >>> plan @ jnp.ones(2), plan.barycentric_map().shape
+        (Array([0.5, 0.5], dtype=float32), (2, 1))
     """
 
     problem: Problem
@@ -53,7 +61,7 @@ class EntropicPlan(eqx.Module):
 
     @property
     def geometry(self) -> AbstractGeometry:
-        """The costs."""
+        """Costs of the problem."""
         return self.problem.geometry
 
     @property
@@ -73,7 +81,7 @@ class EntropicPlan(eqx.Module):
 
     @property
     def potentials(self) -> Potentials:
-        """(f, g): what `init` of the next solve takes."""
+        """(f, g), which the argument `init` of the next solve takes."""
         return self.f, self.g
 
     @property
@@ -101,13 +109,13 @@ class EntropicPlan(eqx.Module):
     @property
     @eqx.filter_jit
     def gap(self) -> Scalar:
-        r"""Objective of a feasible plan less `value`: a bound on the error of `value`.
+        r"""Duality gap: the objective of a feasible plan less `value`, which bounds the error of `value`.
 
-        The plan is repaired to marginals at most those required for (Altschuler, Weed and
-        Rigollet, 2017). To it, $\hat P$, the gap is exactly
+        The plan is repaired to marginals at most the required ones (Altschuler, Weed and
+        Rigollet, 2017). For the repaired plan $\hat P$ the gap is exactly
         $\varepsilon\,\mathrm{KL}(\hat P\,\|\,P)$, plus, for loose marginals,
-        $\rho\,\mathrm{KL}$ of what it has from what optimality asks: no cancellation, and
-        nothing negative. Seen as a constant by autodiff.
+        $\rho\,\mathrm{KL}$ of its marginal from the required one: no cancellation, and
+        nothing negative. A constant for autodiff.
         """
         return jax.lax.stop_gradient(_gap(self.problem, self.f, self.g))
 
@@ -138,13 +146,13 @@ class EntropicPlan(eqx.Module):
 
     @eqx.filter_jit
     def matrix(self) -> Float[Array, "n m"]:
-        """The plan itself, n m numbers."""
+        """The plan as an array, n m numbers."""
         f, g, a, b = self.f[:, None], self.g[None, :], self.a[:, None], self.b[None, :]
         return _entries(self.epsilon, (b, g), self.geometry.working_matrix(), f, a)
 
     @eqx.filter_jit
     def barycentric_map(self) -> Float[Array, "n d"]:
-        """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.
+        """Barycentric projection of each source point: sum_j P_ij y_j / sum_j P_ij, shape (n, d).
 
         Points without weight have their image too.
 
@@ -163,11 +171,14 @@ class EntropicPlan(eqx.Module):
 
         At the source points it is the `barycentric_map`, up to the error of the marginals.
 
-        References:
-            Pooladian and Niles-Weed, Entropic estimation of optimal transport maps, 2021.
+        Args:
+            x_new: Points, shape (k, d).
 
         Raises:
             ValueError: The geometry has no points, or the new ones are of another dimension.
+
+        References:
+            Pooladian and Niles-Weed, Entropic estimation of optimal transport maps, 2021.
         """
         cloud = self._cloud()
         _checks.points("x_new", x_new)
@@ -186,6 +197,10 @@ class EntropicPlan(eqx.Module):
         """Draw `num` independent pairs (i, j) with probability P_ij / |P|. O((n + num) m).
 
         Indices of a plan that failed, or has no mass, are out of range: (n, m).
+
+        Args:
+            key: Randomness.
+            num: Number of pairs, at least 1.
         """
         _checks.count("num", num)
         source_key, target_key = jr.split(key)
@@ -201,14 +216,18 @@ class EntropicPlan(eqx.Module):
     @_checks.gate
     @eqx.filter_jit
     def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
-        """Draw one source for each target from the plan given that target; n where it fails."""
+        """Draw one source for each target from the plan given that target; n where the solve failed."""
         scores = self.f / self.epsilon + jnp.log(self.a)
         return _draw(self.geometry.T, scores, self.epsilon, jr.split(key, self.b.size))
 
     @_checks.gate
     @eqx.filter_jit
     def top(self, k: int) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
-        """The k largest entries of each row, falling, and their columns."""
+        """The k largest entries of each row, in falling order, and their columns.
+
+        Args:
+            k: Number of entries per row, from 1 to m.
+        """
         _checks.count("k", k)
         if k > self.b.size:
             _checks.reject("k", f"is {k}", f"give at most the {self.b.size} targets")
@@ -259,7 +278,7 @@ def _draw(
 
 
 def _noisy(epsilon, columns, costs, key):
-    """The largest score with Gumbel noise: of all targets, it is of one drawn."""
+    """The largest score with Gumbel noise, whose target is a draw from the softmax of the scores."""
     scores, targets = columns
     # Each block of targets has noise of its own; the first that of a draw among all.
     first = targets[0]
@@ -378,7 +397,7 @@ def _quotient(p: Array, q: Array) -> Array:
 
 
 def _cut(required: Array, has: Array) -> Array:
-    """Share of each mass to take away, to bring it down to what is required."""
+    """Fraction of each mass to remove, to bring it down to the required one."""
     return jnp.where(has > required, _quotient(has - required, has), 0)
 
 
