@@ -5,13 +5,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx._meshes import released
 from transportx._status import Status, judge
-from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
+from transportx.geometry import AbstractCost, Layout, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solve import (
@@ -89,7 +88,7 @@ def sinkhorn_divergence(
     cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
     init: SinkhornDivergence | None = None,
     solver: AbstractSolver = Newton(),
-    mesh: Mesh | None = None,
+    layout: Layout = Layout(),
 ) -> SinkhornDivergence:
     r"""Sinkhorn divergence: debiased entropic transport between two weighted clouds.
 
@@ -113,15 +112,16 @@ def sinkhorn_divergence(
             a loop that moves points a little at a time.
         solver: Solver of all three plans; the two symmetric ones use only its tolerance and
             step limit.
-        mesh: Devices that share the costs, with points over the mesh's one axis; their
-            number divides those of both clouds.
+        layout: Mesh of devices that share the costs, with points over its one axis, and the rows
+            of costs computed at once. The number of devices divides the sizes of both clouds.
 
     Returns:
         The plans, with `value`, `gap`, `status` and `converged`.
 
     Raises:
         ValueError: Shapes, dimensions or weights disagree; `epsilon` or `rho` is a Python
-            number that is not positive; or the devices of `mesh` do not divide a cloud.
+            number that is not positive; or the devices of `layout.mesh` do not
+            divide a cloud.
 
     Differentiation:
         `value` with respect to x, y, a, b, epsilon and rho by the envelope theorem, with no
@@ -137,13 +137,13 @@ def sinkhorn_divergence(
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019; Sejourne, Feydy, Vialard,
         Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
     """
-    _checks.divided("x", x, mesh)
-    x, y, a, b = released(mesh, (x, y, a, b))
+    _checks.divided("x", x, layout.mesh)
+    x, y, a, b = released(layout.mesh, (x, y, a, b))
     options = {"epsilon": epsilon, "rho": rho, "solver": solver}
     init_x, init_y = (None, None) if init is None else (init.plan_x.f, init.plan_y.f)
-    plan_x = solve_symmetric(cloud_between(x, x, cost, mesh=mesh), a, init=init_x, **options)
-    plan_y = solve_symmetric(cloud_between(y, y, cost, mesh=mesh), b, init=init_y, **options)
-    problem = make_problem(cloud_between(x, y, cost, mesh=mesh), a, b, epsilon, rho, rho)
+    plan_x = solve_symmetric(cloud_between(x, x, cost, layout=layout), a, init=init_x, **options)
+    plan_y = solve_symmetric(cloud_between(y, y, cost, layout=layout), b, init=init_y, **options)
+    problem = make_problem(cloud_between(x, y, cost, layout=layout), a, b, epsilon, rho, rho)
     begin = None if init is None else init.plan.potentials
     solved = _between(problem, solver, begin, plan_x.f, plan_y.f)
     return SinkhornDivergence(EntropicPlan(problem, *solved), plan_x, plan_y)

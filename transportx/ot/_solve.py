@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from transportx import _checks
 from transportx._status import Status, judge
 from transportx._varying import where_asked
-from transportx.geometry import AbstractCloud, AbstractGeometry, DenseKernel, Maximum
+from transportx.geometry import AbstractCloud, AbstractGeometry
+from transportx.geometry.internal import DenseKernel, Maximum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
@@ -187,7 +188,7 @@ def _solve_symmetric(problem: Problem, solver: AbstractSolver, init: Array | Non
 
 
 def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
-    """Start with no potentials known: anneal; streamed problems between some of their points only."""
+    """Start with no potentials known: anneal; streamed problems between some of their points."""
     return _coarse_start(problem, solver) if problem.geometry.streams else _dense_start(problem)
 
 
