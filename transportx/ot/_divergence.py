@@ -11,6 +11,7 @@ from transportx import _checks
 from transportx._meshes import released
 from transportx._status import Status, judge
 from transportx.geometry import AbstractCost, Layout, SquaredEuclidean, cloud_between
+from transportx.ot._newton import Newton
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solve import (
@@ -22,7 +23,7 @@ from transportx.ot._solve import (
     solve_symmetric,
     warm_start,
 )
-from transportx.ot._solvers import AbstractSolver, Newton
+from transportx.ot._solver import AbstractSolver
 
 Scalar = Float[Array, ""]
 

@@ -5,26 +5,26 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, ScalarLike
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx._varying import where_asked
-from transportx.geometry import AbstractCloud, AbstractGeometry
-from transportx.geometry.internal import DenseKernel, Maximum
+from transportx.geometry import AbstractGeometry
+from transportx.geometry.internal import DenseKernel
 from transportx.ot._anneal import anneal
+from transportx.ot._feasible import is_feasible, is_regular, kinds_of_costs, reached_points
 from transportx.ot._implicit import optimal_potentials
+from transportx.ot._newton import Newton
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
-from transportx.ot._solvers import AbstractSolver, Newton, Symmetric
+from transportx.ot._sinkhorn import Symmetric
+from transportx.ot._solver import AbstractSolver
 
 # Streamed problems are solved first between this many points of each side.
 _COARSE_POINTS = 4096
 _COARSE_TOL = 0.01
 # Annealing starts at this many times the spread of the costs.
 _SPREAD = 1.0
-# Masses are equal up to this many units of rounding.
-_MASS_SLACK = 100
 
 
 @_checks.gate
@@ -227,10 +227,10 @@ def make_problem(
 def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
-    known, forbidding = _kinds_of_costs(held)
-    reached_a, reached_b = _reached(held, forbidding)
-    feasible = _feasible(held, reached_a, reached_b)
-    sound = feasible & _regular(held) & known
+    known, forbidding = kinds_of_costs(held)
+    reached_a, reached_b = reached_points(held, forbidding)
+    feasible = is_feasible(held, reached_a, reached_b)
+    sound = feasible & is_regular(held) & known
     # Rows that may send nothing, where that is allowed, are those of the plan without them.
     alone = held.between(
         held.geometry, jnp.where(reached_a, held.a, 0), jnp.where(reached_b, held.b, 0)
@@ -306,57 +306,3 @@ def _with_mass_of(a, b, given, penalties):
     close = jnp.abs(ratio - 1) <= 8 * rounding
     enforced = jnp.all(jnp.isinf(jnp.stack([jnp.asarray(rho, a.dtype) for rho in penalties])))
     return jnp.where(close & enforced, ratio, 1) * b
-
-
-def _kinds_of_costs(problem: Problem) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether every cost is a number or infinite; and whether any is infinite."""
-    kinds = problem.geometry.fold_tiles(Maximum(), _worst_kind, problem.b)
-    worst = jnp.max(kinds)
-    known = worst < 2
-    if isinstance(problem.geometry, AbstractCloud):
-        # A point at infinity is a fault, where one so far that its costs overflow is not.
-        ends = (problem.geometry.x, problem.a), (problem.geometry.y, problem.b)
-        for points, weights in ends:
-            known &= jnp.all(jnp.all(jnp.isfinite(points), axis=1) | (weights == 0))
-    return known, worst == 1
-
-
-def _worst_kind(b, costs):
-    """Of each row: 2 where a cost is NaN or minus infinity, else 1 where one is infinite."""
-    bad = jnp.isnan(costs) | (costs == -jnp.inf)
-    kinds = jnp.where(bad, 2, jnp.where(costs == jnp.inf, 1, 0))
-    return jnp.max(kinds, axis=1).astype(costs.dtype)
-
-
-def _reached(
-    problem: Problem, forbidding: Bool[Array, ""]
-) -> tuple[Bool[Array, " n"], Bool[Array, " m"]]:
-    """Sources, and targets, that have weight on the other side at a finite cost."""
-    geometry, a, b = problem.geometry, problem.a, problem.b
-
-    def some():
-        return geometry.reach(b) > 0, geometry.T.reach(a) > 0
-
-    every = jnp.ones_like(a, bool), jnp.ones_like(b, bool)
-    return where_asked(forbidding, some, every, problem)
-
-
-def _regular(problem: Problem) -> Bool[Array, ""]:
-    """Whether epsilon is positive and finite, and the penalties positive."""
-    finite = jnp.isfinite(problem.epsilon) & (problem.epsilon > 0)
-    loose = jnp.stack([problem.loose_a, problem.loose_b])
-    return finite & jnp.all(jnp.isfinite(loose)) & jnp.all(loose >= 0)
-
-
-def _feasible(
-    problem: Problem, reached_a: Bool[Array, " n"], reached_b: Bool[Array, " m"]
-) -> Bool[Array, ""]:
-    """Whether masses agree, and what is enforced has somewhere to go."""
-    a, b = problem.a, problem.b
-    masses = jnp.sum(a), jnp.sum(b)
-    slack = _MASS_SLACK * jnp.finfo(a.dtype).eps * masses[0]
-    same = (jnp.abs(masses[0] - masses[1]) <= slack) | ~problem.balanced
-    some = (masses[0] > 0) & (masses[1] > 0)
-    placed_a = (problem.loose_a > 0) | jnp.all(reached_a | (a == 0))
-    placed_b = (problem.loose_b > 0) | jnp.all(reached_b | (b == 0))
-    return jnp.all(a >= 0) & jnp.all(b >= 0) & some & same & placed_a & placed_b
