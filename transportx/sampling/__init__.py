@@ -13,8 +13,9 @@ A new sampler is a function `sampler(field, x0, args, ...)` of a batch.
 
 from transportx.evolution import uniform_grid as uniform_grid
 from transportx.sampling._diffuse import diffuse as diffuse
-from transportx.sampling._diffuse import predictor_corrector as predictor_corrector
+from transportx.sampling._diffuse import diffusion_trajectories as diffusion_trajectories
 from transportx.sampling._exponential import exponential_flow as exponential_flow
+from transportx.sampling._exponential import exponential_trajectories as exponential_trajectories
 from transportx.sampling._flow import Trajectories as Trajectories
 from transportx.sampling._flow import flow as flow
 from transportx.sampling._flow import trajectories as trajectories
@@ -26,5 +27,9 @@ from transportx.sampling._likelihood import hutchinson_likelihood as hutchinson_
 from transportx.sampling._likelihood import hutchinson_log_prob as hutchinson_log_prob
 from transportx.sampling._likelihood import likelihood as likelihood
 from transportx.sampling._likelihood import log_prob as log_prob
+from transportx.sampling._predictor_corrector import predictor_corrector as predictor_corrector
+from transportx.sampling._predictor_corrector import (
+    predictor_corrector_trajectories as predictor_corrector_trajectories,
+)
 from transportx.sampling._push_forward import push_forward as push_forward
 from transportx.sampling._runge_kutta import RK4 as RK4

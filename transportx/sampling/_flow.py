@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx._status import Status
+from transportx._status import Status, judge
 from transportx.evolution import Evolution, Steps, as_steps, integrate_batch
-from transportx.sampling._integrate import as_records, as_span, check_batch, check_span, still
+from transportx.sampling._batch import as_records, as_span, check_batch, check_span, still
 
 
 @_checks.gate
@@ -141,3 +141,12 @@ def unmoved(x0, times) -> Evolution:
         x0 = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.size, *x.shape)), x0)
     status = jax.tree.map(lambda one: jnp.broadcast_to(one, size), Status.COMPLETED)
     return Evolution(x0, jnp.zeros(size, int), status)
+
+
+def finished(x0: Array, x1: Array, num_steps: int) -> Trajectories:
+    """The answer of equal steps: an example with an entry that is not finite is NaN."""
+    rest = tuple(range(1, x1.ndim))
+    finite = jnp.all(jnp.isfinite(x0) & jnp.isfinite(x1), axis=rest)
+    x = jnp.where(jnp.expand_dims(finite, rest), x1, jnp.nan)
+    status = judge((finite, Status.COMPLETED), otherwise=Status.NON_FINITE)
+    return Trajectories(x, jnp.full(x1.shape[0], num_steps), status)

@@ -14,7 +14,7 @@ from transportx import _checks
 from transportx._status import Status, judge
 from transportx.evolution import Evolution, FixedSteps, Steps, as_steps, integrate_batch
 from transportx.fields import divergence, hutchinson_divergence
-from transportx.sampling._integrate import check_batch
+from transportx.sampling._batch import check_batch
 
 TSIT5_STEPS = FixedSteps(100, diffrax.Tsit5())
 

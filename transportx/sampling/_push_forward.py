@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, PyTree, ScalarLike
 from transportx import _checks
 from transportx.evolution import Steps, as_steps, integrate_batch
 from transportx.fields import divergence
+from transportx.sampling._batch import as_records, as_span, check_batch, check_span, still
 from transportx.sampling._flow import unmoved
-from transportx.sampling._integrate import as_records, as_span, check_batch, check_span, still
 from transportx.sampling._likelihood import TSIT5_STEPS, Likelihood, with_density
 
 
