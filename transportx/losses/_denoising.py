@@ -96,10 +96,11 @@ def noise_matching(
 ) -> Float[Array, ""]:
     r"""Noise-prediction loss: regress a network on the noise of unit variance in each point.
 
-    The noise of $x_t$ is $\epsilon = (\alpha x_0 + \gamma z) / \sigma_t$ with
-    $\sigma_t^2 = \alpha^2 s^2 + \gamma^2$, for sources from N(0, s^2 I), s = `source_scale`, that
-    are independent of the targets. The loss is the mean of $|\epsilon_\theta(t, x_t) - \epsilon|^2$
-    over d, one time per example; its minimiser is $E[\epsilon \mid x_t = x, \mathrm{args}]$.
+    For sources from N(0, s^2 I), s = `source_scale`, that are independent of the targets, the
+    noise of $x_t$ is $\epsilon = (\alpha x_0 + \gamma z) / \sigma_t$ with
+    $\sigma_t^2 = \alpha^2 s^2 + \gamma^2$. The loss is the mean of
+    $|\epsilon_\theta(t, x_t) - \epsilon|^2 / d$, one time per example; its minimiser is
+    $E[\epsilon \mid x_t = x, \mathrm{args}]$.
 
     Args:
         network: `network(t, x, args) -> prediction of the noise` of one example, of the shape of x.
@@ -152,11 +153,12 @@ def score_matching(
     weight: Weight = unweighted,
     source_scale: ScalarLike = 1.0,
 ) -> Float[Array, ""]:
-    r"""Denoising score matching of weight $\sigma_t^2$: mean of $|\sigma_t s + \epsilon|^2 / d$.
+    r"""Denoising score matching loss: the mean of $|\sigma_t s(t, x_t) + \epsilon|^2 / d$.
 
-    The noise $\epsilon$ and its deviation $\sigma_t$ are those of `noise_matching`. The minimiser
-    is the score $\nabla \log p_t$ of the marginals, for sources from N(0, source_scale^2 I) that
-    are independent of the targets.
+    The squared error of the score with weight $\sigma_t^2$; the noise $\epsilon$ and its
+    deviation $\sigma_t$ are those of `noise_matching`. The minimiser is the score
+    $\nabla \log p_t$ of the marginals, for sources from N(0, source_scale^2 I) that are
+    independent of the targets.
 
     Args:
         network: `network(t, x, args) -> score` of one example, of the shape of x.
