@@ -40,6 +40,7 @@ NOT_COMPILED = {
     "ot.Scaling": "part of a solver",
     "ot.Iterate": "part of a solver",
     "ot.Status": "part of an answer",
+    "ot.sorting_plan": "job of ot.soft_sort",
     "couplings.Diagnostics": "answer of couplings.diagnose",
     "couplings.Pairs": "answer of a coupling",
     "couplings.take": "job of each coupling",
