@@ -135,8 +135,7 @@ PAIRS = {
 @pytest.mark.parametrize(("simple", "asked", "options"), PAIRS.values(), ids=PAIRS.keys())
 def test_an_example_that_is_lost_is_nan_and_says_so_alone(simple, asked, options):
     lost = jnp.isnan(simple(_still, SPREAD, **options).reshape(3, -1))
-    assert jnp.array_equal(lost.any(1), lost.all(1))
-    assert lost.all(1).tolist() == [False, False, True]
+    assert lost.any(1).tolist() == [False, False, True]
     answer = asked(_still, SPREAD, **options)
     assert answer.completed.tolist() == [True, True, False]
     assert bool((answer.status == tx.Status.NON_FINITE)[2])
