@@ -68,4 +68,4 @@ def test_no_function_has_more_than_ten_arguments():
         for thing in public.everything()
         if len(_parameters(thing.node)) > 10
     ]
-    assert not crowded, "\n".join(crowded)
+    assert not public.broken(crowded), "\n".join(public.broken(crowded))

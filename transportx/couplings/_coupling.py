@@ -5,14 +5,13 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
 from transportx._precision import working
 from transportx._status import Status
 from transportx.couplings._pairs import Pairs
-from transportx.geometry import AbstractCloud, AbstractCost, cloud_between
+from transportx.geometry import AbstractCloud, AbstractCost, Layout, cloud_between
 
 
 class AbstractCoupling(eqx.Module):
@@ -53,14 +52,14 @@ class Independent(AbstractCoupling):
 
 
 def geometry_between(
-    x0: Array, x1: Array, cost: AbstractCost, mesh: Mesh | None = None
+    x0: Array, x1: Array, cost: AbstractCost, layout: Layout = Layout()
 ) -> AbstractCloud:
-    """Costs between two batches, which no gradient passes; shared by the devices of a mesh."""
-    _checks.divided("x0", x0, mesh)
-    _checks.divided("x1", x1, mesh)
+    """Costs between two batches, which no gradient passes; laid out over devices and in tiles."""
+    _checks.divided("x0", x0, layout.mesh)
+    _checks.divided("x1", x1, layout.mesh)
     x0, x1 = jax.lax.stop_gradient((x0, x1))
     dtype = working(x0.dtype, x1.dtype)
-    return cloud_between(flat(x0).astype(dtype), flat(x1).astype(dtype), cost, mesh=mesh)
+    return cloud_between(flat(x0).astype(dtype), flat(x1).astype(dtype), cost, layout=layout)
 
 
 def flat(batch: Array) -> Float[Array, "b d"]:

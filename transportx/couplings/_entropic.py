@@ -2,14 +2,13 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
 from transportx.couplings._coupling import AbstractCoupling, check_batches, geometry_between
 from transportx.couplings._diagnose import points_of
 from transportx.couplings._pairs import Pairs, pairs_or_poison
-from transportx.geometry import AbstractCost, AbstractGeometry, SquaredEuclidean
+from transportx.geometry import AbstractCost, AbstractGeometry, Layout, SquaredEuclidean
 from transportx.ot import AbstractSolver, EntropicPlan, Newton, Potentials, solve
 
 # What the default solver of couplings leaves undone is far below the noise of a batch.
@@ -35,7 +34,7 @@ class Entropic(AbstractCoupling):
         cost: What moving a flattened example costs.
         solver: Tolerance and step limit. A plan short of its tolerance is used up to a
             marginal error of 0.1, and its status says so; beyond, indices are out of range.
-        mesh: Devices that share the costs, batches lying over the mesh's one axis; their
+        layout: The devices that share the costs, batches lying over the mesh's one axis; their
             number divides the sizes of both. The plan is that of the whole batches: plans
             of every device's share would pair other points.
 
@@ -48,7 +47,7 @@ class Entropic(AbstractCoupling):
     relative: bool = eqx.field(static=True, default=True)
     cost: AbstractCost = SquaredEuclidean()
     solver: AbstractSolver = _ROUGH
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
         _checks.positive("epsilon", self.epsilon)
@@ -77,7 +76,7 @@ class Entropic(AbstractCoupling):
             init: Potentials to start from, as `plan.potentials` of a batch of the same
                 points, moved or reordered targets aside; by default epsilon is annealed.
         """
-        geometry, unit = _with_unit(self, x0, x1, self.mesh)
+        geometry, unit = _with_unit(self, x0, x1, self.layout)
         epsilon = jnp.asarray(self.epsilon, unit.dtype) * unit
         return solve(geometry, epsilon=epsilon, init=init, solver=self.solver)
 
@@ -133,11 +132,11 @@ class Unbalanced(AbstractCoupling):
 
 
 def _with_unit(
-    coupling: Entropic | Unbalanced, x0: Array, x1: Array, mesh: Mesh | None = None
+    coupling: Entropic | Unbalanced, x0: Array, x1: Array, layout: Layout = Layout()
 ) -> tuple[AbstractGeometry, Float[Array, ""]]:
     """Costs between two batches, and what epsilon and rho are in units of."""
     check_batches(x0, x1, one_to_one=False)
-    geometry = geometry_between(x0, x1, coupling.cost, mesh)
+    geometry = geometry_between(x0, x1, coupling.cost, layout)
     unit = geometry.mean_cost() if coupling.relative else jnp.ones((), geometry.dtype)
     # Where nothing costs anything, every plan is as good, at any epsilon.
     return geometry, jnp.where(unit == 0, 1, unit)

@@ -5,13 +5,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx._meshes import released
 from transportx._status import Status, judge
-from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
+from transportx.geometry import AbstractCost, Layout, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solve import (
@@ -83,7 +82,7 @@ def sinkhorn_divergence(
     cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
     init: SinkhornDivergence | None = None,
     solver: AbstractSolver = Newton(),
-    mesh: Mesh | None = None,
+    layout: Layout = Layout(),
 ) -> SinkhornDivergence:
     r"""Debiased entropic transport between two weighted clouds.
 
@@ -106,26 +105,26 @@ def sinkhorn_divergence(
         init: The divergence of a similar pair, to start from: that of the step before, in
             a loop that moves points a little at a time.
         solver: For all three plans; the two symmetric ones use its tolerance.
-        mesh: Devices that share the costs, points lying over the mesh's one axis; their
-            number divides those of both clouds.
+        layout: The devices that share the costs, points lying over the mesh's one axis, and rows
+            of costs that one holds at once. Their number divides those of both clouds.
 
     Returns:
         The plans, with `value`, `gap` and `converged`.
 
     Raises:
-        ValueError: As `solve`; or the devices of `mesh` do not divide a cloud.
+        ValueError: As `solve`; or the devices of `layout.mesh` do not divide a cloud.
 
     References:
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019; Sejourne, Feydy, Vialard,
         Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
     """
-    _checks.divided("x", x, mesh)
-    x, y, a, b = released(mesh, (x, y, a, b))
+    _checks.divided("x", x, layout.mesh)
+    x, y, a, b = released(layout.mesh, (x, y, a, b))
     options = {"epsilon": epsilon, "rho": rho, "solver": solver}
     init_x, init_y = (None, None) if init is None else (init.plan_x.f, init.plan_y.f)
-    plan_x = solve_symmetric(cloud_between(x, x, cost, mesh=mesh), a, init=init_x, **options)
-    plan_y = solve_symmetric(cloud_between(y, y, cost, mesh=mesh), b, init=init_y, **options)
-    problem = make_problem(cloud_between(x, y, cost, mesh=mesh), a, b, epsilon, rho, rho)
+    plan_x = solve_symmetric(cloud_between(x, x, cost, layout=layout), a, init=init_x, **options)
+    plan_y = solve_symmetric(cloud_between(y, y, cost, layout=layout), b, init=init_y, **options)
+    problem = make_problem(cloud_between(x, y, cost, layout=layout), a, b, epsilon, rho, rho)
     begin = None if init is None else init.plan.potentials
     solved = _between(problem, solver, begin, plan_x.f, plan_y.f)
     return SinkhornDivergence(EntropicPlan(problem, *solved), plan_x, plan_y)

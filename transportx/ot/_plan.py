@@ -9,15 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from transportx import _checks
 from transportx._status import Status
 from transportx._varying import where_asked
-from transportx.geometry import (
-    AbstractCloud,
-    AbstractGeometry,
-    Largest,
-    Sum,
-    SumExp,
-    capped_exp,
-    internal,
-)
+from transportx.geometry import AbstractCloud, AbstractGeometry, internal
+from transportx.geometry.internal import Largest, Sum, SumExp, capped_exp
 from transportx.ot._implicit import dual_value
 from transportx.ot._problem import Potentials, Problem, gain
 

@@ -5,15 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from transportx import _checks
-from transportx.geometry import (
-    AbstractGeometry,
+from transportx.geometry import AbstractGeometry, internal
+from transportx.geometry.internal import (
     AbstractKernel,
     Maximum,
     SumExp,
     capped_exp,
     fused_log_totals,
     gibbs_kernel,
-    internal,
     largest_exponent,
 )
 

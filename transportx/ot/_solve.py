@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from transportx import _checks
 from transportx._status import Status, judge
 from transportx._varying import where_asked
-from transportx.geometry import AbstractCloud, AbstractGeometry, DenseKernel, Maximum
+from transportx.geometry import AbstractCloud, AbstractGeometry
+from transportx.geometry.internal import DenseKernel, Maximum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan

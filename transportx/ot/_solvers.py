@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from transportx import _checks
 from transportx._varying import alike
-from transportx.geometry import AbstractKernel, capped_exp
+from transportx.geometry.internal import AbstractKernel, capped_exp
 from transportx.ot._conjugate_gradient import conjugate_gradient
 from transportx.ot._problem import Potentials, Problem, log_total
 
