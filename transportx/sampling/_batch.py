@@ -1,4 +1,4 @@
-"""What all samplers do before they step: look at the batch, its conditions and the times."""
+"""Checks that all samplers make before they step: batch, conditions and times."""
 
 from collections.abc import Callable
 
