@@ -20,16 +20,16 @@ def birkhoff(
     temperature: ScalarLike = 1.0,
     solver: AbstractSolver = Newton(),
 ) -> EntropicPlan:
-    r"""The doubly stochastic matrix nearest to exp(logits / temperature).
+    r"""Sinkhorn projection: the doubly stochastic matrix nearest to exp(logits / temperature).
 
     Scales rows and columns of $\exp(L_{ij} / \tau)$ until all sum to one: the projection in
     relative entropy. A batch is a `vmap` of this.
 
     Args:
-        logits: Square matrix.
-        temperature: Positive; towards zero the matrix becomes the permutation of largest
+        logits: Square matrix L, shape (n, n).
+        temperature: tau, positive; towards zero the matrix becomes the permutation of largest
             total logit.
-        solver: Tolerance and step limit.
+        solver: Solver, with tolerance and step limit.
 
     Returns:
         The plan; the matrix itself is ``birkhoff(logits).matrix()``. Its derivatives are
@@ -37,6 +37,12 @@ def birkhoff(
 
     Raises:
         ValueError: `logits` is not a square matrix of real numbers.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[1.0, 4.0], [1.0, 1.0]]))
+        >>> matrix = tx.ot.birkhoff(logits).matrix()
+        >>> round(float(matrix[0, 0]), 2), round(float(matrix[0, 1]), 2)
+        (0.33, 0.67)
 
     References:
         Sinkhorn, A relationship between arbitrary positive matrices and doubly stochastic
@@ -56,17 +62,25 @@ def birkhoff(
 def soft_sort(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:
-    """`x` in rising order, softly: each place holds a mean of the values near it.
+    """Differentiable sorting by optimal transport: rising values, each a mean of values near it.
 
     Args:
         x: Values, shape (n,).
         epsilon: Softness, in units of the variance of `x`. Towards zero the result is
             ``jnp.sort(x)``; towards infinity, the mean everywhere.
-        solver: Tolerance and step limit.
+        solver: Solver, with tolerance and step limit.
 
     Returns:
         The values; NaN if the solve did not converge: `sorting_plan` says why. Their sum
         is that of `x`, to the tolerance.
+
+    Raises:
+        ValueError: `x` is empty or not of shape (n,).
+
+    Example:
+        >>> values = tx.ot.soft_sort(jnp.array([3.0, 1.0, 2.0]), epsilon=1e-3)
+        >>> [round(float(value), 1) for value in values]
+        [1.0, 2.0, 3.0]
 
     References:
         Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
@@ -82,16 +96,26 @@ def soft_sort(
 def soft_rank(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:
-    """Ranks from 0 to n - 1, softly; towards epsilon zero ``jnp.argsort(jnp.argsort(x))``.
+    """Differentiable ranks from 0 to n - 1, by optimal transport.
+
+    Towards epsilon zero they are ``jnp.argsort(jnp.argsort(x))``.
 
     Args:
         x: Values, shape (n,).
         epsilon: Softness, in units of the variance of `x`.
-        solver: Tolerance and step limit.
+        solver: Solver, with tolerance and step limit.
 
     Returns:
         The ranks; NaN if the solve did not converge: `sorting_plan` says why. Their sum
         is n (n - 1) / 2, to the tolerance.
+
+    Raises:
+        ValueError: `x` is empty or not of shape (n,).
+
+    Example:
+        >>> ranks = tx.ot.soft_rank(jnp.array([3.0, 1.0, 2.0]), epsilon=1e-3)
+        >>> [abs(round(float(rank), 1)) for rank in ranks]
+        [2.0, 0.0, 1.0]
 
     References:
         Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
