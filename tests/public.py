@@ -19,7 +19,6 @@ TO_DO = {
     "gradient_flows",
     "learned_energies",
     "mean_field",
-    "sampling",
     "transportx",
 }
 Definition = ast.FunctionDef | ast.ClassDef

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from transportx import _checks
 from transportx._status import Status
@@ -38,6 +38,11 @@ class Diagnostics(NamedTuple):
     normalized_information: Float[Array, ""]
     spread: Float[Array, ""]
     status: Status
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether the plan met its tolerance."""
+        return self.status == Status.CONVERGED
 
 
 @_checks.gate

@@ -28,6 +28,7 @@ from transportx.ot._assignment import assignment as assignment
 from transportx.ot._birkhoff import birkhoff as birkhoff
 from transportx.ot._birkhoff import soft_rank as soft_rank
 from transportx.ot._birkhoff import soft_sort as soft_sort
+from transportx.ot._birkhoff import sorting_plan as sorting_plan
 from transportx.ot._divergence import SinkhornDivergence as SinkhornDivergence
 from transportx.ot._divergence import sinkhorn_divergence as sinkhorn_divergence
 from transportx.ot._gaussian_start import gaussian_potentials as gaussian_potentials

@@ -72,8 +72,8 @@ def soft_sort(
         solver: Solver, with tolerance and step limit.
 
     Returns:
-        The values; NaN if the solve did not converge. Their sum is that of `x`, to the
-        tolerance.
+        The values; NaN if the solve did not converge: `sorting_plan` says why. Their sum
+        is that of `x`, to the tolerance.
 
     Raises:
         ValueError: `x` is empty or not of shape (n,).
@@ -87,9 +87,8 @@ def soft_sort(
         Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
         2019.
     """
-    _check_values(x)
+    plan = sorting_plan(x, epsilon=epsilon, solver=solver)
     relative, unit = _relative(x)
-    plan = _sorting_plan(relative, epsilon, solver)
     values = unit * (x.size * (plan.T @ relative))
     return jnp.where(plan.converged, values, jnp.nan).astype(x.dtype)
 
@@ -108,8 +107,8 @@ def soft_rank(
         solver: Solver, with tolerance and step limit.
 
     Returns:
-        The ranks; NaN if the solve did not converge. Their sum is n (n - 1) / 2, to the
-        tolerance.
+        The ranks; NaN if the solve did not converge: `sorting_plan` says why. Their sum
+        is n (n - 1) / 2, to the tolerance.
 
     Raises:
         ValueError: `x` is empty or not of shape (n,).
@@ -123,11 +122,43 @@ def soft_rank(
         Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
         2019.
     """
-    _check_values(x)
+    plan = sorting_plan(x, epsilon=epsilon, solver=solver)
     relative, _ = _relative(x)
-    plan = _sorting_plan(relative, epsilon, solver)
     ranks = x.size * (plan @ jnp.arange(x.size, dtype=relative.dtype))
     return jnp.where(plan.converged, ranks, jnp.nan).astype(x.dtype)
+
+
+@_checks.gate
+def sorting_plan(
+    x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
+) -> EntropicPlan:
+    """The entropic plan that `soft_sort` and `soft_rank` rest on, with its status.
+
+    It transports the standardised values onto n increasing places of the same spread.
+
+    Args:
+        x: Values, shape (n,).
+        epsilon: Softness, in units of the variance of `x`, positive.
+        solver: Tolerance and step limit.
+
+    Raises:
+        ValueError: `x` is no vector of real numbers, or `epsilon` is a Python number that is not
+            positive.
+
+    Example:
+        >>> plan = tx.ot.sorting_plan(jnp.array([3.0, 1.0, 2.0]))
+        >>> bool(plan.converged), plan.matrix().argmax(1).tolist()
+        (True, [2, 0, 1])
+    """
+    _check_values(x)
+    values, _ = _relative(x)
+    # In units of the largest: a spread far below the values themselves has squares, too.
+    centred, _ = _relative(values - jnp.mean(values))
+    variance = jnp.mean(centred**2)
+    varies = variance > 0
+    scaled = jnp.where(varies, centred / jnp.sqrt(jnp.where(varies, variance, 1)), 0 * centred)
+    places = jnp.linspace(-jnp.sqrt(3.0), jnp.sqrt(3.0), x.size).astype(values.dtype)
+    return solve(PointCloud(scaled[:, None], places[:, None]), epsilon=epsilon, solver=solver)
 
 
 def _relative(x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
@@ -135,17 +166,6 @@ def _relative(x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, "
     x = x.astype(working(x.dtype))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
     return ratios_to(largest, x), jnp.where(largest > 0, largest, 1)
-
-
-def _sorting_plan(x, epsilon, solver) -> EntropicPlan:
-    """Transport of standardised values onto as many increasing places of the same spread."""
-    # In units of the largest: a spread far below the values themselves has squares, too.
-    centred, _ = _relative(x - jnp.mean(x))
-    variance = jnp.mean(centred**2)
-    varies = variance > 0
-    scaled = jnp.where(varies, centred / jnp.sqrt(jnp.where(varies, variance, 1)), 0 * centred)
-    places = jnp.linspace(-jnp.sqrt(3.0), jnp.sqrt(3.0), x.size).astype(x.dtype)
-    return solve(PointCloud(scaled[:, None], places[:, None]), epsilon=epsilon, solver=solver)
 
 
 def _check_values(x: Array) -> None:
