@@ -37,10 +37,23 @@ NOT_COMPILED = {
     "ot.Scaling": "part of a solver",
     "ot.Iterate": "part of a solver",
     "ot.Status": "part of an answer",
+    "ot.sorting_plan": "job of ot.soft_sort",
     "couplings.Diagnostics": "answer of couplings.diagnose",
+    "couplings.Pairs": "answer of a coupling",
+    "couplings.take": "indexing",
     "interpolants.Predictions": "an answer",
     "interpolants.NoisedTarget": "an answer",
     "fields.FieldDiagnostics": "answer of fields.diagnose_field",
+    "fields.LeastSquaresField": "answer of fields.solve_least_squares",
+    "fields.solve_least_squares": "job of fields.least_squares",
+    "sampling.Likelihood": "an answer",
+    "sampling.Trajectories": "an answer",
+    "sampling.diffusion_trajectories": "job of sampling.diffuse",
+    "sampling.exponential_trajectories": "job of sampling.exponential_flow",
+    "sampling.hutchinson_likelihood": "job of sampling.hutchinson_log_prob",
+    "sampling.likelihood": "job of sampling.log_prob",
+    "sampling.predictor_corrector_trajectories": "job of sampling.predictor_corrector",
+    "sampling.trajectories": "job of sampling.flow",
     "training.NonFiniteLossError": "an error",
     "training.TrainState": "answer of training.init",
     "training.fit": "runs on the host; its steps are compiled for every config",
@@ -404,7 +417,7 @@ _SAMPLING = {
         (BATCH, KEY),
     ),
     "sampling.exponential_flow": Job(
-        lambda x: tx.sampling.exponential_flow(velocity, x, path=PATH, num_steps=4), (BATCH,)
+        lambda x: tx.sampling.exponential_flow(velocity, x, path=PATH, steps=4), (BATCH,)
     ),
     "sampling.uniform_grid": Job(
         lambda x: x[0, 0] * tx.sampling.uniform_grid(4, jnp.float32), (BATCH,)

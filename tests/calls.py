@@ -288,6 +288,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "fields.diagnose_field": {"box": _BOX, "density": _CELLS, "rate": _RATE, "velocity": _FACES},
     "fields.flux_null": {"box": _BOX, "density": _CELLS, "stream": jnp.ones((3, 3))},
     "fields.least_squares": {"box": _BOX, "density": _CELLS, "rate": _RATE},
+    "fields.solve_least_squares": {"box": _BOX, "density": _CELLS, "rate": _RATE},
     "fields.project_onto_gradients": {"box": _BOX, "density": _CELLS, "velocity": _FACES},
     "fields.upwind_step": {"box": _BOX, "density": _CELLS, "velocity": _FACES},
     "geometry.PNorm": {"p": 1.5},

@@ -327,7 +327,7 @@ def test_diagnostics_span_independence_and_a_map():
     np.testing.assert_allclose(loose.information, 0, atol=1e-6)
     np.testing.assert_allclose(loose.spread**2, np.var(np.asarray(x1), axis=0).sum(), rtol=1e-4)
     np.testing.assert_allclose(tight.information, np.log(8), rtol=1e-6)
-    np.testing.assert_allclose(tight.share, 1, rtol=1e-6)
+    np.testing.assert_allclose(tight.normalized_information, 1, rtol=1e-6)
     assert float(tight.spread) < 1e-3
 
 

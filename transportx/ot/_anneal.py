@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 from transportx._status import Status, judge
 from transportx._varying import alike, where_asked
 from transportx.ot._problem import Potentials, Problem
-from transportx.ot._solvers import AbstractSolver, Scaling, largest_scaling
+from transportx.ot._scaling import Scaling, largest_scaling
+from transportx.ot._solver import AbstractSolver
 
 Scalar = Float[Array, ""]
 
@@ -63,7 +64,7 @@ class _Audit(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Where annealing stands.
+    """State of annealing between rounds.
 
     `log_steps` are due before the next audit; `best` is the best audit at the problem's own
     epsilon, `above` the level before, with an infinite epsilon where it says nothing.

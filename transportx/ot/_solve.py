@@ -5,28 +5,26 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, ScalarLike
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx._varying import where_asked
-from transportx.geometry import AbstractCloud, AbstractGeometry
-from transportx.geometry.internal import AnyOf, DenseKernel
+from transportx.geometry import AbstractGeometry
+from transportx.geometry.internal import DenseKernel
 from transportx.ot._anneal import anneal
+from transportx.ot._feasible import is_feasible, is_regular, kinds_of_costs
 from transportx.ot._implicit import optimal_potentials
+from transportx.ot._newton import Newton
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
-from transportx.ot._solvers import AbstractSolver, Newton, Symmetric
+from transportx.ot._sinkhorn import Symmetric
+from transportx.ot._solver import AbstractSolver
 
 # Streamed problems are solved first between this many points of each side.
 _COARSE_POINTS = 4096
 _COARSE_TOL = 0.01
 # Annealing starts at this many times the spread of the costs.
 _SPREAD = 1.0
-# Bits that say what costs a row has.
-_REACHED, _INFINITE, _BAD = 1, 2, 4
-# Masses are equal up to this many units of rounding.
-_MASS_SLACK = 100
 
 
 @_checks.gate
@@ -52,15 +50,17 @@ def solve(
         geometry: The costs, (n, m); an infinite one forbids a pair. Point clouds above
             their tile size are streamed, in O(n + m) memory; these are solved between a few
             thousand of their points first.
-        a: Source weights, non-negative; uniform of total one by default. Zero is allowed:
-            that row of the plan is zero.
-        b: Target weights; of the same total mass if both marginals are enforced.
+        a: Source weights, shape (n,), non-negative; uniform of total one by default. Zero is
+            allowed: that row of the plan is zero.
+        b: Target weights, shape (m,), non-negative; of the same total mass as `a` if both
+            marginals are enforced.
         epsilon: Regularisation, in units of the cost.
         rho_a: Penalty on the source marginal, in units of the cost.
-        rho_b: Penalty on the target marginal.
-        init: Potentials to start from, as in ``init=plan.potentials`` of a similar
-            problem; by default epsilon is annealed from the spread of the costs: the mean
-            of what is left of them once means of rows and columns are taken off.
+        rho_b: Penalty on the target marginal, in units of the cost.
+        init: Potentials to start from, such as ``plan.potentials`` of a similar problem; the
+            solve then starts at `epsilon` itself. By default epsilon is annealed: it starts
+            at the spread of the costs, which is the mean absolute value of the costs less their
+            row and column means, and falls to `epsilon` by factors of at most 8.
         solver: `Newton` or `Sinkhorn`, with tolerance and step limit.
 
     Returns:
@@ -77,12 +77,18 @@ def solve(
             a Python number that is not positive.
 
     Differentiation:
-        In points, costs and their parameters, weights, `epsilon`, `rho_a` and `rho_b`;
-        forward, reverse and second order. `value` by the envelope theorem, with no linear
-        solve; potentials and all else of the plan implicitly, by one symmetric solve.
+        With respect to points, costs and their parameters, weights, `epsilon`, `rho_a` and
+        `rho_b`; forward, reverse and second order. `value` by the envelope theorem, with no
+        linear solve; potentials and all else of the plan implicitly, by one symmetric solve.
         Residuals are O(n + m) for streamed problems. An answer short of its optimum gives
         derivatives of the equations linearised where it stands: their error is of the
         order of `marginal_error`, for potentials times the condition number of that solve.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
+        >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.01)
+        >>> bool(plan.converged), np.asarray(plan.matrix()).round(2).tolist()
+        (True, [[0.5, 0.0], [0.0, 0.5]])
 
     References:
         Peyre and Cuturi, Computational Optimal Transport, 2019, section 4; Sejourne,
@@ -102,19 +108,36 @@ def solve_symmetric(
     init: Float[Array, " n"] | None = None,
     solver: AbstractSolver = Newton(),
 ) -> EntropicPlan:
-    """Solve the transport of a weighted set onto itself, with one potential.
+    """Solve the entropic transport of a weighted set onto itself, with one potential.
 
     The averaged Sinkhorn step at least halves the error wherever exp(-C / epsilon) is a
-    positive kernel, whatever epsilon. Otherwise as `solve`, with b = a and f = g.
+    positive kernel, whatever epsilon. The answer is that of `solve` with b = a and f = g.
 
     Args:
         geometry: Costs of a set with itself: (n, n) and symmetric, which is not checked
             beyond the shape.
-        a: Weights.
+        a: Weights, shape (n,), non-negative; uniform of total one by default.
         epsilon: Regularisation, in units of the cost.
-        rho: Penalty on both marginals.
-        init: Potential to start from, `plan.f` of a similar problem.
+        rho: Penalty on both marginals, in units of the cost; infinity enforces them.
+        init: Potential (n,) to start from, such as `plan.f` of a similar problem.
         solver: Its tolerance and step limit are used; the step is the symmetric one.
+
+    Returns:
+        A plan with f = g, with its status.
+
+    Raises:
+        ValueError: The costs are not square, weights do not match them, or `epsilon` or `rho`
+            is a Python number that is not positive.
+
+    Differentiation:
+        With respect to points, costs, weights, `epsilon` and `rho`: `value` by the envelope
+        theorem, potentials implicitly.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0], [3.0]])
+        >>> plan = tx.ot.solve_symmetric(tx.geometry.PointCloud(x, x), epsilon=1.0)
+        >>> bool(plan.converged), bool(jnp.all(plan.f == plan.g))
+        (True, True)
 
     References:
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, Interpolating between optimal
@@ -128,7 +151,7 @@ def solve_symmetric(
 
 
 class Solved(NamedTuple):
-    """What a plan holds besides its problem."""
+    """Fields of a plan besides its problem."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
@@ -138,7 +161,7 @@ class Solved(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a solve begins: potentials, and the regularisation to anneal from."""
+    """Start of a solve: potentials, and the regularisation to anneal from."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
@@ -165,7 +188,7 @@ def _solve_symmetric(problem: Problem, solver: AbstractSolver, init: Array | Non
 
 
 def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
-    """Nothing known: anneal; streamed problems between some of their points only."""
+    """Start with no potentials known: anneal; streamed problems between some of their points."""
     return _coarse_start(problem, solver) if problem.geometry.streams else _dense_start(problem)
 
 
@@ -204,9 +227,9 @@ def make_problem(
 def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
-    known, reached_a, reached_b = _kinds_of_costs(held)
-    feasible = _feasible(held, reached_a, reached_b)
-    sound = feasible & _regular(held) & known
+    known, reached_a, reached_b = kinds_of_costs(held)
+    feasible = is_feasible(held, reached_a, reached_b)
+    sound = feasible & is_regular(held) & known
     # Rows that may send nothing, where that is allowed, are those of the plan without them.
     alone = held.between(
         held.geometry, jnp.where(reached_a, held.a, 0), jnp.where(reached_b, held.b, 0)
@@ -221,10 +244,11 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
 
 
 def _dense_start(problem: Problem) -> Start:
-    """The potentials of a large epsilon, to anneal from the spread of costs they leave.
+    """Potentials of a large epsilon, and the spread of the costs less them, to anneal from.
 
-    In the limit these are the mean costs of a row and of a column. Costs less these are
-    what the regularisation weighs, whatever constant or separable part the costs have.
+    In the limit of large epsilon the potentials are the mean costs of a row and of a column.
+    Only the costs less these determine the plan, whatever constant or separable term the
+    costs have: their mean absolute value is the scale at which epsilon begins to matter.
     """
     matrix = problem.geometry.working_matrix()
     allowed = matrix < jnp.finfo(matrix.dtype).max / 1e3
@@ -281,60 +305,3 @@ def _with_mass_of(a, b, given, penalties):
     close = jnp.abs(ratio - 1) <= 8 * rounding
     enforced = jnp.all(jnp.isinf(jnp.stack([jnp.asarray(rho, a.dtype) for rho in penalties])))
     return jnp.where(close & enforced, ratio, 1) * b
-
-
-def _kinds_of_costs(
-    problem: Problem,
-) -> tuple[Bool[Array, ""], Bool[Array, " n"], Bool[Array, " m"]]:
-    """Whether every cost is a number or infinite; who has some weight at a finite cost.
-
-    One pass over all pairs says it of the sources; a second is needed of the targets only where
-    some cost is infinite.
-    """
-    kinds = _row_kinds(problem)
-    known = jnp.all(kinds & _BAD == 0)
-    if isinstance(problem.geometry, AbstractCloud):
-        # A point at infinity is a fault, where one so far that its costs overflow is not.
-        ends = (problem.geometry.x, problem.a), (problem.geometry.y, problem.b)
-        for points, weights in ends:
-            known &= jnp.all(jnp.all(jnp.isfinite(points), axis=1) | (weights == 0))
-    forbidding = jnp.any(kinds & _INFINITE != 0)
-    reached_a = (kinds & _REACHED != 0) | ~forbidding
-    every = jnp.ones_like(problem.b, bool)
-    reached_b = where_asked(
-        forbidding, lambda: _row_kinds(problem.T) & _REACHED != 0, every, problem
-    )
-    return known, reached_a, reached_b
-
-
-def _row_kinds(problem: Problem) -> Int[Array, " n"]:
-    """Bits of each row: whether a cost is no number, one infinite, one finite with some weight."""
-    return problem.geometry.fold_tiles(AnyOf(), _kinds, problem.b)
-
-
-def _kinds(b, costs):
-    bad = jnp.isnan(costs) | (costs == -jnp.inf)
-    reached = jnp.where(b[None, :] > 0, _REACHED, 0)
-    kinds = jnp.where(bad, _BAD, jnp.where(costs == jnp.inf, _INFINITE, reached))
-    return AnyOf.part(kinds.astype(jnp.int32))
-
-
-def _regular(problem: Problem) -> Bool[Array, ""]:
-    """Whether epsilon is positive and finite, and the penalties positive."""
-    finite = jnp.isfinite(problem.epsilon) & (problem.epsilon > 0)
-    loose = jnp.stack([problem.loose_a, problem.loose_b])
-    return finite & jnp.all(jnp.isfinite(loose)) & jnp.all(loose >= 0)
-
-
-def _feasible(
-    problem: Problem, reached_a: Bool[Array, " n"], reached_b: Bool[Array, " m"]
-) -> Bool[Array, ""]:
-    """Whether masses agree, and what is enforced has somewhere to go."""
-    a, b = problem.a, problem.b
-    masses = jnp.sum(a), jnp.sum(b)
-    slack = _MASS_SLACK * jnp.finfo(a.dtype).eps * masses[0]
-    same = (jnp.abs(masses[0] - masses[1]) <= slack) | ~problem.balanced
-    some = (masses[0] > 0) & (masses[1] > 0)
-    placed_a = (problem.loose_a > 0) | jnp.all(reached_a | (a == 0))
-    placed_b = (problem.loose_b > 0) | jnp.all(reached_b | (b == 0))
-    return jnp.all(a >= 0) & jnp.all(b >= 0) & some & same & placed_a & placed_b
