@@ -26,7 +26,7 @@ def kinds_of_costs(problem: Problem) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
 
 
 def _worst_kind(b, costs):
-    """Of each row: 2 where a cost is NaN or minus infinity, else 1 where one is infinite."""
+    """Kind of each row: 2 if a cost is NaN or minus infinity, else 1 if one is infinite, else 0."""
     bad = jnp.isnan(costs) | (costs == -jnp.inf)
     kinds = jnp.where(bad, 2, jnp.where(costs == jnp.inf, 1, 0))
     return jnp.max(kinds, axis=1).astype(costs.dtype)

@@ -17,7 +17,7 @@ from transportx.geometry.internal import (
 )
 
 Scalar = Float[Array, ""]
-# Log of how often what its row asks for an entry may hold, to be as good as none.
+# Log of the ratio of an entry to the required mass of its row, up to which it is harmless.
 _MOST_EXCESS = 3.0
 
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
@@ -131,8 +131,8 @@ class Problem(eqx.Module):
     def centre(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
         """Move a constant between the potentials; the plan stays as it is.
 
-        Of all f + s, g - s these have the best dual objective; where that does not depend
-        on s, both marginals being enforced, <a, f> = <b, g>.
+        The constant s is the one for which (f + s, g - s) has the largest dual objective; where
+        that does not depend on s, because both marginals are enforced, <a, f> = <b, g>.
         """
         log_a, log_b = (
             log_total(weights, -loose * potential)
