@@ -67,7 +67,13 @@ class Problem(eqx.Module):
     def between(
         self, geometry: AbstractGeometry, a: Float[Array, " k"], b: Float[Array, " l"]
     ) -> "Problem":
-        """The same regularisation and penalties between other points."""
+        """A problem between other points, with the regularisation and the penalties of this one.
+
+        Args:
+            geometry: Costs, (k, l).
+            a: Source weights, shape (k,).
+            b: Target weights, shape (l,).
+        """
         return Problem(geometry, a, b, self.epsilon, self.loose_a, self.loose_b)
 
     @property
@@ -144,7 +150,13 @@ class Problem(eqx.Module):
         return f + shift, g - shift
 
     def dual(self, f: Float[Array, " n"], g: Float[Array, " m"], mass: Float[Array, ""]) -> Scalar:
-        """The dual objective of potentials whose plan has this mass, less a constant."""
+        """Dual objective of potentials, up to a constant.
+
+        Args:
+            f: Source potential, shape (n,).
+            g: Target potential, shape (m,).
+            mass: Total mass of the plan that these potentials define.
+        """
         gains = jnp.sum(self.a * gain(f, self.loose_a)) + jnp.sum(self.b * gain(g, self.loose_b))
         return gains - self.epsilon * mass
 
