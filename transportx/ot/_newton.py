@@ -15,16 +15,17 @@ from transportx.ot._solver import AbstractSolver
 Scalar = Float[Array, ""]
 Steps = Int[Array, ""]
 
-# Products of one inner solve at most: more show that another linearisation is due.
+# Largest number of products of one inner solve: where more are needed, another linearisation
+# is due.
 _MOST_PRODUCTS = 250
-# Share of the residual that an inner solve may leave.
+# Fraction of the residual that an inner solve may leave.
 _FORCING = 0.1
-# Each row's share of the matrix is raised by this much of the error: where mass can pass
-# only through entries that are nearly zero, a Newton step without that has no bound.
+# The diagonal is raised by this multiple of the error: where mass can pass only through
+# entries that are nearly zero, an undamped Newton step has no bound.
 _DAMPING = 0.3
 # A step moves no log-scaling further than this beyond its own fit.
 _LONGEST = 10.0
-# Plain steps that leave less than this share of the error cost less than Newton's.
+# Sinkhorn steps that leave less than this fraction of the error cost less than Newton's.
 _FAST = 0.6
 _PLAIN_STEPS = 4
 # Newton steps in a row that may leave the error where it is, climbing all the same.

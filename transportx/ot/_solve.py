@@ -1,17 +1,15 @@
 """`solve`: from costs and weights to an entropic plan."""
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
 from transportx.geometry import AbstractGeometry
 from transportx.geometry.internal import DenseKernel
-from transportx.ot._anneal import anneal
+from transportx.ot._anneal import Level, Solved, anneal
 from transportx.ot._feasible import is_feasible, is_regular, kinds_of_costs
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._newton import Newton
@@ -150,24 +148,6 @@ def solve_symmetric(
     return EntropicPlan(problem, *_solve_symmetric(problem, solver, init))
 
 
-class Solved(NamedTuple):
-    """Fields of a plan besides its problem."""
-
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    marginal_error: Float[Array, ""]
-    num_steps: Int[Array, ""]
-    status: Status
-
-
-class Start(NamedTuple):
-    """Start of a solve: potentials, and the regularisation to anneal from."""
-
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    epsilon: Float[Array, ""]
-
-
 # Compiled, and without the problem, which would be copied: the plan takes it from the caller.
 @eqx.filter_jit
 def _solve(problem: Problem, solver: AbstractSolver, init: Potentials | None) -> Solved:
@@ -183,23 +163,23 @@ def _solve_symmetric(problem: Problem, solver: AbstractSolver, init: Array | Non
         start = warm_start(held, (init, init))
     else:
         f, g, level = cold_start(held, solver)
-        start = Start((f + g) / 2, (f + g) / 2, level)
+        start = Level((f + g) / 2, (f + g) / 2, level)
     return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
 
 
-def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
+def cold_start(problem: Problem, solver: AbstractSolver) -> Level:
     """Start with no potentials known: anneal; streamed problems between some of their points."""
     return _coarse_start(problem, solver) if problem.geometry.streams else _dense_start(problem)
 
 
-def warm_start(problem: Problem, init: Potentials) -> Start:
+def warm_start(problem: Problem, init: Potentials) -> Level:
     """Potentials of a similar problem, at the epsilon of this one."""
     for name, potential, weights in zip(("f", "g"), init, (problem.a, problem.b), strict=True):
         if potential.shape != weights.shape:
-            cure = f"give one number a point, shape {weights.shape}"
+            cure = f"give one number per point, shape {weights.shape}"
             _checks.reject("init", f"has {name} of shape {potential.shape}", cure)
     f, g = (_finite(jax.lax.stop_gradient(p).astype(problem.a.dtype)) for p in init)
-    return Start(f, g, problem.epsilon)
+    return Level(f, g, problem.epsilon)
 
 
 def make_problem(
@@ -224,7 +204,7 @@ def make_problem(
     return Problem(geometry, a, b, epsilon, 1 / rho_a, 1 / rho_b)
 
 
-def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
+def answer(problem: Problem, solver: AbstractSolver, start: Level) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
     known, reached_a, reached_b = kinds_of_costs(held)
@@ -235,7 +215,7 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
         held.geometry, jnp.where(reached_a, held.a, 0), jnp.where(reached_b, held.b, 0)
     )
     epsilon = jnp.where(sound, start.epsilon, jnp.nan)
-    solved = anneal(alone, solver, init=(start.f, start.g), epsilon=epsilon)
+    solved = anneal(alone, solver, start._replace(epsilon=epsilon))
     known &= jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
     status = judge((known & ~feasible, Status.INFEASIBLE), otherwise=solved.status)
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
@@ -243,7 +223,7 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
     return Solved(*optimal_potentials(problem, f, g), error, solved.num_steps, status)
 
 
-def _dense_start(problem: Problem) -> Start:
+def _dense_start(problem: Problem) -> Level:
     """Potentials of a large epsilon, and the spread of the costs less them, to anneal from.
 
     In the limit of large epsilon the potentials are the mean costs of a row and of a column.
@@ -261,24 +241,23 @@ def _dense_start(problem: Problem) -> Start:
     left = DenseKernel(jnp.where(allowed, jnp.abs(f[:, None] + g[None, :] - matrix), 0))
     spread = (a @ (left @ b)) / (mass_a * mass_b)
     level = problem.at(_SPREAD * spread)
-    return Start(level.damping_a * f, level.damping_b * g, level.epsilon)
+    return Level(level.damping_a * f, level.damping_b * g, level.epsilon)
 
 
-def _coarse_start(problem: Problem, solver: AbstractSolver) -> Start:
+def _coarse_start(problem: Problem, solver: AbstractSolver) -> Level:
     """Potentials of the problem between some of the points, extended to all of them."""
     n, m = problem.geometry.shape
     few_a, few_b = (slice(None, None, -(-size // _COARSE_POINTS)) for size in (n, m))
     a, b = problem.a[few_a], problem.b[few_b]
     a, b = a * (jnp.sum(problem.a) / jnp.sum(a)), b * (jnp.sum(problem.b) / jnp.sum(b))
     few = problem.between(problem.geometry.restrict(few_a, few_b), a, b)
-    f, g, epsilon = _dense_start(few)
     coarse = Newton(max(solver.tol, _COARSE_TOL), solver.max_steps)
-    solved = anneal(few, coarse, init=(f, g), epsilon=epsilon)
+    solved = anneal(few, coarse, _dense_start(few))
     f = problem.between(problem.geometry.restrict(slice(None), few_b), problem.a, b).update_f(
         solved.g
     )
     g = problem.between(problem.geometry.restrict(few_a), a, problem.b).update_g(solved.f)
-    return Start(_finite(f), _finite(g), problem.epsilon)
+    return Level(_finite(f), _finite(g), problem.epsilon)
 
 
 def _finite(potential: Array) -> Array:
@@ -289,7 +268,7 @@ def _weights(name, weights, size, dtype):
     if weights is None:
         return jnp.full(size, 1 / size, dtype)
     if weights.shape != (size,):
-        cure = f"give one weight a point, shape ({size},)"
+        cure = f"give one weight per point, shape ({size},)"
         _checks.reject(name, f"has shape {weights.shape}", cure)
     _checks.floating(name, weights)
     return weights.astype(dtype)

@@ -54,6 +54,15 @@ class AbstractSolver(eqx.Module):
     def log_step(
         self, problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
     ) -> Potentials:
-        """One step in the log domain, for where scalings would leave the range of numbers."""
+        """One Sinkhorn step by log-sum-exps, for where scalings would leave the range of numbers.
+
+        Args:
+            problem: The entropic problem.
+            f: Source potential, shape (n,); a step replaces it.
+            g: Target potential, shape (m,), from which the step starts.
+
+        Returns:
+            The new potentials (f, g).
+        """
         f = problem.update_f(g)
         return problem.centre(f, problem.update_g(f))
