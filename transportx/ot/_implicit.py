@@ -101,7 +101,7 @@ def _optimal_potentials_jvp(primals, tangents):
     kernel = problem.kernel(f, g)
     row_sums, column_sums = kernel @ b, kernel.T @ a
     rows = a * row_sums
-    # Rows that carry nothing take no part, and keep their potentials.
+    # Rows without mass are left out of the system, and keep their potentials.
     still = rows == 0
     row_sums, column_sums = _or_one(row_sums), _or_one(column_sums)
     free = problem.balanced.astype(a.dtype)

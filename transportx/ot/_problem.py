@@ -17,7 +17,7 @@ from transportx.geometry.internal import (
 )
 
 Scalar = Float[Array, ""]
-# Log of how often what its row asks for an entry may hold, to be as good as none.
+# Log of the ratio of an entry to the required mass of its row, up to which it is harmless.
 _MOST_EXCESS = 3.0
 
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
@@ -67,7 +67,13 @@ class Problem(eqx.Module):
     def between(
         self, geometry: AbstractGeometry, a: Float[Array, " k"], b: Float[Array, " l"]
     ) -> "Problem":
-        """The same regularisation and penalties between other points."""
+        """A problem between other points, with the regularisation and the penalties of this one.
+
+        Args:
+            geometry: Costs, (k, l).
+            a: Source weights, shape (k,).
+            b: Target weights, shape (l,).
+        """
         return Problem(geometry, a, b, self.epsilon, self.loose_a, self.loose_b)
 
     @property
@@ -131,8 +137,8 @@ class Problem(eqx.Module):
     def centre(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
         """Move a constant between the potentials; the plan stays as it is.
 
-        Of all f + s, g - s these have the best dual objective; where that does not depend
-        on s, both marginals being enforced, <a, f> = <b, g>.
+        The constant s is the one for which (f + s, g - s) has the largest dual objective; where
+        that does not depend on s, because both marginals are enforced, <a, f> = <b, g>.
         """
         log_a, log_b = (
             log_total(weights, -loose * potential)
@@ -144,7 +150,13 @@ class Problem(eqx.Module):
         return f + shift, g - shift
 
     def dual(self, f: Float[Array, " n"], g: Float[Array, " m"], mass: Float[Array, ""]) -> Scalar:
-        """The dual objective of potentials whose plan has this mass, less a constant."""
+        """Dual objective of potentials, up to a constant.
+
+        Args:
+            f: Source potential, shape (n,).
+            g: Target potential, shape (m,).
+            mass: Total mass of the plan that these potentials define.
+        """
         gains = jnp.sum(self.a * gain(f, self.loose_a)) + jnp.sum(self.b * gain(g, self.loose_b))
         return gains - self.epsilon * mass
 
