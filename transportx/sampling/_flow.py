@@ -16,7 +16,7 @@ from transportx.sampling._batch import as_records, as_span, check_batch, check_s
 
 @_checks.gate
 class Trajectories(eqx.Module):
-    """Where a sampler took each example of a batch, and how each example ended.
+    """Examples of a batch at the times that a sampler recorded, and how each example ended.
 
     Attributes:
         x: Examples at the last time, shape (b, ...), or at recorded times, shape (k, b, ...). NaN
