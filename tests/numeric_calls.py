@@ -112,20 +112,22 @@ CASES: dict[str, Case] = {
     ),
     "evolution.record_times": Case(given={"times": None}),
     "fields.EmpiricalField": Case(
-        lambda t, x, data, scale: tx.fields.EmpiricalField(data, scale=scale)(t, x),
+        lambda t, x, data, source_scale: tx.fields.EmpiricalField(data, source_scale=source_scale)(
+            t, x
+        ),
         {"t": jnp.array(0.5), "x": X[0], "data": Z},
-        "scale",
+        "source_scale",
     ),
     "fields.GaussianField": Case(
         lambda t, x, m0, S0: tx.fields.GaussianField(m0, S0, jnp.ones(2), jnp.eye(2))(t, x),
         {"t": jnp.array(0.5), "x": X[0], "m0": X[1], "S0": jnp.diag(B)},
     ),
     "fields.Guided": Case(
-        lambda t, x, scale: tx.fields.Guided(
-            lambda t, x, label: calls._field(t, x) * label, scale, 0
+        lambda t, x, strength: tx.fields.Guided(
+            lambda t, x, label: calls._field(t, x) * label, strength, 0
         )(t, x, jnp.array(1)),
         {"t": jnp.array(0.5), "x": X[0]},
-        reals="scale",
+        reals="strength",
     ),
     "fields.ObservationGuided": Case(
         lambda t, x, observation, noise, source_scale: tx.fields.ObservationGuided(
@@ -142,9 +144,11 @@ CASES: dict[str, Case] = {
     ),
     "fields.MLP.__call__": Case(),
     "fields.ScoreOf": Case(
-        lambda t, x, scale: tx.fields.ScoreOf(calls._field, tx.interpolants.Linear(), scale)(t, x),
+        lambda t, x, source_scale: tx.fields.ScoreOf(
+            calls._field, tx.interpolants.Linear(), source_scale
+        )(t, x),
         {"t": jnp.array(0.5), "x": X[0]},
-        "scale",
+        "source_scale",
     ),
     "fields.divergence": Case(given={"field": _bent}),
     "fields.upwind_step": Case(given={"duration": 0.01}, from_zero="duration"),
@@ -222,8 +226,8 @@ CASES: dict[str, Case] = {
         {"t": jnp.array(0.3), "sigma_min": 0.1, "sigma_max": 2.0},
         "sigma_min sigma_max",
     ),
-    "interpolants.from_score": Case(given={"t": jnp.array(0.3)}, positive="scale"),
-    "interpolants.noised_target": Case(given={"t": jnp.array(0.3)}, positive="scale"),
+    "interpolants.from_score": Case(given={"t": jnp.array(0.3)}, positive="source_scale"),
+    "interpolants.noised_target": Case(given={"t": jnp.array(0.3)}, positive="source_scale"),
     "learned_energies.Bumps": Case(
         lambda x, centres, bandwidth: tx.learned_energies.Bumps(centres, bandwidth)(x),
         {"x": X[0], "centres": Z},
@@ -251,8 +255,8 @@ CASES: dict[str, Case] = {
         reals="mean",
     ),
     "losses.flow_matching": Case(),
-    "losses.noise_matching": Case(given={"network": _bent}, positive="scale"),
-    "losses.score_matching": Case(given={"network": _bent}, positive="scale"),
+    "losses.noise_matching": Case(given={"network": _bent}, positive="source_scale"),
+    "losses.score_matching": Case(given={"network": _bent}, positive="source_scale"),
     "mean_field.Network.__call__": Case(),
     "mean_field.birth_death": Case(
         given=TWO | {"num_rounds": 2, "rate": 0.5, "threshold": 0.0},
@@ -290,7 +294,9 @@ CASES: dict[str, Case] = {
     "ot.wasserstein_1d": Case(),
     "sampling.bits_per_dimension": Case(positive="bin_width"),
     "sampling.diffuse": Case(given=TWO | {"t0": 0.1, "t1": 0.9}, reals="t0 t1"),
-    "sampling.exponential_flow": Case(given={"num_steps": 2}, positive="scale"),
+    "sampling.exponential_flow": Case(
+        given=TWO | {"t0": 0.1, "t1": 0.9}, positive="source_scale", reals="t0 t1"
+    ),
     "sampling.flow": Case(given=TWO | {"t0": 0.1, "t1": 0.9, "x0": X}, reals="t0 t1"),
     "sampling.hutchinson_log_prob": Case(given=TWO),
     "sampling.log_prob": Case(given=TWO),

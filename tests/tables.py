@@ -146,7 +146,7 @@ CONDITIONED_FIELDS = {
     ),
     "guided": (
         tx.fields.Guided(
-            lambda t, x, label: x * (1 + t) * label.astype(x.dtype), scale=2.0, null_label=3
+            lambda t, x, label: x * (1 + t) * label.astype(x.dtype), strength=2.0, null_label=3
         ),
         jr.normal(jr.key(6), (3,)),
         jnp.array(1),

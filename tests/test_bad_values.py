@@ -25,7 +25,7 @@ INFINITE: dict[str, str] = {
         attention.Linear(queries) fields.ScoreOf(x) fields.ObservationGuided(x)
         fields.divergence(t) fields.divergence(x)""",
     "an infinite factor of a field": """
-        attention.TokenField(decay) attention.gaussian_rates(decay) fields.Guided(scale)""",
+        attention.TokenField(decay) attention.gaussian_rates(decay) fields.Guided(strength)""",
     "a law or a map with an infinite mean": """
         attention.softmax_gaussian_map(mean) gaussians.bridge(m0) gaussians.bridge(m1)
         gaussians.entropic_plan(m0) gaussians.entropic_plan(m1) gaussians.geodesic(m0)

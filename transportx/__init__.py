@@ -14,6 +14,16 @@ The rooms compose under `jit`, `vmap` and `grad`. These conventions hold everywh
 - `wasserstein2` is W2; a name that ends in `_squared` is its square.
 - Outputs have the dtype of the inputs; nothing here switches 64-bit numbers on.
 - `key` is always keyword-only. Shapes: n source, m target, d dimension, b batch, k times.
+
+Examples in docstrings assume `import jax, optax`, `import jax.numpy as jnp`,
+`import jax.random as jr`, `import numpy as np`, `import equinox as eqx` and
+`import transportx as tx`.
+
+Example:
+    >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [2.0]])
+    >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.1)
+    >>> bool(plan.converged), round(float(plan.transport_cost), 2)
+    (True, 1.0)
 """
 
 from transportx import attention as attention

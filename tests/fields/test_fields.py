@@ -128,9 +128,9 @@ def labelled(t, x, label):
     return jnp.array([[1.0, 2.0], [-4.0, 0.5], [3.0, 3.0], [10.0, 20.0]])[label] * x + t
 
 
-@pytest.mark.parametrize(("scale", "weights"), [(0.0, (0, 1)), (1.0, (1, 0)), (2.0, (2, -1))])
-def test_guidance_extrapolates_from_no_label_to_the_label(scale, weights):
-    field = tx.fields.Guided(labelled, scale=scale, null_label=3)
+@pytest.mark.parametrize(("strength", "weights"), [(0.0, (0, 1)), (1.0, (1, 0)), (2.0, (2, -1))])
+def test_guidance_extrapolates_from_no_label_to_the_label(strength, weights):
+    field = tx.fields.Guided(labelled, strength=strength, null_label=3)
     x, label = jnp.array([0.3, -0.7]), jnp.array(1)
     conditional, plain = labelled(T, x, label), labelled(T, x, jnp.array(3))
     expected = weights[0] * conditional + weights[1] * plain
@@ -140,8 +140,8 @@ def test_guidance_extrapolates_from_no_label_to_the_label(scale, weights):
 def test_guidance_scale_may_be_traced_and_differentiated():
     x, label = jnp.array([0.3, -0.7]), jnp.array(1)
 
-    def guided(scale):
-        return tx.fields.Guided(labelled, scale=scale, null_label=3)(T, x, label)
+    def guided(strength):
+        return tx.fields.Guided(labelled, strength=strength, null_label=3)(T, x, label)
 
     check_derivatives(guided, jnp.array(1.7))
     assert guided(jnp.float32(1.7)).dtype == jnp.float64
@@ -191,7 +191,10 @@ IMAGE = jnp.zeros((4, 6, 2))
         (lambda: dit(shape=(4, 6)), "`shape`.*; give"),
         (lambda: dit(num_labels=2)(T, IMAGE), "`args` is None .*; give a label below 3"),
         (lambda: dit()(T, IMAGE[0]), r"`x` has shape .*; give shape \(h, w, c\)"),
-        (lambda: tx.fields.EmpiricalField(jnp.zeros((4, 2)), scale=0), "`scale` is 0; give a posi"),
+        (
+            lambda: tx.fields.EmpiricalField(jnp.zeros((4, 2)), source_scale=0),
+            "`source_scale` is 0; give a posi",
+        ),
         (lambda: tx.fields.EmpiricalField(jnp.zeros((0, 2))), "`data` has shape .*; give at least"),
         (
             lambda: tx.fields.EmpiricalField(jnp.zeros((4, 2)), weights=jnp.ones(3) / 3),

@@ -45,7 +45,7 @@ def test_a_linear_energy_of_gaussian_targets_is_guided_exactly(path):
         tx.fields.GaussianField(*SOURCE, MEAN, COVARIANCE, path),
         path,
         lambda x1, slope: slope @ x1,
-        scale=1.7,
+        strength=1.7,
         source_scale=SCALE,
     )
     mean, covariance = affine_law(field, jnp.tile(slope, (4, 1)))
@@ -54,10 +54,10 @@ def test_a_linear_energy_of_gaussian_targets_is_guided_exactly(path):
     assert np.allclose(covariance, COVARIANCE + (left * SCALE) ** 2 * jnp.eye(3), atol=1e-8)
 
 
-def test_no_scale_is_no_guidance():
+def test_no_strength_is_no_guidance():
     path = PATHS["trigonometric"]
     plain = tx.fields.GaussianField(*SOURCE, MEAN, COVARIANCE, path)
-    options = {"scale": 0.0, "source_scale": SCALE}
+    options = {"strength": 0.0, "source_scale": SCALE}
     energy = tx.fields.EnergyGuided(plain, path, lambda x1, args: jnp.sum(x1**4), **options)
     known = tx.fields.ClassifierGuided(plain, path, lambda t, x, args: x @ x, **options)
     for t in (0.3, 1.0):

@@ -132,7 +132,7 @@ FACES = jnp.zeros((2, 4)), jnp.zeros((3, 3))
             lambda: tx.fields.Guided(still, 1.0, null_label=1)(T, X, jnp.array(True)),
             "`args` has dtype bool",
         ),
-        (lambda: tx.fields.Guided(still, np.nan, null_label=1), "`scale` is nan"),
+        (lambda: tx.fields.Guided(still, np.nan, null_label=1), "`strength` is nan"),
         (
             lambda: tx.fields.EmpiricalField(DATA, weights=jnp.ones((5, 1))),
             r"`weights` has shape \(5, 1\); give shape \(n,\)",

@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 import transportx as tx
 from tests.helpers import check_derivatives
 from tests.tables import COSTS
+from transportx.geometry import internal
 
 every_cost = pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
 CLOUD_SHAPES = [(5, 7, 3), (7, 5, 1), (1, 4, 2)]
@@ -202,7 +203,7 @@ def test_transpose_holds_the_same_costs(cost, tile):
 
 
 def test_targets_that_do_not_count_do_not_scale_down_those_that_do():
-    merge, exponents = tx.geometry.SumExp(), jr.normal(jr.key(3), (2, 3))
+    merge, exponents = internal.SumExp(), jr.normal(jr.key(3), (2, 3))
     weights = jnp.array([0.2, 0.0, 0.8])
     counted = merge.part(weights, exponents)
     others = merge.part(jnp.zeros(4), 1e4 + jr.normal(jr.key(4), (2, 4)))
@@ -210,6 +211,32 @@ def test_targets_that_do_not_count_do_not_scale_down_those_that_do():
     for pair in ((counted, others), (others, counted)):
         peaks, sums = merge.join(*pair)
         assert jnp.allclose(peaks + jnp.log(sums), expected)
+
+
+MERGES = {
+    "sum": (internal.Sum(), lambda values: jnp.sum(values, axis=1)),
+    "maximum": (internal.Maximum(), lambda values: jnp.max(values, axis=1)),
+    "any of": (internal.AnyOf(), lambda values: internal.AnyOf.part(jnp.where(values > 1, 1, 2))),
+}
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_blocks_of_targets_join_to_what_all_of_them_give(name):
+    merge, part = MERGES[name]
+    values = jr.normal(jr.key(5), (4, 6))
+    blocks = part(values[:, :2]), part(values[:, 2:])
+    assert jnp.allclose(merge.join(*blocks), part(values))
+    assert jnp.array_equal(merge.join(merge.empty(blocks[0]), blocks[0]), blocks[0])
+
+
+def test_one_device_refuses_a_merge_that_many_could_not_use():
+    def two_of_each(columns, costs):
+        return costs[:, :2], jnp.zeros((costs.shape[0], 2), jnp.int32)
+
+    cloud = tx.geometry.PointCloud(*clouds(3, 4, 2))
+    assert cloud.fold_tiles(internal.Largest(4, 2), two_of_each, jnp.ones(4))[0].shape == (3, 2)
+    with pytest.raises(ValueError, match="`merge` joins two parts to something else; give the"):
+        cloud.fold_tiles(internal.Largest(4, 1), two_of_each, jnp.ones(4))
 
 
 def test_cost_matrix_gives_back_its_entries():
@@ -294,6 +321,7 @@ def cloud_of(*shape, dtype=jnp.float64):
             lambda: tx.geometry.PointCloud(cloud_of(3, 2), cloud_of(3, 2), tile=2.5),  # pyright: ignore[reportArgumentType]
             "`tile` is 2.5.*integer",
         ),
+        (lambda: tx.geometry.Layout(tile=0), "`tile` is 0.*at least 1"),
         (lambda: tx.geometry.CostMatrix(cloud_of(3)), r"`costs`.*shape \(n, m\)"),
         (
             lambda: tx.geometry.CostMatrix(cloud_of(3, 0)),

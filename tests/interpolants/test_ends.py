@@ -83,7 +83,7 @@ def test_scores_and_velocities_have_their_limits_at_both_ends(path):
 
     @jax.jit
     def at(t):
-        known = tx.interpolants.from_velocity(path, t, X, field(t, X), scale=SCALE)
+        known = tx.interpolants.from_velocity(path, t, X, field(t, X), source_scale=SCALE)
         slope = jax.jacrev(lambda x: score(t, x))(X)
         return score(t, X), slope, known, field(t, X), [v(t, X) for v in velocities]
 
@@ -125,7 +125,7 @@ def test_guided_fields_are_those_of_the_posterior_at_both_ends(path):
     posterior = (gain @ seen), jnp.eye(3) - gain @ operator
     expected = tx.fields.GaussianField(*source, *posterior, path)
     field = tx.fields.ObservationGuided(
-        white, path, lambda x: operator @ x, seen, noise, source_scale=SCALE, rtol=1e-12
+        white, path, lambda x: operator @ x, seen, noise, source_source_scale=SCALE, rtol=1e-12
     )
 
     @jax.jit
@@ -162,9 +162,9 @@ def test_halves_are_computed_in_float32(dtype):
     path = tx.interpolants.VariancePreserving()
     x, v = X.astype(dtype), exact(path)(jnp.array(0.6), X).astype(dtype)
     t = jnp.asarray(0.6, dtype)
-    found = tx.interpolants.from_velocity(path, t, x, v, scale=SCALE)
+    found = tx.interpolants.from_velocity(path, t, x, v, source_scale=SCALE)
     wide = (a.astype(jnp.float64) for a in (t, x, v))
-    expected = tx.interpolants.from_velocity(path, *wide, scale=SCALE)
+    expected = tx.interpolants.from_velocity(path, *wide, source_scale=SCALE)
     eps = float(jnp.finfo(dtype).eps)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == dtype
@@ -186,7 +186,7 @@ def test_bad_scales_are_refused_or_give_nan(bad):
         "sigma_min": tx.interpolants.VarianceExploding,
         "power": lambda value: tx.interpolants.Warped(path, tx.interpolants.Power(value)),
         "sharpness": lambda value: tx.interpolants.Warped(path, tx.interpolants.Sigmoid(value)),
-        "scale": lambda value: tx.fields.ScoreOf(lambda t, x, args: x, path, value),
+        "source_scale": lambda value: tx.fields.ScoreOf(lambda t, x, args: x, path, value),
     }
     for name, make in makers.items():
         with pytest.raises(ValueError, match=f"`{name}`"):
@@ -194,8 +194,8 @@ def test_bad_scales_are_refused_or_give_nan(bad):
 
     @jax.jit
     def poisoned(bad):
-        paths = [make(bad) for name, make in makers.items() if name != "scale"]
+        paths = [make(bad) for name, make in makers.items() if name != "source_scale"]
         sums = [sum(path.coefficients(t), jnp.zeros(())) for path in paths]
-        return jnp.stack([*sums, makers["scale"](bad)(t, X)[0]])
+        return jnp.stack([*sums, makers["source_scale"](bad)(t, X)[0]])
 
     assert np.isnan(poisoned(jnp.array(bad))).all()

@@ -60,7 +60,7 @@ def test_every_prediction_follows_from_every_other(name, t):
         tx.interpolants.from_denoiser: jnp.asarray(denoiser),
     }
     for convert, prediction in given.items():
-        found = convert(path, t, X, prediction, scale=SCALE)
+        found = convert(path, t, X, prediction, source_scale=SCALE)
         expected = (velocity, score, noise, denoiser)
         for one, other in zip(found, expected, strict=True):
             assert np.allclose(one, other, atol=1e-10, rtol=1e-10)
@@ -72,7 +72,7 @@ def test_a_velocity_tells_noise_and_target_up_to_both_ends(name):
     for t in (0.0, 1.0):
         _, noise, denoiser = conditional(path, t)
         velocity, time = field_and_time(path, t)
-        found = tx.interpolants.from_velocity(path, time, X, velocity, scale=SCALE)
+        found = tx.interpolants.from_velocity(path, time, X, velocity, source_scale=SCALE)
         assert np.allclose(found.denoiser, denoiser, atol=1e-10)
         if t == 0:
             assert np.allclose(found.noise, noise, atol=1e-10)
@@ -85,7 +85,7 @@ def test_scores_are_slopes_of_the_log_density(path):
     variance = (SCALE * alpha) ** 2 + gamma**2
     law = beta**2 * COVARIANCE + variance * jnp.eye(3)
     slope = jax.grad(lambda x: tx.gaussians.log_density(x, beta * MEAN, law))(X)
-    found = tx.interpolants.from_velocity(path, t, X, velocity, scale=SCALE)
+    found = tx.interpolants.from_velocity(path, t, X, velocity, source_scale=SCALE)
     assert jnp.allclose(found.score, slope, atol=1e-10)
     field = tx.fields.ScoreOf(exact(path), path, SCALE)
     assert jnp.allclose(field(t, X), slope, atol=1e-10)
@@ -179,7 +179,9 @@ def test_the_time_of_an_angle_is_where_it_was_taken():
 def test_predictions_differentiate():
     path = tx.interpolants.VariancePreserving()
     check_derivatives(
-        lambda x, v, scale: tx.interpolants.from_velocity(path, jnp.array(0.4), x, v, scale=scale),
+        lambda x, v, scale: tx.interpolants.from_velocity(
+            path, jnp.array(0.4), x, v, source_scale=scale
+        ),
         X,
         jr.normal(jr.key(23), (3,)),
         jnp.array(SCALE),

@@ -140,8 +140,8 @@ def test_traced_nonsense_is_nan():
             r"`times` returns shape \(500, 1\); return one time for each of 500 examples",
         ),
         (
-            lambda: tx.losses.noise_matching(field, PATH, X0, X1, key=KEY, scale=-1.0),
-            "`scale` is -1.0",
+            lambda: tx.losses.noise_matching(field, PATH, X0, X1, key=KEY, source_scale=-1.0),
+            "`source_scale` is -1.0",
         ),
         (
             lambda: tx.losses.drop_labels(

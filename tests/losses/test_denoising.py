@@ -20,7 +20,7 @@ BATCH, REPEATS = 4000, 40
 
 def exact(t, x):
     """All predictions of the exact field."""
-    return tx.interpolants.from_velocity(PATH, t, x, FIELD(t, x), scale=SCALE)
+    return tx.interpolants.from_velocity(PATH, t, x, FIELD(t, x), source_scale=SCALE)
 
 
 def latent_noise(t, x):
@@ -38,12 +38,12 @@ LOSSES = {
     "velocity": (tx.losses.flow_matching, lambda t, x: exact(t, x).velocity, jnp.ones_like),
     "denoiser": (tx.losses.denoiser_matching, lambda t, x: exact(t, x).denoiser, jnp.ones_like),
     "noise": (
-        lambda *args, **options: tx.losses.noise_matching(*args, scale=SCALE, **options),
+        lambda *args, **options: tx.losses.noise_matching(*args, source_scale=SCALE, **options),
         lambda t, x: exact(t, x).noise,
         jnp.ones_like,
     ),
     "score": (
-        lambda *args, **options: tx.losses.score_matching(*args, scale=SCALE, **options),
+        lambda *args, **options: tx.losses.score_matching(*args, source_scale=SCALE, **options),
         lambda t, x: exact(t, x).score,
         sigma_squared,
     ),

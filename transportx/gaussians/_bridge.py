@@ -24,18 +24,38 @@ Scalar = Float[Array, ""]
 def bridge(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> tuple[Point, Matrix]:
-    r"""Mean and covariance at time t of the Schrodinger bridge with reference dX = sigma dW.
+    r"""Mean and covariance at time t of the Schrodinger bridge between two Gaussians.
 
+    The reference is dX = sigma dW. With G the matrix of the entropic map at epsilon =
+    2 sigma^2 and $B_t = (1-t) I + t G$, the covariance is
     $S_t = B_t S_0 B_t + \sigma^2 t B_t$, which starts at `S0` and ends at `S1`. Covariances
     may be singular. O(d^3).
+
+    Args:
+        t: Time in [0, 1].
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d).
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d).
+        sigma: Noise level of the reference, positive, in units of the points.
+
+    Returns:
+        Mean (d,) and covariance (d, d).
 
     Raises:
         ValueError: Shapes disagree, or a Python number does not fit: `sigma` is not positive
             and finite, or `t` is outside [0, 1]. Traced numbers that do not fit give NaN.
 
     Differentiation:
-        In all arguments, t included, to any order, where both covariances are positive
-        definite.
+        With respect to all arguments, t included, to any order, where both covariances are
+        positive definite.
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> mean, covariance = tx.gaussians.bridge(1.0, m0, S0, m1, S1, sigma=1.0)
+        >>> bool(jnp.allclose(covariance, S1, atol=1e-4)), mean
+        (True, Array([3., 4.], dtype=float32))
 
     References:
         Bunne, Hsieh, Cuturi and Krause, The Schrodinger bridge between Gaussian measures
@@ -53,18 +73,37 @@ def bridge(
 def bridge_drift(
     t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, sigma: ScalarLike
 ) -> AffineMap:
-    r"""Drift u of the Schrodinger bridge dX = u(t, X) dt + sigma dW, at one time.
+    r"""Drift u at one time of the Schrodinger bridge dX = u(t, X) dt + sigma dW between Gaussians.
 
     $u(t, x) = m_1 - m_0 + U_t (x - m_t)$ with $U_t = (G - I) B_t^{-1}$ symmetric, so that
-    $\dot S = U S + S U + \sigma^2 I$ and, no force acting, $\dot U = -U^2$. At time 1 `S1`
-    must be positive definite. O(d^3).
+    $\dot S = U S + S U + \sigma^2 I$ and, because no force acts, $\dot U = -U^2$; G and $B_t$
+    are those of `bridge`. At time 1 `S1` must be positive definite. O(d^3).
+
+    Args:
+        t: Time in [0, 1].
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d).
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d).
+        sigma: Noise level of the reference, positive, in units of the points.
+
+    Returns:
+        The drift, an affine map of one point (d,).
 
     Raises:
         ValueError: Shapes disagree, or a Python number does not fit: `sigma` is not positive
             and finite, or `t` is outside [0, 1]. Traced numbers that do not fit give NaN.
 
     Differentiation:
-        As `bridge`.
+        With respect to all arguments, t included, to any order, where both covariances are
+        positive definite.
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> drift = tx.gaussians.bridge_drift(0.0, m0, S0, m1, S1, sigma=1.0)
+        >>> drift(m0)
+        Array([3., 4.], dtype=float32)
 
     References:
         Bunne, Hsieh, Cuturi and Krause, The Schrodinger bridge between Gaussian measures

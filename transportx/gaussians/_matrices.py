@@ -13,12 +13,23 @@ Matrix = Float[Array, "d d"]
 @_checks.gate
 @single_inside
 def sqrtm(matrix: Matrix) -> Matrix:
-    """Principal square root of a symmetric positive semidefinite matrix; NaN of any other.
+    """Principal square root of a symmetric positive semidefinite matrix.
+
+    Args:
+        matrix: Symmetric positive semidefinite, shape (d, d); the root of any other is NaN.
+
+    Returns:
+        The symmetric positive semidefinite R with R R = matrix.
 
     Differentiation:
         Forward, reverse and higher orders, through the Sylvester equation
         R dR + dR R = dM, which stays regular where eigenvalues coincide. At a singular
         matrix the derivative is that along its range.
+
+    Example:
+        >>> root = tx.gaussians.sqrtm(jnp.array([[5.0, 4.0], [4.0, 5.0]]))
+        >>> np.asarray(root).round(2).tolist()
+        [[2.0, 1.0], [1.0, 2.0]]
     """
     return _root(matrix)
 
@@ -56,12 +67,12 @@ def sylvester(root: Matrix, right: Matrix) -> Matrix:
 
 
 def symmetric(matrix: Matrix) -> Matrix:
-    """The symmetric part: removes what rounding added."""
+    """The symmetric part (M + M^T) / 2, which removes what rounding added."""
     return (matrix + matrix.T) / 2
 
 
 def is_symmetric(matrix: Matrix) -> Bool[Array, ""]:
-    """Whether a matrix is symmetric up to 1e-3 of its largest entry, as one kept in a half is."""
+    """Whether a matrix is symmetric up to 1e-3 of its largest entry, as one stored in a half is."""
     slack = 1e-3 * jnp.max(jnp.abs(matrix))
     return jnp.max(jnp.abs(matrix - matrix.T)) <= slack
 

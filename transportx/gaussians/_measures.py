@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from transportx import _checks
 from transportx._precision import single_inside
 from transportx.gaussians._matrices import is_symmetric
-from transportx.geometry import SumExp
+from transportx.geometry.internal import SumExp
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]
@@ -18,7 +18,18 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class AffineMap(eqx.Module):
-    """x -> offset + matrix (x - centre)."""
+    """Affine map x -> offset + matrix (x - centre) of one point.
+
+    Attributes:
+        centre: Point from which the argument is measured, shape (d,).
+        offset: Image of the centre, shape (d,).
+        matrix: Linear part, shape (d, d).
+
+    Example:
+        >>> double = tx.gaussians.AffineMap(jnp.ones(2), jnp.zeros(2), 2 * jnp.eye(2))
+        >>> double(jnp.array([2.0, 1.0]))
+        Array([2., 0.], dtype=float32)
+    """
 
     centre: Point
     offset: Point
@@ -34,7 +45,18 @@ class AffineMap(eqx.Module):
 @_checks.gate
 @single_inside
 def log_density(x: Point, mean: Point, covariance: Matrix) -> Scalar:
-    """Log-density of N(mean, covariance) at one point; NaN unless it is positive definite."""
+    """Log-density of N(mean, covariance) at one point.
+
+    Args:
+        x: Point, shape (d,).
+        mean: Mean, shape (d,).
+        covariance: Positive-definite covariance, shape (d, d); any other gives NaN.
+
+    Example:
+        >>> value = tx.gaussians.log_density(jnp.zeros(1), jnp.zeros(1), jnp.eye(1))
+        >>> round(float(value), 3)  # -log(2 pi) / 2
+        -0.919
+    """
     root = jnp.linalg.cholesky(covariance)
     root = jnp.where(is_symmetric(covariance), root, jnp.nan)
     white = jax.scipy.linalg.solve_triangular(root, x - mean, lower=True)
@@ -47,10 +69,19 @@ class Mixture(eqx.Module):
     """Gaussian mixture of k components.
 
     Attributes:
-        weights: Non-negative, summing to one; a zero removes its component, and a negative one
-            makes every answer NaN.
-        means: One mean per component.
-        covariances: One positive-definite covariance per component.
+        weights: Shape (k,), non-negative, with sum one. A weight of zero removes its component; a
+            negative one makes every answer NaN.
+        means: One mean per component, shape (k, d).
+        covariances: One positive-definite covariance per component, shape (k, d, d).
+
+    Example:
+        >>> means, covariances = jnp.array([[-4.0], [4.0]]), jnp.ones((2, 1, 1))
+        >>> mixture = tx.gaussians.Mixture(jnp.array([0.5, 0.5]), means, covariances)
+        >>> mixture.sample(key=jr.key(0), num=3).shape
+        (3, 1)
+        >>> score = jax.grad(mixture.log_density)(jnp.array([5.0]))
+        >>> round(float(score[0]), 2)
+        -1.0
     """
 
     weights: Float[Array, " k"]
@@ -62,10 +93,10 @@ class Mixture(eqx.Module):
         k, d = self.means.shape
         if self.weights.shape != (k,):
             problem = f"has shape {self.weights.shape}"
-            _checks.reject("weights", problem, f"give one number a component, {(k,)}")
+            _checks.reject("weights", problem, f"give one number per component, {(k,)}")
         if self.covariances.shape != (k, d, d):
             problem = f"has shape {self.covariances.shape}"
-            _checks.reject("covariances", problem, f"give one matrix a component, {(k, d, d)}")
+            _checks.reject("covariances", problem, f"give one matrix per component, {(k, d, d)}")
 
     @_checks.gate
     @single_inside

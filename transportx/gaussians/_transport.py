@@ -19,17 +19,27 @@ Scalar = Float[Array, ""]
 @_checks.gate
 @single_inside
 def transport_map(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> AffineMap:
-    r"""Optimal map from N(m0, S0) to N(m1, S1) for the cost |x - y|^2.
+    """Optimal transport map from N(m0, S0) to N(m1, S1) for the cost |x - y|^2.
 
-    $T = S_0^{-1/2} (S_0^{1/2} S_1 S_0^{1/2})^{1/2} S_0^{-1/2}$, symmetric. Where `S0` is
-    singular, inverses are those on its range, and T is zero beyond; such a map exists only if
-    the range of `S1` lies within that of `S0`, and is NaN otherwise. O(d^3).
+    Its matrix is $T = S_0^{-1/2} (S_0^{1/2} S_1 S_0^{1/2})^{1/2} S_0^{-1/2}$, symmetric. Where
+    `S0` is singular, inverses are those on its range, and T is zero beyond; such a map exists
+    only if the range of `S1` lies within that of `S0`, and is NaN otherwise. O(d^3).
 
     Args:
-        m0: Source mean.
-        S0: Source covariance.
-        m1: Target mean.
-        S1: Target covariance; may be singular.
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d).
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d); may be singular.
+
+    Returns:
+        The map x -> m1 + T (x - m0) of one point (d,).
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> push = tx.gaussians.transport_map(m0, S0, m1, S1)
+        >>> push(jnp.array([1.0, 0.0]))
+        Array([5., 4.], dtype=float32)
 
     References:
         Peyre and Cuturi, Computational Optimal Transport, 2019, remark 2.31.
@@ -51,6 +61,14 @@ def bures_squared(S0: Matrix, S1: Matrix) -> Scalar:
 
     It is W2^2 between centred Gaussians. Zero up to rounding at equal matrices, and never
     below zero.
+
+    Args:
+        S0: First covariance, shape (d, d).
+        S1: Second covariance, shape (d, d).
+
+    Example:
+        >>> round(float(tx.gaussians.bures_squared(jnp.eye(2), 4 * jnp.eye(2))), 3)
+        2.0
     """
     _checks.same_shape("S1", S1, "S0", S0)
     _, middle = _roots(S0, S1)
@@ -61,9 +79,25 @@ def bures_squared(S0: Matrix, S1: Matrix) -> Scalar:
 @_checks.gate
 @single_inside
 def wasserstein2_squared(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
-    """W2^2 between N(m0, S0) and N(m1, S1).
+    """Squared 2-Wasserstein distance between N(m0, S0) and N(m1, S1).
 
-    For any two laws with these moments it is a lower bound (Gelbrich, 1990).
+    $W_2^2 = |m_0 - m_1|^2$ plus the squared Bures distance of the covariances. For any two
+    laws with these moments it is a lower bound (Gelbrich, 1990).
+
+    Args:
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d).
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d).
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> round(float(tx.gaussians.wasserstein2_squared(m0, S0, m1, S1)), 3)  # 25 + 2
+        27.0
+
+    References:
+        Peyre and Cuturi, Computational Optimal Transport, 2019, remark 2.31.
     """
     check_ends(m0, S0, m1, S1)
     return jnp.sum((m0 - m1) ** 2) + bures_squared(S0, S1)
@@ -72,7 +106,23 @@ def wasserstein2_squared(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar
 @_checks.gate
 @single_inside
 def wasserstein2(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
-    """W2 between N(m0, S0) and N(m1, S1); its derivative at equal laws is taken as zero."""
+    """2-Wasserstein distance between N(m0, S0) and N(m1, S1).
+
+    Args:
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d).
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d).
+
+    Differentiation:
+        With respect to all arguments; at equal laws the derivative is taken as zero.
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> round(float(tx.gaussians.wasserstein2(m0, S0, m1, S0)), 3)
+        5.0
+    """
     square = wasserstein2_squared(m0, S0, m1, S1)
     apart = square > 0
     root = jnp.sqrt(jnp.where(apart, square, 1))
@@ -82,17 +132,30 @@ def wasserstein2(m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> Scalar:
 @_checks.gate
 @single_inside
 def geodesic(t: ScalarLike, m0: Point, S0: Matrix, m1: Point, S1: Matrix) -> tuple[Point, Matrix]:
-    r"""Mean and covariance at time t of McCann's displacement interpolation.
+    """Mean and covariance at time t of McCann's displacement interpolation between Gaussians.
 
-    $S_t = ((1-t) I + t T) S_0 ((1-t) I + t T)$ with `T` the optimal map, and NaN where there
-    is none (`transport_map`).
+    $S_t = ((1-t) I + t T) S_0 ((1-t) I + t T)$ with T the matrix of the optimal map, and NaN
+    where there is none (`transport_map`).
 
     Args:
         t: Time in [0, 1]; outside, a Python number is refused and a traced one gives NaN.
-        m0: Mean at time 0.
-        S0: Covariance at time 0.
-        m1: Mean at time 1.
-        S1: Covariance at time 1.
+        m0: Mean at time 0, shape (d,).
+        S0: Covariance at time 0, shape (d, d).
+        m1: Mean at time 1, shape (d,).
+        S1: Covariance at time 1, shape (d, d).
+
+    Returns:
+        Mean (d,) and covariance (d, d).
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> mean, covariance = tx.gaussians.geodesic(0.5, m0, S0, m1, S1)
+        >>> mean, round(float(covariance[0, 0]), 3)
+        (Array([1.5, 2. ], dtype=float32), 2.25)
+
+    References:
+        McCann, A convexity principle for interacting gases, 1997.
     """
     matrix = transport_map(m0, S0, m1, S1).matrix
     t = unit_time(t, m0.dtype)
@@ -111,19 +174,30 @@ def flow_matching_field(
     S1: Matrix,
     cross: Matrix | None = None,
 ) -> AffineMap:
-    r"""Velocity field of x_t = alpha x0 + beta x1 + gamma z between Gaussians, at one time.
+    r"""Flow-matching velocity of x_t = alpha x0 + beta x1 + gamma z between Gaussians, at one time.
 
     $v(x) = E[\dot x_t \mid x_t = x] = \dot m_t + \mathrm{Cov}(\dot x_t, x_t) S_t^{-1} (x - m_t)$
     with $S_t = \alpha^2 S_0 + \beta^2 S_1 + \alpha\beta (G + G^\top) + \gamma^2 I$.
 
     Args:
-        coefficients: alpha, beta, gamma at that time.
+        coefficients: (alpha, beta, gamma) at that time.
         rates: Their time derivatives.
-        m0: Mean at the source.
-        S0: Covariance at the source.
-        m1: Mean at the target.
-        S1: Covariance at the target.
-        cross: G = Cov(x0, x1), of the coupling; independent ends by default.
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d).
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d).
+        cross: G = Cov(x0, x1) of the coupling, shape (d, d); independent ends by default.
+
+    Returns:
+        The velocity, an affine map of one point (d,).
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> coefficients, rates = tx.interpolants.Linear().rates(jnp.array(0.5))
+        >>> field = tx.gaussians.flow_matching_field(coefficients, rates, m0, S0, m1, S1)
+        >>> field(jnp.array([1.5, 2.0]))
+        Array([3., 4.], dtype=float32)
 
     References:
         Albergo, Boffi and Vanden-Eijnden, Stochastic Interpolants, 2023, appendix A.
@@ -162,7 +236,7 @@ def _roots(S0: Matrix, S1: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _beyond_range(S0: Matrix) -> Matrix:
-    """The projection on directions in which a law has no spread; zero where it has in all."""
+    """Projection on the directions in which a law has no spread; zero where it has in all."""
     values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(S0))
     empty = values <= S0.shape[0] * jnp.finfo(S0.dtype).eps * jnp.max(jnp.abs(values))
     return (vectors * jnp.where(empty, 1, 0)[None, :].astype(S0.dtype)) @ vectors.T

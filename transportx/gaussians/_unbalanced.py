@@ -26,16 +26,23 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class UnbalancedGaussianPlan(eqx.Module):
-    """Optimal unbalanced plan between two Gaussians: a mass times a Gaussian on pairs.
+    """Optimal unbalanced plan between two Gaussians: a mass times a Gaussian on pairs (x, y).
 
     Attributes:
         value: Regularised optimum.
         mass: Total mass of the plan.
-        m0: Mean of its source marginal.
-        S0: Covariance of its source marginal.
-        m1: Mean of its target marginal.
-        S1: Covariance of its target marginal.
-        cross: Cov(x, y) under the normalised plan.
+        m0: Mean of its source marginal, shape (d,).
+        S0: Covariance of its source marginal, shape (d, d).
+        m1: Mean of its target marginal, shape (d,).
+        S1: Covariance of its target marginal, shape (d, d).
+        cross: Cov(x, y) under the normalised plan, shape (d, d).
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> plan = tx.gaussians.unbalanced(1.0, m0, S0, 1.0, m1, S1, rho_a=1.0, rho_b=1.0)
+        >>> bool(plan.mass < 1), bool(jnp.all(plan.m0 > m0))  # far ends meet, at less mass
+        (True, True)
     """
 
     value: Scalar
@@ -60,12 +67,44 @@ def unbalanced(
     rho_a: ScalarLike,
     rho_b: ScalarLike,
 ) -> UnbalancedGaussianPlan:
-    r"""Unbalanced transport, without entropy, from a = mass0 N(m0, S0) to b = mass1 N(m1, S1).
+    r"""Unbalanced optimal transport from a = mass0 N(m0, S0) to b = mass1 N(m1, S1).
 
     Minimises $\langle P, |x - y|^2\rangle + \rho_a\,\mathrm{KL}(P_1\,\|\,a)
     + \rho_b\,\mathrm{KL}(P_2\,\|\,b)$ over the measures P on pairs with marginals
-    $P_1, P_2$. It is `entropic_unbalanced` at epsilon = 0, of which see the arguments;
-    covariances must be positive definite.
+    $P_1, P_2$: `entropic_unbalanced` without entropy. Covariances must be positive
+    definite. O(d^3).
+
+    Args:
+        mass0: Source mass, positive.
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d), positive definite.
+        mass1: Target mass, positive.
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d), positive definite.
+        rho_a: Penalty on the source marginal, positive and finite, in units of the cost. The
+            rounding of `value` grows with both penalties.
+        rho_b: Penalty on the target marginal, positive and finite.
+
+    Returns:
+        The plan: its value, mass and marginals.
+
+    Raises:
+        ValueError: Shapes disagree; a mass or a penalty is a Python number that is not
+            positive; or a penalty is infinite.
+
+    Differentiation:
+        With respect to all arguments, to any order.
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> plan = tx.gaussians.unbalanced(2.0, m0, S0, 2.0, m0, S0, rho_a=1.0, rho_b=1.0)
+        >>> round(float(plan.mass), 2), abs(round(float(plan.value), 2))
+        (2.0, 0.0)
+
+    References:
+        Janati, Muzellec, Peyre and Cuturi, Entropic optimal transport between unbalanced
+        Gaussian measures has a closed form, 2020; here for two penalties.
     """
     return _solve(mass0, m0, S0, mass1, m1, S1, 0, rho_a, rho_b)
 
@@ -93,23 +132,36 @@ def entropic_unbalanced(
     singular. O(d^3).
 
     Args:
-        mass0: Source mass.
-        m0: Source mean.
-        S0: Source covariance.
-        mass1: Target mass.
-        m1: Target mean.
-        S1: Target covariance.
+        mass0: Source mass, positive.
+        m0: Source mean, shape (d,).
+        S0: Source covariance, shape (d, d).
+        mass1: Target mass, positive.
+        m1: Target mean, shape (d,).
+        S1: Target covariance, shape (d, d).
         epsilon: Regularisation, in units of the cost.
-        rho_a: Penalty of the source marginal, finite, in units of the cost. The rounding
-            of `value` grows with both penalties.
-        rho_b: Penalty of the target marginal.
+        rho_a: Penalty on the source marginal, positive and finite, in units of the cost. The
+            rounding of `value` grows with both penalties.
+        rho_b: Penalty on the target marginal, positive and finite.
+
+    Returns:
+        The plan: its value, mass and marginals.
 
     Raises:
         ValueError: Shapes disagree; a mass, `epsilon` or a penalty is a Python number
             that is not positive; or a penalty is infinite.
 
     Differentiation:
-        In all arguments, to any order, where both covariances are positive definite.
+        With respect to all arguments, to any order, where both covariances are positive
+        definite.
+
+    Example:
+        >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
+        >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
+        >>> plan = tx.gaussians.entropic_unbalanced(
+        ...     1.0, m0, S0, 1.0, m1, S1, epsilon=0.1, rho_a=1.0, rho_b=1.0
+        ... )
+        >>> bool(plan.mass < 1)  # far apart, at a small penalty
+        True
 
     References:
         Janati, Muzellec, Peyre and Cuturi, Entropic optimal transport between unbalanced

@@ -1,12 +1,21 @@
-r"""A pair of points and a time: where the particle is, and how fast it moves.
+r"""Interpolants: paths from a source point to a target point, with their velocities.
 
-Every path is $x_t = \alpha(t) x_0 + \beta(t) x_1 + \gamma(t) z$ with z standard normal.
-To add one, subclass `AbstractInterpolant` and write `coefficients`; position and
-velocity follow, and the tests' table checks the rest. `Warped` changes the pace of any path
-(also a learnt one), `Noised` adds noise to it.
+Every path is $x_t = \alpha(t) x_0 + \beta(t) x_1 + \gamma(t) z$ with z standard normal, the
+latent noise. To add one, subclass `AbstractInterpolant` and write `coefficients`; position
+and velocity follow, and the tests' table checks the rest. A warp is a rising function of
+time: `Warped` follows any path at the pace of one (also a learnt one), `Noised` adds latent
+noise to a path.
 
-Where the source is Gaussian, `from_velocity`, `from_noise`, `from_score` and `from_denoiser` turn
-what a network predicts into all that could have been predicted.
+Where the source is Gaussian, a prediction is any of velocity, score, noise and denoiser at
+a point; `from_velocity`, `from_noise`, `from_score` and `from_denoiser` compute all four
+from the one that a network predicts.
+
+Example:
+    >>> path = tx.interpolants.Linear()
+    >>> x0, x1, z = jnp.zeros(2), jnp.array([2.0, 4.0]), jnp.zeros(2)
+    >>> x_t, velocity = path(jnp.array(0.5), x0, x1, z)
+    >>> x_t.tolist(), velocity.tolist()
+    ([1.0, 2.0], [2.0, 4.0])
 """
 
 from transportx.interpolants._interpolants import AbstractInterpolant as AbstractInterpolant

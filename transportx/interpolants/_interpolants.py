@@ -20,6 +20,16 @@ class AbstractInterpolant(eqx.Module):
 
     A new path is a subclass with one method, `coefficients`, and a flag, `has_noise`.
     Position, rates and velocity follow and are written once, here.
+
+    Example:
+        >>> class Quadratic(tx.interpolants.AbstractInterpolant):
+        ...     has_noise = False
+        ...
+        ...     def coefficients(self, t):
+        ...         return 1 - t**2, t**2, jnp.zeros_like(t)
+        >>> x_t, velocity = Quadratic()(jnp.array(0.5), jnp.zeros(1), jnp.ones(1), jnp.zeros(1))
+        >>> float(x_t[0]), float(velocity[0])
+        (0.25, 1.0)
     """
 
     has_noise: eqx.AbstractVar[bool]
@@ -27,7 +37,7 @@ class AbstractInterpolant(eqx.Module):
 
     @abc.abstractmethod
     def coefficients(self, t: Time) -> Coefficients:
-        """(alpha, beta, gamma): (1, 0, 0) at time 0 and (0, 1, 0) at time 1."""
+        """(alpha, beta, gamma) at time t: (1, 0, 0) at time 0 and (0, 1, 0) at time 1."""
 
     @_checks.gate
     def rates(self, t: Time) -> tuple[Coefficients, Coefficients]:
@@ -38,7 +48,14 @@ class AbstractInterpolant(eqx.Module):
 
     @_checks.gate
     def position(self, t: Time, x0: Point, x1: Point, z: Point) -> Point:
-        """Where the particle is at time `t`; halves are computed in float32."""
+        """Position x_t of the particle at time `t`; halves are computed in float32.
+
+        Args:
+            t: Time in [0, 1].
+            x0: Source point, of any shape.
+            x1: Target point, of the same shape.
+            z: Latent noise, of the same shape; it counts only where `has_noise`.
+        """
         alpha, beta, gamma = self.coefficients(_numbers.widened(t))
         source, target, noise = _numbers.widened((x0, x1, z))
         position = alpha * source + beta * target + gamma * noise
@@ -46,18 +63,30 @@ class AbstractInterpolant(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Time, x0: Point, x1: Point, z: Point) -> tuple[Point, Point]:
-        """Position and velocity at time `t`: the pair that a flow-matching loss needs."""
+        """Position and velocity at time `t`: the pair that a flow-matching loss needs.
+
+        Args:
+            t: Time in [0, 1].
+            x0: Source point, of any shape.
+            x1: Target point, of the same shape.
+            z: Latent noise, of the same shape; it counts only where `has_noise`.
+        """
         return jax.jvp(lambda s: self.position(s, x0, x1, z), (t,), (jnp.ones_like(t),))
 
 
 @_checks.gate
 class Linear(AbstractInterpolant):
-    r"""Straight lines at constant speed: $\alpha = 1 - (1 - w) t$, beta = t.
+    r"""Linear interpolant: straight lines at constant speed, $\alpha = 1 - (1 - w) t$, beta = t.
 
     Attributes:
-        end_width: w, what is left of the source at t = 1. With a Gaussian source each
+        end_width: w, the weight of the source at t = 1, at least zero. With a Gaussian source each
             target then becomes a Gaussian of that width rather than a point, and no
             field is singular at t = 1; zero pins the end.
+
+    Example:
+        >>> path = tx.interpolants.Linear()
+        >>> [float(number) for number in path.coefficients(jnp.array(0.25))]
+        [0.75, 0.25, 0.0]
 
     References:
         Liu, Gong and Liu, Flow Straight and Fast, 2022; Lipman et al., Flow Matching for
@@ -78,7 +107,14 @@ class Linear(AbstractInterpolant):
 
 
 class Trigonometric(AbstractInterpolant):
-    """Quarter circles: keeps the variance of independent unit-variance ends.
+    """Trigonometric interpolant: alpha = cos(pi t / 2), beta = sin(pi t / 2).
+
+    It keeps the variance of independent ends of unit variance.
+
+    Example:
+        >>> alpha, beta, _ = tx.interpolants.Trigonometric().coefficients(jnp.array(0.3))
+        >>> round(float(alpha**2 + beta**2), 3)
+        1.0
 
     References:
         Albergo and Vanden-Eijnden, Building Normalizing Flows with Stochastic
@@ -95,15 +131,21 @@ class Trigonometric(AbstractInterpolant):
 
 @_checks.gate
 class VariancePreserving(AbstractInterpolant):
-    r"""The diffusion schedule with linear noise rate, its noisy end shifted to pure noise.
+    r"""Variance-preserving diffusion with linear noise rate, its noisy end shifted to pure noise.
 
     With $s = 1 - t$ and $B(s) = b_0 s + (b_1 - b_0) s^2 / 2$, the unshifted weight of the
     data is $e^{-B(s)/2}$; beta is that weight mapped affinely so that beta(0) = 0, and
     $\alpha^2 + \beta^2 = 1$. The rate of alpha grows like $(1 - t)^{-1/2}$ near t = 1.
 
     Attributes:
-        rate_min: Noise rate b_0 at the data.
-        rate_max: Noise rate b_1 at the noise.
+        rate_min: Noise rate b_0 at the data, positive.
+        rate_max: Noise rate b_1 at the noise, positive.
+
+    Example:
+        >>> path = tx.interpolants.VariancePreserving()
+        >>> alpha, beta, _ = path.coefficients(jnp.array(0.5))
+        >>> round(float(alpha**2 + beta**2), 3), round(float(beta), 2)
+        (1.0, 0.28)
 
     References:
         Song et al., Score-Based Generative Modeling through Stochastic Differential
@@ -130,13 +172,18 @@ class VariancePreserving(AbstractInterpolant):
 
 @_checks.gate
 class BrownianBridge(AbstractInterpolant):
-    r"""Straight lines in noise: $\gamma = \sigma\sqrt{t(1-t)}$, the bridge of dX = sigma dW.
+    r"""Brownian bridge of dX = sigma dW between the two points: $\gamma = \sigma\sqrt{t(1-t)}$.
 
-    Near both ends the velocity grows like $\sigma t^{-1/2} z$; its mean stays bounded, its
-    variance over a uniform time does not.
+    Its mean is the straight line. Near both ends the velocity grows like $\sigma t^{-1/2} z$;
+    its mean stays bounded, its variance over a uniform time does not.
 
     Attributes:
-        sigma: Noise level, in units of the points; may be traced.
+        sigma: Noise level, positive, in units of the points; may be traced.
+
+    Example:
+        >>> path = tx.interpolants.BrownianBridge(2.0)
+        >>> [float(number) for number in path.coefficients(jnp.array(0.5))]
+        [0.5, 0.5, 1.0]
 
     References:
         Tong et al., Simulation-free Schrodinger bridges via score and flow matching, 2023.
@@ -155,15 +202,20 @@ class BrownianBridge(AbstractInterpolant):
 
 @_checks.gate
 class VarianceExploding(AbstractInterpolant):
-    r"""Noise taken away from the data: $\alpha = \sigma_1 (\sigma_0/\sigma_1)^t$, beta = 1.
+    r"""Variance-exploding diffusion: $\alpha = \sigma_1 (\sigma_0/\sigma_1)^t$, beta = 1.
 
     The ends are not pinned: at t = 0 the target is still there, under noise sigma_1 times
     the source; at t = 1 noise sigma_0 is left. A sampler that starts from sigma_1 times
     the source errs by what this leaves visible of the data.
 
     Attributes:
-        sigma_min: Noise left at t = 1, in units of the points.
-        sigma_max: Noise at t = 0; well above the spread of the data.
+        sigma_min: Noise sigma_0 left at t = 1, positive, in units of the points.
+        sigma_max: Noise sigma_1 at t = 0, above `sigma_min`; well above the spread of the data.
+
+    Example:
+        >>> path = tx.interpolants.VarianceExploding(0.1, 10.0)
+        >>> [round(float(number), 2) for number in path.coefficients(jnp.array(0.5))]
+        [1.0, 1.0, 0.0]
 
     References:
         Song et al., Score-Based Generative Modeling through Stochastic Differential
@@ -189,10 +241,15 @@ class VarianceExploding(AbstractInterpolant):
 
 
 class EncodingDecoding(AbstractInterpolant):
-    r"""All of the source turns into noise by t = 1/2, and the noise into the target.
+    r"""Encoding-decoding: the source turns into noise by t = 1/2, and the noise into the target.
 
     $\alpha = \cos^2 \pi t$ before 1/2 and zero after, beta zero before and $\cos^2\pi t$
-    after, $\gamma = \sin^2 \pi t$. Whatever the coupling, the halves are independent.
+    after, $\gamma = \sin^2 \pi t$. Whatever the coupling, the two halves are independent.
+
+    Example:
+        >>> path = tx.interpolants.EncodingDecoding()
+        >>> [round(float(number), 3) for number in path.coefficients(jnp.array(0.25))]
+        [0.5, 0.0, 0.5]
 
     References:
         Albergo, Boffi and Vanden-Eijnden, Stochastic Interpolants, 2023, table 8.

@@ -1,4 +1,4 @@
-"""Interpolants at another pace: any path, its time replaced by a rising function of time."""
+"""Interpolants at another pace: the time of any path replaced by a rising function of time."""
 
 import abc
 from collections.abc import Callable
@@ -14,19 +14,31 @@ from transportx.interpolants._interpolants import AbstractInterpolant, Coefficie
 
 
 class AbstractWarp(eqx.Module):
-    """A rising function from [0, 1] onto [0, 1]."""
+    """A rising function of time from [0, 1] onto [0, 1]; a subclass writes `__call__`.
+
+    Example:
+        >>> class Smoothstep(tx.interpolants.AbstractWarp):
+        ...     def __call__(self, t):
+        ...         return t**2 * (3 - 2 * t)
+        >>> float(tx.interpolants.Warped(tx.interpolants.Linear(), Smoothstep()).warp(0.5))
+        0.5
+    """
 
     @abc.abstractmethod
     def __call__(self, t: Time) -> Time:
-        """The warped time."""
+        """The warped time, in [0, 1]."""
 
 
 @_checks.gate
 class Power(AbstractWarp):
-    """t^power.
+    """Power warp t^p: slow at the source for exponents above one.
 
     Attributes:
-        power: Positive; above one, slow at the source. At least one for a finite speed there.
+        power: Exponent, positive; at least one for a finite speed at the source.
+
+    Example:
+        >>> float(tx.interpolants.Power(2.0)(jnp.array(0.5)))
+        0.25
     """
 
     power: ScalarLike
@@ -41,10 +53,18 @@ class Power(AbstractWarp):
 
 @_checks.gate
 class Sigmoid(AbstractWarp):
-    """The logistic curve of (t - 1/2), mapped affinely onto [0, 1]: slow at both ends.
+    """Sigmoid warp: the logistic curve of (t - 1/2), mapped affinely onto [0, 1].
+
+    It is slow at both ends.
 
     Attributes:
-        sharpness: Its slope's scale; towards zero the warp is the identity.
+        sharpness: Factor of the argument of the logistic curve, positive; towards zero the warp
+            is the identity.
+
+    Example:
+        >>> warp = tx.interpolants.Sigmoid()
+        >>> [round(float(warp(jnp.array(t))), 2) for t in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 0.15, 0.5, 1.0]
     """
 
     sharpness: ScalarLike = 6.0
@@ -61,13 +81,18 @@ class Sigmoid(AbstractWarp):
 
 @_checks.gate
 class Bernstein(AbstractWarp):
-    """A rising polynomial of any degree: a schedule to be learnt.
+    """Rising polynomial warp of any degree: a schedule to be learnt.
 
     Its Bernstein coefficients rise from 0 to 1 by the softmax of `logits`: whatever those
     are, the warp rises and its ends stay. Equal logits are the identity.
 
     Attributes:
-        logits: One number a degree, (k,), differentiable.
+        logits: One number per degree, shape (k,), differentiable.
+
+    Example:
+        >>> warp = tx.interpolants.Bernstein(jnp.zeros(3))
+        >>> round(float(warp(jnp.array(0.3))), 3)
+        0.3
     """
 
     logits: Float[Array, " k"]
@@ -92,16 +117,16 @@ class Bernstein(AbstractWarp):
 
 @_checks.gate
 class Warped(AbstractInterpolant):
-    """A path run through at another pace; the same curve from each point to its partner.
-
-    Example:
-        ```python
-        slow_ends = tx.interpolants.Warped(tx.interpolants.Linear(), tx.interpolants.Sigmoid())
-        ```
+    """A path at another pace; the curve from each point to its partner stays the same.
 
     Attributes:
         path: Interpolant.
         warp: Rising function of time, from [0, 1] onto [0, 1]; `AbstractWarp` or any other.
+
+    Example:
+        >>> path = tx.interpolants.Warped(tx.interpolants.Linear(), tx.interpolants.Power(2.0))
+        >>> [float(number) for number in path.coefficients(jnp.array(0.5))]
+        [0.75, 0.25, 0.0]
     """
 
     path: AbstractInterpolant
@@ -120,12 +145,18 @@ class Warped(AbstractInterpolant):
 
 @_checks.gate
 class Noised(AbstractInterpolant):
-    """A path with noise of its own added to that which it has, independent of it.
+    """A path with latent noise added, independent of any that it already has.
 
     Attributes:
         path: Interpolant.
         noise: Standard deviation added at time t: `BridgeNoise`, `ConstantNoise`, or any
             function of time.
+
+    Example:
+        >>> path = tx.interpolants.Linear()
+        >>> noised = tx.interpolants.Noised(path, tx.interpolants.BridgeNoise(2.0))
+        >>> [float(number) for number in noised.coefficients(jnp.array(0.5))]
+        [0.5, 0.5, 1.0]
     """
 
     path: AbstractInterpolant
@@ -144,10 +175,14 @@ class Noised(AbstractInterpolant):
 
 @_checks.gate
 class BridgeNoise(eqx.Module):
-    """sigma sqrt(t (1 - t)): none at the ends, and the spread of a Brownian bridge between.
+    """Noise sigma sqrt(t (1 - t)) of a Brownian bridge: none at the ends.
 
     Attributes:
-        sigma: Noise level, in units of the points; may be traced.
+        sigma: Noise level, positive, in units of the points; may be traced.
+
+    Example:
+        >>> float(tx.interpolants.BridgeNoise(2.0)(jnp.array(0.5)))
+        1.0
     """
 
     sigma: ScalarLike
@@ -165,7 +200,11 @@ class ConstantNoise(eqx.Module):
     """The same noise at all times: the ends are blurred, and every velocity is finite.
 
     Attributes:
-        sigma: Standard deviation, in units of the points.
+        sigma: Standard deviation, positive, in units of the points.
+
+    Example:
+        >>> float(tx.interpolants.ConstantNoise(0.5)(jnp.array(0.0)))
+        0.5
 
     References:
         Tong et al., Improving and generalizing flow-based generative models with minibatch

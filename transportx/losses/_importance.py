@@ -14,33 +14,35 @@ from transportx.losses._times import drawn_in, inside
 
 @_checks.gate
 class ImportanceTimes(eqx.Module):
-    r"""A histogram law of times, in proportion to the root mean square of losses seen there.
+    r"""Importance sampling of times: a histogram that follows the root mean square of the loss.
 
-    $q = u + (1 - u)\, \sqrt{m_j} / \mathrm{mean} \sqrt m$ in bin j, with m the mean squares. With
-    the weight 1/q a loss keeps its mean under uniform times, whatever the m: unbiased. Its
-    variance is least, among laws constant in each bin, at the true m and u = 0.
+    The density in bin j is $q_j = u + (1 - u)\, \sqrt{m_j} / \mathrm{mean} \sqrt m$, with m the
+    mean squared losses seen there. With the weight 1/q a loss has the mean that it has
+    under uniform times, whatever m is: unbiased. Its variance is least, among laws that are
+    constant in each bin, at the true m and u = 0.
 
     Example:
-        ```python
-        times = tx.losses.ImportanceTimes(jnp.ones(20))            # uniform to begin with
-        tx.losses.flow_matching(
-            field, path, x0, x1, key=key, times=times, weight=times.weight
-        )
-
-        def loss(t, x0, x1, key):                                  # of one example, at its time
-            def known(num, dtype, *, key):
-                return t[None]
-
-            x0, x1 = x0[None], x1[None]
-            return tx.losses.flow_matching(field, path, x0, x1, key=key, times=known)
-
-        times = times.updated(t, jax.vmap(loss)(t, x0, x1, keys))  # unweighted losses
-        ```
+        >>> times = tx.losses.ImportanceTimes(jnp.ones(2))  # uniform to begin with
+        >>> t, losses = jnp.array([0.1, 0.9]), jnp.array([1.0, 3.0])  # losses without the weight
+        >>> times = times.updated(t, losses, rate=1.0)
+        >>> times.mean_squares
+        Array([1., 9.], dtype=float32)
+        >>> round(float(times.density(t[1])), 2)  # 0.1 + 0.9 * 3 / 2
+        1.45
+        >>> def field(t, x, args):
+        ...     return x
+        >>> x0, x1 = jnp.zeros((4, 2)), jnp.ones((4, 2))
+        >>> value = tx.losses.flow_matching(
+        ...     field, tx.interpolants.Linear(), x0, x1,
+        ...     key=jr.key(0), times=times, weight=times.weight,
+        ... )
+        >>> value.shape
+        ()
 
     Attributes:
-        mean_squares: m, one number per bin of equal width, zero or positive; all of them zero
-            are a uniform law. A negative number or NaN turns all times into NaN.
-        uniform_share: u, in (0, 1]: bounds the weight by 1/u.
+        mean_squares: m, one number per bin of equal width, shape (k,), zero or positive; all of
+            them zero mean a uniform law. A negative number or NaN turns all times into NaN.
+        uniform_share: u, in (0, 1], the weight of the uniform law; it bounds 1/q by 1/u.
 
     References:
         Nichol and Dhariwal, Improved denoising diffusion probabilistic models, 2021,
@@ -60,7 +62,13 @@ class ImportanceTimes(eqx.Module):
 
     @_checks.gate
     def __call__(self, num: int, dtype: Any, *, key: PRNGKeyArray) -> Float[Array, " b"]:
-        """Draw `num` times; arguments as those of `uniform_times`."""
+        """Draw `num` independent times in the open interval (0, 1).
+
+        Args:
+            num: Number of times.
+            dtype: Floating-point dtype; for halves times are drawn in float32 and rounded.
+            key: Randomness.
+        """
         wide = drawn_in(num, dtype)
         density = self._density().astype(wide)
         reached = jnp.concatenate([jnp.zeros(1, wide), jnp.cumsum(density)])
@@ -76,23 +84,23 @@ class ImportanceTimes(eqx.Module):
 
     @_checks.gate
     def weight(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        """What a loss at a time is to be weighed by: 1/q."""
+        """The weight 1/q of a loss at a time, which makes the mean of weighted losses unbiased."""
         return 1 / self.density(t)
 
     @_checks.gate
     def updated(
         self, t: Float[Array, " b"], losses: Float[Array, " b"], *, rate: ScalarLike = 0.1
     ) -> "ImportanceTimes":
-        """The law after these losses at these times, each as it is without the weight.
+        """The law after these losses were seen at these times, each loss without its weight.
 
-        The mean squares of bins with losses move by `rate` towards those of the batch; bins
-        without stay. Losses whose squares are not finite, and times outside of [0, 1], are
+        The mean squares of bins with losses move by `rate` towards those of the batch; other
+        bins stay. Losses whose squares are not finite, and times outside of [0, 1], are
         left out: one of them would be remembered for ever.
 
         Args:
-            t: Times.
-            losses: The loss at each time.
-            rate: In [0, 1]; outside of it the law becomes NaN.
+            t: Times, shape (b,).
+            losses: The unweighted loss at each time, shape (b,).
+            rate: Step towards the batch, in [0, 1]; outside of it the law becomes NaN.
         """
         _checks.same_shape("losses", losses, "t", t)
         _checks.fraction("rate", rate)

@@ -1,4 +1,4 @@
-"""What losses on paths share: draw times and noise, compare a network with a target."""
+"""Regression along paths: draw times and noise, compare a network with a target."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ Weight = Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
 def unweighted(t: Float[Array, ""]) -> Float[Array, ""]:
-    """Every time counts alike."""
+    """The weight 1 at every time."""
     return jnp.ones_like(t)
 
 
@@ -44,7 +44,7 @@ def regression(
 def answer(
     network: Callable[..., Array], t: Array, position: Array, args: PyTree[Array], target: Array
 ) -> list[Array]:
-    """What the network says at a point and what it should, in the wider of their dtypes."""
+    """Prediction of the network at a point, and its target, in the wider of their dtypes."""
     predicted = network(t, position, args)
     _checks.velocity(predicted, position)
     return _numbers.matched(predicted, target)
@@ -67,7 +67,7 @@ def average(
     key: PRNGKeyArray,
     times: Times,
 ) -> Float[Array, ""]:
-    """Mean of `error(t, x0, x1, z, args)` over a batch, one time and one noise an example.
+    """Mean of `error(t, x0, x1, z, args)` over a batch, with one time and one noise per example.
 
     Times, noise and errors are in float32 at least, and in the wider dtype of both ends.
     """

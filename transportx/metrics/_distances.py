@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx._precision import single_inside
-from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean, Sum
-from transportx.geometry.internal import ResolvedSquares
+from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean
+from transportx.geometry.internal import ResolvedSquares, Sum
 from transportx.ot import assignment
 
 Cloud = Float[Array, "n d"]
@@ -19,18 +19,32 @@ Scalar = Float[Array, ""]
 @_checks.gate
 @single_inside
 def wasserstein2(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
-    """Exact W2 between two clouds of one size with uniform weights.
+    r"""Exact 2-Wasserstein distance between two clouds of one size, with uniform weights.
 
+    $W_2^2 = \min_\pi \frac1n \sum_i |x_i - y_{\pi(i)}|^2$ over the permutations; returns W2.
     O(n^3) time at worst and O(n^2) memory: about 3 GB at n = 10,000.
 
-    Sampling floor: between two samples of n points of one law, order n^{-1/max(d, 4)}
-    times its spread, so never negligible beyond the plane.
+    Args:
+        x: First cloud, shape (n, d).
+        y: Second cloud, of the same shape.
+
+    Sampling floor: between two samples of n points of one law, of order n^{-1/max(d, 4)}
+    times the spread of the law, so never negligible beyond the plane.
 
     Raises:
         ValueError: A cloud is empty, or sizes or dimensions differ.
 
     Differentiation:
-        In x and y, wherever the matching is unique; zero where the clouds coincide.
+        With respect to x and y, wherever the matching is unique; zero where the clouds
+        coincide.
+
+    Example:
+        >>> x = jnp.array([[0.0, 0.0], [1.0, 0.0]])
+        >>> round(float(tx.metrics.wasserstein2(x, x[::-1] + jnp.array([3.0, 4.0]))), 3)
+        5.0
+
+    References:
+        Peyre and Cuturi, Computational Optimal Transport, 2019, section 2.2.
     """
     _check_clouds(x, y)
     _checks.same_size("y", y, "x", x)
@@ -48,8 +62,23 @@ def energy_distance(x: Cloud, y: Float[Array, "m d"]) -> Scalar:
     Pairs of a point with itself are counted (the V-statistic), so D >= 0 and D = 0 only
     for equal clouds. O((n + m)^2 d), streamed.
 
+    Args:
+        x: First cloud, shape (n, d).
+        y: Second cloud, shape (m, d).
+
     Sampling floor: $E D^2 = (1/n + 1/m)\,E|X - X'|$ between two samples of one law, in
     every dimension.
+
+    Raises:
+        ValueError: A cloud is empty, or dimensions differ.
+
+    Differentiation:
+        With respect to x and y; zero where the clouds coincide.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [2.0]]), jnp.array([[1.0]])
+        >>> round(float(tx.metrics.energy_distance(x, y)), 3)  # D^2 = 2 - 1 - 0
+        1.0
 
     References:
         Szekely and Rizzo, Energy statistics, 2013.
@@ -80,12 +109,24 @@ def mmd(x: Cloud, y: Float[Array, "m d"], *, bandwidth: ScalarLike) -> Scalar:
     O((n + m)^2 d), streamed.
 
     Args:
-        x: First cloud.
-        y: Second cloud.
-        bandwidth: h, in units of the points. It sees differences at that scale only.
+        x: First cloud, shape (n, d).
+        y: Second cloud, shape (m, d).
+        bandwidth: h > 0, in units of the points. MMD sees differences at that scale only.
 
     Sampling floor: $E\,\mathrm{MMD}^2 = (1/n + 1/m)(1 - E k(X, X'))$ between two samples
     of one law.
+
+    Raises:
+        ValueError: A cloud is empty, dimensions differ, or `bandwidth` is a Python number
+            that is not positive and finite; a traced one gives NaN.
+
+    Differentiation:
+        With respect to x, y and the bandwidth; zero where the clouds coincide.
+
+    Example:
+        >>> x, y = jnp.array([[0.0]]), jnp.array([[2.0]])
+        >>> round(float(tx.metrics.mmd(x, y, bandwidth=1.0)), 3)  # sqrt(2 - 2 exp(-2))
+        1.315
 
     References:
         Gretton et al., A Kernel Two-Sample Test, 2012.

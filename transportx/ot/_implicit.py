@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx.geometry import Sum, capped_exp, internal
+from transportx.geometry import internal
+from transportx.geometry.internal import Sum, capped_exp
 from transportx.ot._conjugate_gradient import conjugate_gradient
 from transportx.ot._problem import Potentials, Problem, gain
 
@@ -44,7 +45,7 @@ def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -
         excesses = problem.geometry.fold_tiles(Sum(), part, (problem.b, g), f)
         return jnp.sum(problem.a * excesses)
 
-    if not problem.geometry.streams:
+    if not internal.may_fuse(problem.geometry, f, g, problem.epsilon, problem.b):
         return gains - problem.epsilon * by_excess(problem, f, g)
     # Fused kernels take products. Times a large epsilon their rounding would count.
     size = jnp.sum(a * jnp.abs(f)) / jnp.sum(a) + jnp.sum(b * jnp.abs(g)) / jnp.sum(b)
@@ -100,7 +101,7 @@ def _optimal_potentials_jvp(primals, tangents):
     kernel = problem.kernel(f, g)
     row_sums, column_sums = kernel @ b, kernel.T @ a
     rows = a * row_sums
-    # Rows that carry nothing take no part, and keep their potentials.
+    # Rows without mass are left out of the system, and keep their potentials.
     still = rows == 0
     row_sums, column_sums = _or_one(row_sums), _or_one(column_sums)
     free = problem.balanced.astype(a.dtype)

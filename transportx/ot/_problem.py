@@ -5,20 +5,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from transportx import _checks
-from transportx.geometry import (
-    AbstractGeometry,
+from transportx.geometry import AbstractGeometry, internal
+from transportx.geometry.internal import (
     AbstractKernel,
     Maximum,
     SumExp,
     capped_exp,
-    fused_log_totals,
     gibbs_kernel,
-    internal,
     largest_exponent,
+    log_totals,
 )
 
 Scalar = Float[Array, ""]
-# Log of how often what its row asks for an entry may hold, to be as good as none.
+# Log of the ratio of an entry to the required mass of its row, up to which it is harmless.
 _MOST_EXCESS = 3.0
 
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
@@ -26,18 +25,24 @@ Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
 
 @_checks.gate
 class Problem(eqx.Module):
-    r"""Costs, weights, regularisation, and how loosely each marginal is held.
+    r"""Entropic problem: costs, weights, regularisation and penalties on the marginals.
 
-    At the optimum the plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \varepsilon)$ has
-    marginals $a_i e^{-f_i/\rho_a}$ and $b_j e^{-g_j/\rho_b}$: what it is *asked* for.
+    At the optimum the plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \varepsilon)$ has the
+    *required* marginals $a_i e^{-f_i/\rho_a}$ and $b_j e^{-g_j/\rho_b}$.
 
     Attributes:
-        geometry: The costs.
-        a: Source weights.
-        b: Target weights.
-        epsilon: Regularisation.
+        geometry: The costs, (n, m).
+        a: Source weights, shape (n,).
+        b: Target weights, shape (m,).
+        epsilon: Regularisation, in units of the cost.
         loose_a: 1 / rho_a; zero enforces the source marginal.
-        loose_b: 1 / rho_b.
+        loose_b: 1 / rho_b; zero enforces the target marginal.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> problem = tx.ot.solve(tx.geometry.PointCloud(x, x), epsilon=0.1).problem
+        >>> bool(problem.balanced), problem.a
+        (True, Array([0.5, 0.5], dtype=float32))
     """
 
     geometry: AbstractGeometry
@@ -62,7 +67,13 @@ class Problem(eqx.Module):
     def between(
         self, geometry: AbstractGeometry, a: Float[Array, " k"], b: Float[Array, " l"]
     ) -> "Problem":
-        """The same regularisation and penalties between other points."""
+        """A problem between other points, with the regularisation and the penalties of this one.
+
+        Args:
+            geometry: Costs, (k, l).
+            a: Source weights, shape (k,).
+            b: Target weights, shape (l,).
+        """
         return Problem(geometry, a, b, self.epsilon, self.loose_a, self.loose_b)
 
     @property
@@ -77,37 +88,35 @@ class Problem(eqx.Module):
 
     @property
     def damping_b(self) -> Scalar:
-        """rho_b / (rho_b + epsilon)."""
+        """rho_b / (rho_b + epsilon): one where the target marginal is enforced."""
         return 1 / (1 + self.epsilon * self.loose_b)
 
     @_checks.gate
-    def asked_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
-        """Source marginal that optimality asks of the plan."""
+    def required_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Source marginal that a plan with this potential has at the optimum: a exp(-f / rho_a)."""
         return self.a * capped_exp(-self.loose_a * f)
 
     @_checks.gate
-    def asked_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
-        """Target marginal that optimality asks of the plan."""
+    def required_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Target marginal that a plan with this potential has at the optimum: b exp(-g / rho_b)."""
         return self.b * capped_exp(-self.loose_b * g)
 
     @_checks.gate
     def kernel(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> AbstractKernel:
-        """exp((f_i + g_j - C_ij) / epsilon)."""
+        """The Gibbs kernel exp((f_i + g_j - C_ij) / epsilon) as a linear operator."""
         return gibbs_kernel(self.geometry, f, g, self.epsilon)
 
     @_checks.gate
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
-        totals = fused_log_totals(
-            self.geometry, self.b, g, self.epsilon, otherwise=_log_totals_in_tiles
-        )
+        """The optimal f for this g, by a log-sum-exp: it can neither over- nor underflow."""
+        totals = log_totals(self.geometry, self.b, g, self.epsilon)
         # A row without a target at finite cost asks for nothing, where it may.
         largest = jnp.finfo(totals.dtype).max ** 0.4
         return jnp.minimum(-self.damping_a * self.epsilon * totals, largest)
 
     @_checks.gate
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        """The best g for this f."""
+        """The optimal g for this f, by a log-sum-exp."""
         return self.T.update_f(f)
 
     def hides(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Bool[Array, ""]:
@@ -126,8 +135,8 @@ class Problem(eqx.Module):
     def centre(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
         """Move a constant between the potentials; the plan stays as it is.
 
-        Of all f + s, g - s these have the best dual objective; where that does not depend
-        on s, both marginals being enforced, <a, f> = <b, g>.
+        The constant s is the one for which (f + s, g - s) has the largest dual objective; where
+        that does not depend on s, because both marginals are enforced, <a, f> = <b, g>.
         """
         log_a, log_b = (
             log_total(weights, -loose * potential)
@@ -139,7 +148,13 @@ class Problem(eqx.Module):
         return f + shift, g - shift
 
     def dual(self, f: Float[Array, " n"], g: Float[Array, " m"], mass: Float[Array, ""]) -> Scalar:
-        """The dual objective of potentials whose plan has this mass, less a constant."""
+        """Dual objective of potentials, up to a constant.
+
+        Args:
+            f: Source potential, shape (n,).
+            g: Target potential, shape (m,).
+            mass: Total mass of the plan that these potentials define.
+        """
         gains = jnp.sum(self.a * gain(f, self.loose_a)) + jnp.sum(self.b * gain(g, self.loose_b))
         return gains - self.epsilon * mass
 
@@ -151,15 +166,17 @@ class Problem(eqx.Module):
         rows: Float[Array, " n"],
         columns: Float[Array, " m"],
     ) -> Scalar:
-        """L1 distance of these marginals from those asked for, divided by the mass."""
-        asked_a, asked_b = self.asked_a(f), self.asked_b(g)
-        distance = jnp.sum(jnp.abs(rows - asked_a)) + jnp.sum(jnp.abs(columns - asked_b))
-        return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
+        """L1 distance of these marginals from the required ones, divided by the mass.
 
-
-def _log_totals_in_tiles(geometry, b, g, epsilon):
-    peaks, sums = geometry.fold_tiles(SumExp(), eqx.Partial(_totals, epsilon), (b, g))
-    return peaks + jnp.log(sums)
+        Args:
+            f: Source potential, shape (n,).
+            g: Target potential, shape (m,).
+            rows: Source marginal of the plan, shape (n,).
+            columns: Target marginal of the plan, shape (m,).
+        """
+        required_a, required_b = self.required_a(f), self.required_b(g)
+        distance = jnp.sum(jnp.abs(rows - required_a)) + jnp.sum(jnp.abs(columns - required_b))
+        return over_mass(distance, jnp.minimum(jnp.sum(required_a), jnp.sum(required_b)))
 
 
 def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
@@ -174,9 +191,10 @@ def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     return jnp.max(jnp.where(cut, excesses, -jnp.inf), axis=1)
 
 
-def _totals(epsilon, columns, costs):
-    b, g = columns
-    return SumExp.part(b, (g[None, :] - costs) * (1 / epsilon))
+def over_mass(distance: Scalar, mass: Scalar) -> Scalar:
+    """A distance between marginals over their mass: 0 where both are below all numbers."""
+    some = (mass > 0) | (distance > 0)
+    return jnp.where(some, distance / jnp.where(some, mass, 1), 0)
 
 
 def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:
@@ -186,7 +204,7 @@ def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> F
 
 
 def gain(potential: Array, loose: Scalar) -> Array:
-    """What a potential f earns, rho (1 - exp(-f / rho)); f itself where loose = 1 / rho is 0."""
+    """Dual gain rho (1 - exp(-f / rho)) of a potential f; f itself where loose = 1 / rho is 0."""
     x = loose * potential
     small = jnp.abs(x) < 0.1
     # Horner's form of sum_k (-x)^k / (k + 1)!, to the last digit of float64.

@@ -16,10 +16,15 @@ from transportx.training._state import Step, TrainState
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss was NaN or infinite, or a finite loss left parameters that are.
+    """Training stopped: a loss, or the parameters after a finite loss, were NaN or infinite.
 
-    Attributes:
-        step: The step, counted from 0.
+    Args:
+        step: Number of the step, counted from 0; kept as the attribute `step`.
+        culprit: Name of the quantity that is not finite, for the message.
+
+    Example:
+        >>> str(tx.training.NonFiniteLossError(3))
+        'the loss of step 3 is not finite; ...'
     """
 
     def __init__(self, step: int, culprit: str = "loss"):
@@ -45,34 +50,46 @@ def fit(
 ) -> tuple[TrainState, np.ndarray]:
     """Train for `num_steps` more steps.
 
-    Chunks of `chunk_size` steps run as one `lax.scan`, batches drawn inside it. Chunks end
-    at multiples of `chunk_size` in the count of all steps taken, so a run resumed from a
+    Chunks of `chunk_size` steps run as one `lax.scan`, with batches drawn inside it. Chunks
+    end at multiples of `chunk_size` in the count of all steps, so a run resumed from a
     state that `on_chunk` saw repeats the uninterrupted run bit for bit on one machine.
 
     Args:
-        state: From `init`, or saved.
-        step: From `make_step`.
+        state: State from `init`, or a saved one.
+        step: Step from `make_step`.
         draw_batch: `draw_batch(key=key) -> batch`, traced. Give data as arrays of an
             `equinox.Partial` or module, not in a closure, so that they are arguments of
             the compiled loop and not constants inside it.
-        num_steps: Steps to take now; 0 is allowed.
+        num_steps: Number of steps to run now; 0 is allowed.
         key: Key of the run. Step n uses `fold_in(key, n)`.
         on_chunk: Called as `on_chunk(state, losses)` after each chunk, with finite losses.
-        chunk_size: Steps a chunk.
-        draw_ahead: Batches of as many steps are drawn at once, by `vmap`, and held until
-            their steps come. Exact couplings are about twice as fast at 4, on a CPU.
-        donate: Give the memory of `state` to the run, which then holds one state less. The
+        chunk_size: Number of steps in a chunk, at least 1.
+        draw_ahead: Number of batches that are drawn at once, by `vmap`, and stored until their
+            steps come. Exact couplings are about twice as fast at 4, on a CPU.
+        donate: Give the memory of `state` to the run, which then stores one state less. The
             arrays of `state` are gone afterwards, also where a field shares them, and those
-            that `on_chunk` saw are once the next chunk runs: copy there what is to stay.
+            that `on_chunk` saw are gone once the next chunk runs: copy there what is to stay.
             After a loss that is not finite no state is left but such copies.
 
     Returns:
-        The last state and the losses of the steps taken, shape (num_steps,).
+        The last state, and the losses of these steps as a numpy array of shape (num_steps,).
 
     Raises:
         ValueError: A count is negative or not an integer.
-        NonFiniteLossError: A loss, or what the last step of a chunk made of the parameters, is
-            not finite; before `on_chunk` would see the state of that chunk.
+        NonFiniteLossError: A loss, or the parameters after the last step of a chunk, are not
+            finite. It is raised before `on_chunk` would see the state of that chunk.
+
+    Example:
+        >>> def loss(field, batch, *, key):
+        ...     return jnp.mean((field.weight - batch) ** 2)
+        >>> def draw_batch(*, key):
+        ...     return jnp.ones((1, 1))
+        >>> optimizer = optax.sgd(0.5)  # one step ends at the minimum
+        >>> state = tx.training.init(eqx.nn.Linear(1, 1, key=jr.key(0)), optimizer)
+        >>> step = tx.training.make_step(loss, optimizer)
+        >>> state, losses = tx.training.fit(state, step, draw_batch, num_steps=2, key=jr.key(1))
+        >>> round(float(losses[-1]), 3)
+        0.0
     """
     _checks.count("num_steps", num_steps, least=0)
     _checks.count("chunk_size", chunk_size)
@@ -99,7 +116,7 @@ def fit(
 
 
 def _unshared(state: TrainState, others: Any) -> TrainState:
-    """The state with memory that is nobody else's: it can be given away only once."""
+    """The state in memory that nothing else uses: it can be given away only once."""
     taken = set()
 
     def own(leaf: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What training carries from step to step, and one step of it."""
+"""The state of training, and one step of it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,22 +12,27 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from transportx import _checks, _numbers
 from transportx._meshes import automatic, released
-from transportx.training._parts import differentiate_parts
+from transportx.training._microbatches import differentiate_parts
 
 Step = Callable[..., tuple["TrainState", Float[Array, ""]]]
 
 
 @_checks.gate
 class TrainState(eqx.Module):
-    """Everything that training needs to go on.
+    """State of a training run: the field, its average, the optimiser and the number of steps.
 
     Attributes:
         field: The field being trained.
-        average: Exponential moving average of its parameters: the field to sample with. Of
-            parameters in a half it is in float32, whose digits the small steps of an average
-            need; checkpoints hold it so.
+        average: Exponential moving average of the parameters: the field to sample with. Where
+            parameters are halves it is in float32, whose digits the small steps of an average
+            need; checkpoints store it so.
         optimizer: State of the optax optimiser.
-        num_steps: Steps taken.
+        num_steps: Number of steps run so far, a scalar integer array.
+
+    Example:
+        >>> state = tx.training.init(eqx.nn.Linear(2, 1, key=jr.key(0)), optax.adam(1e-3))
+        >>> isinstance(state, tx.training.TrainState), state.average.weight.shape
+        (True, (1, 2))
     """
 
     field: Any
@@ -38,7 +43,20 @@ class TrainState(eqx.Module):
 
 @_checks.gate
 def init(field: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """State before the first step. Trains every floating-point array in `field`."""
+    """The state of training before the first step.
+
+    Args:
+        field: The field to train, any pytree: every floating-point array in it is a parameter.
+        optimizer: Optax gradient transformation, the one that `make_step` is given.
+
+    Returns:
+        A state whose average equals the field, at step 0.
+
+    Example:
+        >>> state = tx.training.init(eqx.nn.Linear(2, 1, key=jr.key(0)), optax.adam(1e-3))
+        >>> int(state.num_steps)
+        0
+    """
     parameters = eqx.filter(field, eqx.is_inexact_array)
     wide = _numbers.widened(field)
     average = jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, wide)
@@ -54,36 +72,47 @@ def make_step(
     num_microbatches: int = 1,
     mesh: Mesh | None = None,
 ) -> Step:
-    r"""One step of training as a pure function.
+    """Make one step of stochastic gradient training, as a pure function.
 
     Args:
-        loss: `loss(field, batch, key=key) -> scalar`; with parts, a mean over examples.
-        optimizer: Any optax gradient transformation. Those that ask for more than the gradient
+        loss: `loss(field, batch, key=key) -> scalar`. With several microbatches or devices it
+            must be a mean over examples.
+        optimizer: Any optax gradient transformation. Those that need more than the gradient
             are given the `value` of the loss, `grad`, and `value_fn`, the loss of other
             parameters on the same batch with the same key: `optax.lbfgs`,
             `optax.contrib.reduce_on_plateau`.
         average_decay: Decay of the moving average of the parameters, in [0, 1). Over the
             first steps the smaller (1 + n) / (10 + n) is used, so that the average forgets
             the initialisation. 0 keeps the average equal to the field.
-        num_microbatches: Parts of a batch, or of a device's share of it, whose losses and
-            gradients are computed one after the other and averaged: the memory of one part,
-            and for a loss that is a mean over examples the gradient of the whole, up to
-            rounding. Part j holds the j-th block of consecutive examples, which all arrays
-            of the batch have along their first axis; its randomness comes from
-            `fold_in(key, j)` where there are several parts.
-        mesh: Devices along one axis, Auto or Explicit, over which batches lie. Each differentiates
-            the loss of its own block of the batch, in `num_microbatches` parts, and gradients
-            are averaged over the devices once a step. Parts are numbered through: D devices
-            with k parts each take the step of one device with D k parts, up to rounding. The
-            state is whole on every device. Inside `jax.shard_map`: no sharding constraints
-            in the loss.
+        num_microbatches: Number of microbatches of a batch, or of a device's block of it. Their
+            losses and gradients are computed one after the other and averaged, in the memory
+            of one microbatch; for a loss that is a mean over examples that is the gradient of
+            the whole batch, up to rounding. Microbatch j is the j-th block of consecutive
+            examples along the first axis of all arrays of the batch; where there are several,
+            its randomness comes from `fold_in(key, j)`.
+        mesh: Devices along one axis, Auto or Explicit, over which batches lie. Each device
+            differentiates the loss of its own block of the batch, in `num_microbatches`
+            microbatches, and gradients are averaged over the devices once per step.
+            Microbatches are numbered across devices: D devices with k each take the step of one
+            device with D k, up to rounding. Every device has the whole state. The loss runs
+            inside `jax.shard_map`, so it must not contain sharding constraints.
 
     Returns:
         `step(state, batch, key=key) -> (state, loss)`.
 
     Raises:
-        ValueError: An option is out of range; when called, a batch that the devices or the
-            parts do not divide.
+        ValueError: An option is out of range. The step raises it for a batch that the devices
+            or the microbatches do not divide.
+
+    Example:
+        >>> def loss(field, batch, *, key):
+        ...     return jnp.mean((jax.vmap(field)(batch) - batch) ** 2)
+        >>> optimizer = optax.sgd(0.1)
+        >>> state = tx.training.init(eqx.nn.Linear(2, 2, key=jr.key(0)), optimizer)
+        >>> step = tx.training.make_step(loss, optimizer, num_microbatches=2)
+        >>> state, value = step(state, jnp.ones((4, 2)), key=jr.key(1))
+        >>> int(state.num_steps), value.shape
+        (1, ())
     """
     if not 0 <= average_decay < 1:
         _checks.reject("average_decay", f"is {average_decay}", "give a number in [0, 1)")

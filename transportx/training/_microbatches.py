@@ -1,4 +1,4 @@
-"""Values and gradients over parts of a batch: one after the other, and side by side on devices."""
+"""Losses and gradients by microbatches: one after the other, and side by side on devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from transportx import _checks, _numbers
 def differentiate_parts(
     differentiate: Callable[..., Any], num: int, mesh: Mesh | None
 ) -> Callable[..., Any]:
-    """The mean of what `differentiate` gives of `num` parts, on each device of a mesh."""
+    """The mean over `num` microbatches per device of what `differentiate` returns for each."""
     num_devices = 1 if mesh is None else mesh.size
 
     def mean_over_parts(field, batch, *, key):
@@ -57,8 +57,8 @@ def _over_devices(total_here: Callable[..., Any], mesh: Mesh) -> Callable[..., A
         return jax.lax.psum(total_here(weights, examples, key, jax.lax.axis_index(axis)), axis)
 
     whole, over = PartitionSpec(), PartitionSpec(axis)
-    # Derivatives are taken inside. Were copies told apart, those of the weights would be
-    # summed over the devices part by part.
+    # Derivatives are computed inside. With varying-axis checks on, the derivative with respect
+    # to the replicated weights would be summed over the devices once per microbatch.
     return jax.shard_map(
         total, mesh=mesh, in_specs=(whole, over, whole), out_specs=whole, check_vma=False
     )
