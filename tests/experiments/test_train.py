@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -205,8 +204,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_kept(points_run, tmp_p
         content[middle : middle + 64] = b"\0" * 64
         data.write_bytes(content if damage == "garbled" else content[:middle])
     arguments = ("configs/moons_to_8gaussians.toml", "--smoke", "--out", folder, "--resume")
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        assert_refused(refusal(*arguments), "checkpoint", "20", "is damaged")
+    assert_refused(command(*arguments), "checkpoint", "20", "is damaged")
     assert (folder / "checkpoints" / "10").is_dir()
     if damage != "garbled":
         return
