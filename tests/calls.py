@@ -308,7 +308,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "learned_energies.fit_weak_form": {"features": jnp.tanh},
     "mean_field.Risk.batch": {"rows": jnp.arange(2)},
     "mean_field.linear_training": {"moments": jnp.eye(4)},
-    "mean_field.sgd": {"num_steps": 10},
+    "mean_field.ResidualRisk": {"depth": 3},
     "training.fit": {"draw_batch": lambda *, key: None, "num_steps": 1},
     "mean_field.ResidualNetwork": {"layers": _layers()},
     "mean_field.Power": {"degree": 2},

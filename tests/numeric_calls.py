@@ -196,6 +196,10 @@ CASES: dict[str, Case] = {
         lambda x, weights, target: tx.gradient_flows.energy_distance(target)(x, weights),
         {"x": X, "weights": A, "target": Y},
     ),
+    "gradient_flows.birth_death": Case(
+        given=TWO | {"weights": jnp.full(4, 0.25), "num_rounds": 2, "threshold": 0.0},
+        from_zero="t1 threshold",
+    ),
     "gradient_flows.flow": Case(given=TWO | {"weights": jnp.full(4, 0.25)}, from_zero="t1"),
     "gradient_flows.gaussian_entropy": Case(),
     "gradient_flows.gaussian_flow": Case(given=TWO, from_zero="t1"),
@@ -258,15 +262,11 @@ CASES: dict[str, Case] = {
     "losses.noise_matching": Case(given={"network": _bent}, positive="source_scale"),
     "losses.score_matching": Case(given={"network": _bent}, positive="source_scale"),
     "mean_field.Network.__call__": Case(),
-    "mean_field.birth_death": Case(
-        given=TWO | {"num_rounds": 2, "rate": 0.5, "threshold": 0.0},
-        from_zero="t1 rate threshold",
-    ),
     "mean_field.linear_training": Case(given=TWO, from_zero="t1"),
     "mean_field.logistic_loss": Case(),
     "mean_field.Risk": Case(
         lambda x, y, ridge, inner: tx.mean_field.Risk(x, y, ridge=ridge)(
-            tx.mean_field.Network(inner, Z[:, :1])
+            tx.mean_field.Neurons(inner, Z[:, :1])
         ),
         {"x": X, "y": A[:, None], "inner": Z},
         from_zero="ridge",

@@ -128,7 +128,7 @@ _SLOW_TO_TRACE = {
     "attention.blow_up_depth",
     "attention.gaussian_flow",
     "gradient_flows.flow",
-    "mean_field.birth_death",
+    "gradient_flows.birth_death",
     "mean_field.linear_training",
     "ot.sinkhorn_divergence",
 }

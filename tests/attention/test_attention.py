@@ -296,7 +296,7 @@ def test_potentials_and_energies_have_the_field_as_their_gradient(mixing):
 
     @jax.jit
     def slopes(x, y):
-        energy = att.wasserstein_gradient(attention.energy, y, W)
+        energy = att.AttentionEnergy(attention).gradient(y, W)
         return jax.grad(lambda x: jnp.sum(attention.potential(x, y, W)))(x), energy
 
     of_potential, of_energy = slopes(X, Y)
@@ -332,7 +332,7 @@ def energy_of(interaction, x):
 @eqx.filter_jit
 def rates(field, interaction, x):
     """Velocities, the energy's rate along them, and their square."""
-    rate = att.energy_rate(interaction.energy, field, x, MASSES)
+    rate = att.energy_rate(att.AttentionEnergy(interaction), field, x, MASSES)
     return field(jnp.zeros(()), x, MASSES), rate, att.squared_speed(field, x, MASSES)
 
 

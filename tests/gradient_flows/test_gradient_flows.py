@@ -294,7 +294,7 @@ def combined(*factors):
     """Multiples of three energies: one program serves each of them."""
     parts = gf.Potential(well), FUNCTIONALS["interaction"]
     parts = *parts, gf.MMD(WHITE, squared_product)
-    return gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+    return gf.FunctionalSum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
 
 
 def test_quadratic_potentials_contract_at_their_rates():
@@ -362,7 +362,9 @@ def towards():
 
     @quick
     def run(factors, weights):
-        functional = gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+        functional = gf.FunctionalSum(
+            tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True))
+        )
         return gf.flow(functional, TARGET[:, ::-1] + 0.3, weights, **options)
 
     return run

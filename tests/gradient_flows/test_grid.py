@@ -45,7 +45,7 @@ def combined(*factors, exponent=2.0, cap=1e6):
     """Multiples of all parts, of the porous medium and of a cap: one program for every choice."""
     factors = *factors, *(0.0,) * (len(PARTS) + 2 - len(factors))
     parts = *PARTS, gf.PorousMedium(BOX.volume, exponent), gf.DensityCap(BOX.volume, cap, 0.01)
-    return gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+    return gf.FunctionalSum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
 
 
 CAP = 0.7

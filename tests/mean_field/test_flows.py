@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import transportx as tx
+import transportx.gradient_flows as gf
 import transportx.mean_field as mf
 from tests.helpers import check_reverse, quick
 from tests.mean_field.networks import (
@@ -58,7 +59,7 @@ def test_powers_keep_theirs_and_a_ridge_lets_them_decay_at_its_rate():
     assert jnp.allclose(after, jnp.exp(-2 * ridge * t1) * before, atol=1e-8)
 
 
-DYNAMICS = {"wasserstein": mf.Wasserstein(), "birth_death": mf.BirthDeath(3.0)}
+DYNAMICS = {"wasserstein": gf.Wasserstein(), "birth_death": gf.WassersteinFisherRao(reaction=3.0)}
 
 
 @pytest.mark.parametrize("name", DYNAMICS)
@@ -72,7 +73,7 @@ def test_risk_falls_at_the_rate_of_the_dissipation(name):
     slope = (before - 8 * near + 8 * behind - after) / (12 * step)
     assert jnp.allclose(slope, -made.dissipation[2], rtol=1e-6)
     if name == "wasserstein":
-        positions = jnp.concatenate(made.networks.neurons, axis=2)
+        positions = jnp.concatenate([made.networks.inner, made.networks.outer], axis=2)
         weights = jnp.array([1.0, -8.0, 0.0, 8.0, -1.0]) / (12 * step)
         speed = WEIGHTS @ jnp.sum(jnp.tensordot(weights, positions, 1) ** 2, axis=1)
         assert jnp.allclose(made.dissipation[2], speed, rtol=1e-6)
@@ -83,8 +84,8 @@ def test_weights_react_as_the_integral_of_the_first_variation_says():
     ridge, rate, t1 = 0.7, 1.5, 2.0
     start = network(mf.Relu())
     empty = mf.Risk(jnp.zeros((1, D)), jnp.zeros((1, E)), ridge=ridge)
-    made = trained(empty, start, t1=t1, dynamics=mf.BirthDeath(rate), **PRECISE)
-    squares = sum(jnp.sum(part**2, axis=1) for part in start.neurons)
+    made = trained(empty, start, t1=t1, dynamics=gf.WassersteinFisherRao(reaction=rate), **PRECISE)
+    squares = sum(jnp.sum(part**2, axis=1) for part in jax.tree.leaves(start.neurons))
     expected = WEIGHTS * jnp.exp(-rate * squares * (1 - jnp.exp(-2 * ridge * t1)) / 4)
     expected = expected / jnp.sum(expected) * jnp.sum(WEIGHTS)
     assert jnp.allclose(made.final.masses, expected, atol=1e-9)
@@ -147,7 +148,7 @@ def noisy():
     risk = mf.Risk(X, Y, ridge=0.5)
 
     def run(start, temperature, key):
-        dynamics = mf.Langevin(temperature)
+        dynamics = gf.Langevin(temperature)
         return mf.train(risk, start, t1=1.0, steps=50, dynamics=dynamics, key=key)
 
     return jax.jit(run)

@@ -33,9 +33,9 @@ from transportx.attention._dynamics import TokenField as TokenField
 from transportx.attention._dynamics import TokenPath as TokenPath
 from transportx.attention._dynamics import evolve as evolve
 from transportx.attention._dynamics import token_path as token_path
+from transportx.attention._energies import AttentionEnergy as AttentionEnergy
 from transportx.attention._energies import energy_rate as energy_rate
 from transportx.attention._energies import squared_speed as squared_speed
-from transportx.attention._energies import wasserstein_gradient as wasserstein_gradient
 from transportx.attention._gaussians import GaussianTokens as GaussianTokens
 from transportx.attention._gaussians import gaussian_field as gaussian_field
 from transportx.attention._gaussians import gaussian_flow as gaussian_flow

@@ -51,7 +51,7 @@ class LinearTraining(eqx.Module):
 @_checks.gate
 def second_moments(network: Network) -> Moments:
     r"""$\int\theta\theta^\top d\mu$, raw, with $\theta = (w, u)$: shape (d + e, d + e)."""
-    theta = jnp.concatenate(network.neurons, axis=1)
+    theta = jnp.concatenate([network.inner, network.outer], axis=1)
     return (network.masses[:, None] * theta).T @ theta
 
 
