@@ -17,6 +17,7 @@ import numpy as np
 
 import transportx as tx
 from tests import tables
+from transportx.geometry import internal
 
 CORE = ("geometry", "gaussians", "ot", "couplings", "interpolants", "fields", "losses")
 CORE += ("training", "sampling", "metrics")
@@ -24,10 +25,8 @@ CORE += ("training", "sampling", "metrics")
 # Public, but nothing to compile: types, what only others' jobs make, what runs on the host.
 NOT_COMPILED = {
     "geometry.CostMatrix": "job of ot.birkhoff",
-    "geometry.Largest": "job of ot.solve",
+    "geometry.Layout": "settings",
     "geometry.ShardedCloud": "test of its own",
-    "geometry.Sum": "job of ot.solve",
-    "geometry.SumExp": "job of ot.solve",
     "gaussians.EntropicGaussianPlan": "answer of gaussians.entropic_plan",
     "gaussians.UnbalancedGaussianPlan": "answer of gaussians.unbalanced",
     "gaussians.Quadratic": "part of an answer",
@@ -38,10 +37,23 @@ NOT_COMPILED = {
     "ot.Scaling": "part of a solver",
     "ot.Iterate": "part of a solver",
     "ot.Status": "part of an answer",
+    "ot.sorting_plan": "job of ot.soft_sort",
     "couplings.Diagnostics": "answer of couplings.diagnose",
+    "couplings.Pairs": "answer of a coupling",
+    "couplings.take": "indexing",
     "interpolants.Predictions": "an answer",
     "interpolants.NoisedTarget": "an answer",
     "fields.FieldDiagnostics": "answer of fields.diagnose_field",
+    "fields.LeastSquaresField": "answer of fields.solve_least_squares",
+    "fields.solve_least_squares": "job of fields.least_squares",
+    "sampling.Likelihood": "an answer",
+    "sampling.Trajectories": "an answer",
+    "sampling.diffusion_trajectories": "job of sampling.diffuse",
+    "sampling.exponential_trajectories": "job of sampling.exponential_flow",
+    "sampling.hutchinson_likelihood": "job of sampling.hutchinson_log_prob",
+    "sampling.likelihood": "job of sampling.log_prob",
+    "sampling.predictor_corrector_trajectories": "job of sampling.predictor_corrector",
+    "sampling.trajectories": "job of sampling.flow",
     "training.NonFiniteLossError": "an error",
     "training.TrainState": "answer of training.init",
     "training.fit": "runs on the host; its steps are compiled for every config",
@@ -174,7 +186,7 @@ def _tables():
 @functools.cache
 def jobs():
     """All of them, by name."""
-    made = {f"{room}.{type(thing).__name__}": job for room, thing, job in _tables()}
+    made = {f"{room}.{type(thing).__name__}": job for room, thing, job in _tables()} | INTERNAL
     return made | _GEOMETRY | _GAUSSIANS | _OT | _PATHS | _FIELDS | _LOSSES | _SAMPLING | _METRICS
 
 
@@ -182,34 +194,30 @@ _GEOMETRY = {
     "geometry.PointCloud": Job(
         lambda x, y: tx.geometry.PointCloud(x, y, tile=16).mean_cost(), (X, Y)
     ),
-    "geometry.DenseKernel": Job(lambda x, y: tx.geometry.DenseKernel(x) @ y, (MATRIX, POINT)),
-    "geometry.StreamedKernel": Job(
-        lambda x, y, a: (
-            tx.geometry.gibbs_kernel(
-                tx.geometry.PointCloud(x, y, tile=16), a, y[:, 0], jnp.float32(0.1)
-            )
-            @ y
-        ),
-        (X, Y, A),
-    ),
-    "geometry.gibbs_kernel": Job(
-        lambda x, y, a: (
-            tx.geometry.gibbs_kernel(tx.geometry.PointCloud(x, y), a, y[:, 0], jnp.float32(0.1)).T
-            @ x
-        ),
-        (X, Y, A),
-    ),
-    "geometry.fused_log_totals": Job(
-        lambda x, y, a: tx.ot.Problem(
-            tx.geometry.PointCloud(x, y, tile=16), a, y[:, 0], *jnp.float32([0.1, 0, 0])
-        ).update_f(y[:, 0]),
-        (X, Y, A),
-    ),
     "geometry.cloud_between": Job(
-        lambda x, y: tx.geometry.cloud_between(x, y, tx.geometry.Euclidean(), tile=16).mean_cost(),
+        lambda x, y: tx.geometry.cloud_between(
+            x, y, tx.geometry.Euclidean(), layout=tx.geometry.Layout(tile=16)
+        ).mean_cost(),
         (X, Y),
     ),
-    "geometry.capped_exp": Job(tx.geometry.capped_exp, (X,)),
+}
+
+
+def _kernel(x, y, a, tile=None):
+    cloud = tx.geometry.PointCloud(x, y, tile=tile)
+    return internal.gibbs_kernel(cloud, a, y[:, 0], jnp.float32(0.1))
+
+
+# Not public, but what all else is made of.
+INTERNAL = {
+    "geometry.internal.DenseKernel": Job(lambda x, y, a: _kernel(x, y, a).T @ x, (X, Y, A)),
+    "geometry.internal.StreamedKernel": Job(lambda x, y, a: _kernel(x, y, a, 16) @ y, (X, Y, A)),
+    "geometry.internal.log_totals": Job(
+        lambda x, y: internal.log_totals(
+            tx.geometry.PointCloud(x, y, tile=16), y[:, 1], y[:, 0], jnp.float32(0.1)
+        ),
+        (X, Y),
+    ),
 }
 
 _GAUSSIANS = {
@@ -409,7 +417,7 @@ _SAMPLING = {
         (BATCH, KEY),
     ),
     "sampling.exponential_flow": Job(
-        lambda x: tx.sampling.exponential_flow(velocity, x, path=PATH, num_steps=4), (BATCH,)
+        lambda x: tx.sampling.exponential_flow(velocity, x, path=PATH, steps=4), (BATCH,)
     ),
     "sampling.uniform_grid": Job(
         lambda x: x[0, 0] * tx.sampling.uniform_grid(4, jnp.float32), (BATCH,)

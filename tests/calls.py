@@ -16,6 +16,7 @@ import optax
 from jaxtyping import AbstractArray, Bool, Int, PRNGKeyArray, PyTree, ScalarLike
 
 import transportx as tx
+from transportx.geometry import internal
 
 NUMBERS = set(typing.get_args(ScalarLike))
 KEYS = set(typing.get_args(PRNGKeyArray))
@@ -29,10 +30,8 @@ _PROTOCOL = set(
 
 # What rooms share among themselves, not meant for users.
 _PLUMBING = set(
-    "geometry.Sum geometry.SumExp geometry.Largest geometry.capped_exp geometry.gibbs_kernel "
-    "geometry.fused_log_totals geometry.DenseKernel geometry.StreamedKernel ot.Problem "
-    "ot.Scaling ot.Iterate sampling.RK4 evolution.RK4 evolution.check_times evolution.integrate "
-    "evolution.integrate_batch".split()
+    "ot.Problem ot.Scaling ot.Iterate sampling.RK4 evolution.RK4 evolution.check_times "
+    "evolution.integrate evolution.integrate_batch".split()
 )
 
 
@@ -232,7 +231,7 @@ _RATE = _CELLS - jnp.mean(_CELLS)
 MADE: dict[type, Callable[[], Any]] = {
     tx.geometry.SquaredEuclidean: tx.geometry.SquaredEuclidean,
     tx.geometry.PointCloud: lambda: tx.geometry.PointCloud(jnp.ones((4, 2)), jnp.ones((4, 2))),
-    tx.geometry.SumExp: tx.geometry.SumExp,
+    internal.SumExp: internal.SumExp,
     tx.ot.Newton: tx.ot.Newton,
     tx.ot.EntropicPlan: _plan,
     tx.interpolants.Linear: tx.interpolants.Linear,
@@ -289,6 +288,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "fields.diagnose_field": {"box": _BOX, "density": _CELLS, "rate": _RATE, "velocity": _FACES},
     "fields.flux_null": {"box": _BOX, "density": _CELLS, "stream": jnp.ones((3, 3))},
     "fields.least_squares": {"box": _BOX, "density": _CELLS, "rate": _RATE},
+    "fields.solve_least_squares": {"box": _BOX, "density": _CELLS, "rate": _RATE},
     "fields.project_onto_gradients": {"box": _BOX, "density": _CELLS, "velocity": _FACES},
     "fields.upwind_step": {"box": _BOX, "density": _CELLS, "velocity": _FACES},
     "geometry.PNorm": {"p": 1.5},

@@ -294,7 +294,9 @@ CASES: dict[str, Case] = {
     "ot.wasserstein_1d": Case(),
     "sampling.bits_per_dimension": Case(positive="bin_width"),
     "sampling.diffuse": Case(given=TWO | {"t0": 0.1, "t1": 0.9}, reals="t0 t1"),
-    "sampling.exponential_flow": Case(given={"num_steps": 2}, positive="source_scale"),
+    "sampling.exponential_flow": Case(
+        given=TWO | {"t0": 0.1, "t1": 0.9}, positive="source_scale", reals="t0 t1"
+    ),
     "sampling.flow": Case(given=TWO | {"t0": 0.1, "t1": 0.9, "x0": X}, reals="t0 t1"),
     "sampling.hutchinson_log_prob": Case(given=TWO),
     "sampling.log_prob": Case(given=TWO),

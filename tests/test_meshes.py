@@ -19,31 +19,31 @@ def close(one, many):
     return all(jax.tree.leaves(jax.tree.map(lambda p, q: bool(jnp.allclose(p, q)), one, many)))
 
 
-def entropic(x, y, weights, mesh):
+def entropic(x, y, weights, layout):
     del weights
-    return tx.couplings.Entropic(epsilon=0.3, mesh=mesh).plan(x, y).potentials
+    return tx.couplings.Entropic(epsilon=0.3, layout=layout).plan(x, y).potentials
 
 
-def divergence(x, y, weights, mesh):
+def divergence(x, y, weights, layout):
     def value(x, weights):
-        return tx.ot.sinkhorn_divergence(x, y, weights, epsilon=0.5, mesh=mesh).value
+        return tx.ot.sinkhorn_divergence(x, y, weights, epsilon=0.5, layout=layout).value
 
     return jax.value_and_grad(value)(x, weights)
 
 
-def energy(x, y, weights, mesh):
-    functional = tx.gradient_flows.energy_distance(y, weights, mesh=mesh)
+def energy(x, y, weights, layout):
+    functional = tx.gradient_flows.energy_distance(y, weights, layout=layout)
     return functional.value_and_gradient(x, weights)
 
 
-def attention(x, y, weights, mesh):
-    mixing = tx.attention.Softmax(0.7, mesh=mesh)
+def attention(x, y, weights, layout):
+    mixing = tx.attention.Softmax(0.7, layout=layout)
     return tx.attention.Attention(jnp.eye(3)[None], jnp.eye(3)[None], jnp.eye(3)[None], mixing)(
         x, y, weights
     )
 
 
-def trained(x, y, weights, mesh):
+def trained(x, y, weights, layout):
     del weights
 
     def loss(field, batch, *, key):
@@ -52,17 +52,17 @@ def trained(x, y, weights, mesh):
 
     optimizer = optax.sgd(0.1)
     linear = eqx.nn.Linear(3, 3, key=jr.key(4), dtype=x.dtype)
-    step = tx.training.make_step(loss, optimizer, mesh=mesh)
+    step = tx.training.make_step(loss, optimizer, mesh=layout.mesh)
     state, value = step(tx.training.init(linear, optimizer), (x, y), key=jr.key(5))
     return state.field.weight, value
 
 
 @pytest.mark.parametrize("ask", [entropic, divergence, energy, attention, trained])
 def test_meshes_of_either_kind_answer_as_one_device(ask):
-    alone = jax.jit(lambda *arrays: ask(*arrays, None))(X, Y, WEIGHTS)
+    alone = jax.jit(lambda *arrays: ask(*arrays, tx.geometry.Layout()))(X, Y, WEIGHTS)
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Explicit,))
     placed = jax.device_put((X, Y, WEIGHTS), NamedSharding(mesh, PartitionSpec("data")))
-    over = jax.jit(lambda *arrays: ask(*arrays, mesh))
+    over = jax.jit(lambda *arrays: ask(*arrays, tx.geometry.Layout(mesh=mesh)))
     assert close(alone, over(X, Y, WEIGHTS))
     assert close(alone, over(*placed))
 

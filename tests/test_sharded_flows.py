@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
 from experiments.plan import programs
+from transportx.geometry import Layout
 
 att, gf = tx.attention, tx.gradient_flows
 DEVICES, DIM, NUMBER = 8, 4, 8
@@ -52,10 +53,10 @@ def shared(each, alone):
 
 
 MIXINGS = {
-    "causal": lambda mesh: att.Softmax(0.7, causal=True, mesh=mesh),
-    "l2": lambda mesh: att.L2(1.3, mesh=mesh),
-    "unnormalised": lambda mesh: att.Unnormalised(1.5, mesh=mesh),
-    "sinkhorn": lambda mesh: att.Sinkhorn(0.9, solver=tx.ot.Newton(tol=1e-11), mesh=mesh),
+    "causal": lambda layout: att.Softmax(0.7, causal=True, layout=layout),
+    "l2": lambda layout: att.L2(1.3, layout=layout),
+    "unnormalised": lambda layout: att.Unnormalised(1.5, layout=layout),
+    "sinkhorn": lambda layout: att.Sinkhorn(0.9, solver=tx.ot.Newton(tol=1e-11), layout=layout),
 }
 every_mixing = pytest.mark.parametrize(
     "name", [pytest.param(k, marks=pytest.mark.slow) if k == "sinkhorn" else k for k in MIXINGS]
@@ -81,14 +82,14 @@ def test_attention_and_its_derivatives_are_those_of_one_device(name, mesh, point
     x, y, weights = points
     # Of queries that the devices do not divide, too, where they may be others than the keys.
     x, make = y if name == "causal" else x[:13], MIXINGS[name]
-    alone = jax.jit(of_tokens(make(None)))(x, y, weights)
+    alone = jax.jit(of_tokens(make(Layout())))(x, y, weights)
     y, weights = over_devices(mesh, y, weights)
-    same(alone, jax.jit(of_tokens(make(mesh)))(x, y, weights))
+    same(alone, jax.jit(of_tokens(make(Layout(mesh=mesh))))(x, y, weights))
 
 
 def test_attention_sends_keys_and_values_round(mesh):
     def field(mesh):
-        mixing = att.Softmax(0.7, tile=MANY // DEVICES, mesh=mesh)
+        mixing = att.Softmax(0.7, layout=Layout(mesh, MANY // DEVICES))
 
         def both(x, weights):
             taken, pull = jax.vjp(att.Attention(*MATRICES, VALUES, mixing), x, x, weights)
@@ -118,17 +119,18 @@ def attraction(x, y):
     return jnp.log1p(jnp.sum((x - y) ** 2))
 
 
-def energies(mesh, target, weights, bandwidth):
+def energies(layout, target, weights, bandwidth):
     """One of each kind of sum over pairs."""
     kernel = gf.Gaussian(bandwidth)
-    energy = gf.MMD(target, kernel, weights, mesh) + gf.Interaction(attraction, mesh)
-    return energy + gf.kl_divergence(lambda x: -quartic(x), bandwidth=bandwidth, mesh=mesh)
+    energy = gf.MMD(target, kernel, weights, layout) + gf.Interaction(attraction, layout)
+    return energy + gf.kl_divergence(lambda x: -quartic(x), bandwidth=bandwidth, layout=layout)
 
 
 def test_gradients_of_energies_are_those_of_one_device(mesh, points):
     def of_points(mesh):
         def moved(x, y, weights, bandwidth):
-            value, slopes = energies(mesh, y, weights, bandwidth).value_and_gradient(x, weights)
+            functional = energies(Layout(mesh=mesh), y, weights, bandwidth)
+            value, slopes = functional.value_and_gradient(x, weights)
             return value + jnp.sum(jnp.sin(slopes)), slopes
 
         return jax.jit(jax.value_and_grad(moved, argnums=(0, 1, 2, 3), has_aux=True))
@@ -145,7 +147,7 @@ def test_sinkhorn_divergences_are_those_of_one_device(mesh, points):
     def of_points(mesh):
         def value(x, y, weights):
             solver = tx.ot.Newton(tol=1e-10)
-            energy = gf.SinkhornDivergence(y, 0.5, weights, solver=solver, mesh=mesh)
+            energy = gf.SinkhornDivergence(y, 0.5, weights, solver=solver, layout=Layout(mesh=mesh))
             return energy(x, weights)
 
         return jax.jit(jax.value_and_grad(value, argnums=(0, 1)))
@@ -159,7 +161,7 @@ STEIN = {"radial": gf.InverseMultiquadric(1.2), "other": attraction}
 @pytest.mark.parametrize("kernel", STEIN.values(), ids=STEIN.keys())
 def test_stein_velocities_are_those_of_one_device(kernel, mesh, points):
     def rates(mesh):
-        dynamics = gf.Stein(kernel, mesh=mesh)
+        dynamics = gf.Stein(kernel, layout=Layout(mesh=mesh))
         return jax.jit(lambda x, w: dynamics.rates(gf.Potential(quartic), x, w))
 
     x, _, weights = points
@@ -179,7 +181,7 @@ def adaptive(energy, x):
 def test_particles_lie_over_the_devices_all_along(flow, mesh):
     def run(mesh):
         def of_points(x, y):
-            energy = gf.energy_distance(y, mesh=mesh) + gf.Potential(quartic)
+            energy = gf.energy_distance(y, layout=Layout(mesh=mesh)) + gf.Potential(quartic)
             return flow(energy, x)
 
         return jax.jit(of_points)
@@ -236,21 +238,22 @@ def test_samplers_share_examples_and_send_none(sampler, mesh):
 
 
 def test_what_the_devices_cannot_share_is_refused(mesh, points, without_type_checks):
+    layout = Layout(mesh=mesh)
     x, y, weights = points
-    field = att.Attention(*MATRICES, VALUES, att.Softmax(mesh=mesh))
+    field = att.Attention(*MATRICES, VALUES, att.Softmax(layout=layout))
     with pytest.raises(ValueError, match=r"`y` has 15 points; add points of weight zero up to a"):
         field(x, y[:15])
     with pytest.raises(ValueError, match=r"`target` has 15 points; add .* a multiple of 8"):
-        gf.energy_distance(y[:15], mesh=mesh)
-    for energy in (gf.Interaction(attraction, mesh), gf.SmoothedEntropy(0.5, mesh)):
+        gf.energy_distance(y[:15], layout=layout)
+    for energy in (gf.Interaction(attraction, layout), gf.SmoothedEntropy(0.5, layout)):
         with pytest.raises(ValueError, match=r"`x` has 15 points"):
             energy(x[:15])
     with pytest.raises(ValueError, match=r"`x` has 15 points"):
-        tx.ot.sinkhorn_divergence(x[:15], y, epsilon=0.5, mesh=mesh)
+        tx.ot.sinkhorn_divergence(x[:15], y, epsilon=0.5, layout=layout)
     with pytest.raises(ValueError, match=r"`x0` has 15 points"):
-        tx.couplings.Entropic(0.1, mesh=mesh)(x[:15], y, key=jr.key(0))
+        tx.couplings.Entropic(0.1, layout=layout)(x[:15], y, key=jr.key(0))
     two = jax.make_mesh((4, 2), ("rows", "columns"), axis_types=(AxisType.Auto,) * 2)
     with pytest.raises(
         ValueError, match=r"`mesh` has axes \('rows', 'columns'\); give a mesh of one axis"
     ):
-        gf.energy_distance(y, mesh=two)
+        Layout(mesh=two)

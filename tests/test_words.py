@@ -60,3 +60,12 @@ def test_no_description_sends_the_reader_elsewhere():
         if _HABITS.search(line.strip())
     ]
     assert not public.broken(habits), "\n".join(public.broken(habits))
+
+
+def test_no_function_has_more_than_ten_arguments():
+    crowded = [
+        f"{thing.name}: {len(_parameters(thing.node))} arguments"
+        for thing in public.everything()
+        if len(_parameters(thing.node)) > 10
+    ]
+    assert not public.broken(crowded), "\n".join(public.broken(crowded))

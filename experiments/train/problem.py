@@ -193,7 +193,7 @@ def _make_coupling(config: Config, mesh: Mesh | None) -> tx.couplings.AbstractCo
     if mesh is None:
         return coupling
     if isinstance(coupling, tx.couplings.Entropic):
-        return dataclasses.replace(coupling, mesh=mesh)
+        return dataclasses.replace(coupling, layout=tx.geometry.Layout(mesh=mesh))
     return OnEveryDevice(coupling, mesh)
 
 

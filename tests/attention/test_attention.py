@@ -179,8 +179,8 @@ def test_a_causal_token_sees_its_past_alone(mixing):
 
 
 STREAMED = {
-    "causal": att.L2(0.7, causal=True, tile=4),
-    "unnormalised": att.Unnormalised(1.5, tile=2),
+    "causal": att.L2(0.7, causal=True, layout=tx.geometry.Layout(tile=4)),
+    "unnormalised": att.Unnormalised(1.5, layout=tx.geometry.Layout(tile=2)),
     "linear": att.Linear(0.8, causal=True, tile=4),
 }
 
@@ -205,7 +205,8 @@ def test_tiles_change_neither_field_nor_derivatives(mixing):
 
 @pytest.mark.slow
 def test_tiles_change_no_doubly_stochastic_field():
-    tiled = att.Attention(Q, K, V, att.Sinkhorn(0.9, solver=SOLVER, tile=2))
+    layout = tx.geometry.Layout(tile=2)
+    tiled = att.Attention(Q, K, V, att.Sinkhorn(0.9, solver=SOLVER, layout=layout))
     dense = att.Attention(Q, K, V, MIXINGS["sinkhorn"])
     assert jnp.allclose(at(tiled, X, Y, W), at(dense, X, Y, W), atol=1e-10)
 
@@ -498,7 +499,7 @@ def test_angles_are_counted_with_their_masses():
         (lambda: att.Attention(Q, K, V, att.Linear(causal=True))(X[:4], Y), "x"),
         (lambda: att.Softmax(0.0), "temperature"),
         (lambda: att.L2(-1.0), "temperature"),
-        (lambda: att.Unnormalised(tile=0), "tile"),
+        (lambda: att.Linear(tile=0), "tile"),
         (lambda: att.evolve(att.Attention(Q, K, V), Y, depth=0.0), "depth"),
         (lambda: att.evolve(att.Attention(Q, K, V), Y, W[:2], depth=1.0), "weights"),
         (lambda: att.evolve(att.Attention(Q, K, V[:, :2]), Y, depth=1.0), "field"),

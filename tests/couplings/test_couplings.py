@@ -306,9 +306,10 @@ def test_conditional_weighs_continuous_conditions():
 def test_diagnostics_are_those_of_one_device_also_over_a_mesh():
     x0, x1 = batches(b=8)
     mesh = jax.make_mesh((4,), ("over",), axis_types=(jax.sharding.AxisType.Auto,))
+    layouts = tx.geometry.Layout(), tx.geometry.Layout(mesh=mesh)
     one, shared = (
-        tx.couplings.diagnose(tx.couplings.Entropic(0.3, mesh=over).plan(x0, x1))
-        for over in (None, mesh)
+        tx.couplings.diagnose(tx.couplings.Entropic(0.3, layout=layout).plan(x0, x1))
+        for layout in layouts
     )
     # Both solves end within their tolerance of 1e-2.
     np.testing.assert_allclose(one[:3], shared[:3], rtol=1e-2)
@@ -326,7 +327,7 @@ def test_diagnostics_span_independence_and_a_map():
     np.testing.assert_allclose(loose.information, 0, atol=1e-6)
     np.testing.assert_allclose(loose.spread**2, np.var(np.asarray(x1), axis=0).sum(), rtol=1e-4)
     np.testing.assert_allclose(tight.information, np.log(8), rtol=1e-6)
-    np.testing.assert_allclose(tight.share, 1, rtol=1e-6)
+    np.testing.assert_allclose(tight.normalized_information, 1, rtol=1e-6)
     assert float(tight.spread) < 1e-3
 
 

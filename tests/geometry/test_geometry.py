@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 import transportx as tx
 from tests.helpers import check_derivatives
 from tests.tables import COSTS
+from transportx.geometry import internal
 
 every_cost = pytest.mark.parametrize("cost", COSTS.values(), ids=COSTS.keys())
 CLOUD_SHAPES = [(5, 7, 3), (7, 5, 1), (1, 4, 2)]
@@ -202,7 +203,7 @@ def test_transpose_holds_the_same_costs(cost, tile):
 
 
 def test_targets_that_do_not_count_do_not_scale_down_those_that_do():
-    merge, exponents = tx.geometry.SumExp(), jr.normal(jr.key(3), (2, 3))
+    merge, exponents = internal.SumExp(), jr.normal(jr.key(3), (2, 3))
     weights = jnp.array([0.2, 0.0, 0.8])
     counted = merge.part(weights, exponents)
     others = merge.part(jnp.zeros(4), 1e4 + jr.normal(jr.key(4), (2, 4)))

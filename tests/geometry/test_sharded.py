@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
 from experiments.plan import programs
+from transportx.geometry import internal
 from transportx.ot import _solve
 
 DEVICES = 8
@@ -86,15 +87,15 @@ def test_pairs_of_a_batch_over_devices_are_those_of_one_device(mesh, clouds):
     x, y = clouds[0], clouds[1][: clouds[0].shape[0]]
     key = jr.key(2)
 
-    def pairs(mesh, *batches):
+    def pairs(layout, *batches):
         # So small that the plan is a permutation: devices have random numbers of their own.
-        coupling = tx.couplings.Entropic(1e-3, solver=tx.ot.Newton(tol=1e-10), mesh=mesh)
+        coupling = tx.couplings.Entropic(1e-3, solver=tx.ot.Newton(tol=1e-10), layout=layout)
         draw = jax.jit(lambda x0, x1: coupling(x0, x1, key=key)).lower(*batches).compile()
         return draw(*batches), programs.work(draw).sent
 
     # As many draws as targets: a plan of each device's share could give none of another's.
-    alone, _ = pairs(None, x, y)
-    together, sent = pairs(mesh, *over_devices(mesh, x, y))
+    alone, _ = pairs(tx.geometry.Layout(), x, y)
+    together, sent = pairs(tx.geometry.Layout(mesh=mesh), *over_devices(mesh, x, y))
     for one, many in zip(alone, together, strict=True):
         assert jnp.array_equal(one, jax.device_get(many))
     # Costs lie over the devices, to which points go round.
@@ -160,7 +161,7 @@ def test_second_derivatives_and_batches_are_those_of_one_device(axes, clouds):
 
     def of_clouds(cloud_of):
         def total(x, y):
-            kernel = tx.geometry.gibbs_kernel(cloud_of(x, y), x[:, 0], y[:, 0], jnp.array(3.0))
+            kernel = internal.gibbs_kernel(cloud_of(x, y), x[:, 0], y[:, 0], jnp.array(3.0))
             return jnp.sum(jnp.sin(kernel @ y[:, 1]))
 
         def along(x, y, move):

@@ -19,7 +19,7 @@ import transportx.gradient_flows as gf
 from tests.helpers import check_reverse, quick
 from tests.tables import covariance
 from transportx.evolution import AdaptiveSteps, FixedSteps
-from transportx.geometry import _geometries
+from transportx.geometry import _layout
 from transportx.gradient_flows import _sums
 
 X = jr.normal(jr.key(1), (6, 2))
@@ -182,10 +182,8 @@ def test_discrepancies_equal_the_metrics():
 def test_sums_over_pairs_do_not_depend_on_tiles(monkeypatch):
     functional = gf.MMD(TARGET, gf.NegativeDistance()) + gf.SmoothedEntropy(0.5)
     dense = quick(lambda: functional.value_and_gradient(X, WEIGHTS))()
-    monkeypatch.setattr(_geometries, "_DENSE_ENTRIES", 8)
-    monkeypatch.setattr(_geometries, "_TILE_ENTRIES", 12)
-    monkeypatch.setattr(_sums, "_DENSE_ENTRIES", 8)
-    monkeypatch.setattr(_sums, "_TILE_ENTRIES", 12)
+    monkeypatch.setattr(_layout, "_HELD_ENTRIES", 8)
+    monkeypatch.setattr(_layout, "_TILE_ENTRIES", 12)
     assert tx.geometry.PointCloud(X, X).streams
     streamed = quick(lambda: functional.value_and_gradient(X, WEIGHTS))()
     for one, other in zip(dense, streamed, strict=True):

@@ -137,13 +137,13 @@ def test_corrections_mend_a_wrong_field():
 def test_one_exponential_step_reaches_a_single_target(name):
     path = tables.INTERPOLANTS[name]
     field = tx.fields.EmpiricalField(jnp.array([[0.4, -1.0, 2.0]]), path)
-    found = tx.sampling.exponential_flow(field, X0, path=path, num_steps=1)
+    found = tx.sampling.exponential_flow(field, X0, path=path, steps=1)
     assert jnp.allclose(found, field.data, atol=1e-12)
 
 
 def test_few_exponential_steps_beat_as_many_euler_steps():
     reference = tx.sampling.flow(FIELD, X0, steps=tx.evolution.AdaptiveSteps(1e-10, 1e-10))
-    exponential = tx.sampling.exponential_flow(FIELD, X0, path=PATH, num_steps=8)
+    exponential = tx.sampling.exponential_flow(FIELD, X0, path=PATH, steps=8)
     euler = tx.sampling.flow(FIELD, X0, steps=8)
     errors = [float(jnp.max(jnp.abs(x - reference))) for x in (exponential, euler)]
     assert errors[0] < errors[1] / 2
@@ -189,7 +189,7 @@ def test_samples_differentiate_in_points_and_parameters():
         options = {"noise": falling, "key": jr.key(101), "steps": 6}
         noisy = tx.sampling.diffuse(field, x0, score=score, **options)
         return jnp.sum(noisy**2) + jnp.sum(
-            tx.sampling.exponential_flow(field, x0, path=PATH, num_steps=4) ** 2
+            tx.sampling.exponential_flow(field, x0, path=PATH, steps=4) ** 2
         )
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(MEAN, X0)

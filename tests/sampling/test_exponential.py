@@ -38,7 +38,7 @@ def test_the_second_order_is_reached_from_noise_alone(name):
     errors = []
     for num_steps in (40, 80):
         x1 = tx.sampling.exponential_flow(
-            field_of(PATHS[name]), X0, path=PATHS[name], num_steps=num_steps
+            field_of(PATHS[name]), X0, path=PATHS[name], steps=num_steps
         )
         errors.append(np.abs(np.asarray(x1) - image(X0)).max())
     assert errors[1] < 0.02
@@ -53,7 +53,7 @@ def test_a_constant_target_is_exact_in_one_step_from_rest():
             tx.fields.EmpiricalField(target[None], path),
             X0,
             path=path,
-            num_steps=num_steps,
+            steps=num_steps,
             order=order,
         )
         np.testing.assert_allclose(x1, np.broadcast_to(target, x1.shape), atol=1e-12)
@@ -67,8 +67,7 @@ def test_nodes_that_round_onto_the_end_are_no_step_too_many(power):
         field_of(LINEAR, jnp.float32),
         x0,
         path=LINEAR,
-        num_steps=100,
-        grid=tx.sampling.PowerGrid(power),
+        steps=tx.evolution.FixedSteps(100, grid=tx.sampling.PowerGrid(power)),
     )
     np.testing.assert_allclose(x1, image(x0), atol=5e-3)
 
@@ -76,7 +75,7 @@ def test_nodes_that_round_onto_the_end_are_no_step_too_many(power):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_halves_flow_in_float32(dtype):
     x0 = X0.astype(dtype)
-    flow = functools.partial(tx.sampling.exponential_flow, path=LINEAR, num_steps=60)
+    flow = functools.partial(tx.sampling.exponential_flow, path=LINEAR, steps=60)
     x1 = flow(field_of(LINEAR, jnp.float32), x0)
     assert x1.dtype == dtype
     wide = flow(field_of(LINEAR), x0.astype(jnp.float64))
@@ -126,9 +125,8 @@ def test_exploding_noise_flows_to_the_spread_of_its_target():
     path = tx.interpolants.VarianceExploding(0.01, 50.0)
     field = tx.fields.GaussianField(jnp.zeros(1), jnp.eye(1), jnp.ones(1), 0.29 * jnp.eye(1), path)
     x0 = 1 / 50 + jnp.array([[-1.0], [1.0]]) * jnp.sqrt(1 + 0.29 / 50**2)
-    x1 = tx.sampling.exponential_flow(
-        field, 50 * x0, path=path, num_steps=80, grid=tx.sampling.KarrasGrid(path)
-    )
+    steps = tx.evolution.FixedSteps(80, grid=tx.sampling.KarrasGrid(path))
+    x1 = tx.sampling.exponential_flow(field, 50 * x0, path=path, steps=steps)
     assert np.isclose(float(x1[1, 0] - x1[0, 0]) / 2, np.sqrt(0.29 + 1e-4), rtol=5e-3)
 
 
@@ -168,7 +166,7 @@ def test_a_field_of_another_dtype_flows_in_the_dtype_of_its_points():
         return wide(t.astype(jnp.float64), x.astype(jnp.float64))
 
     for found in (
-        tx.sampling.exponential_flow(field, x0, path=LINEAR, num_steps=60),
+        tx.sampling.exponential_flow(field, x0, path=LINEAR, steps=60),
         tx.sampling.flow(field, x0, steps=400),
     ):
         assert found.dtype == jnp.float32

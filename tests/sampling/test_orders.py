@@ -44,7 +44,7 @@ def stepping(solver):
 
 def exponential(order):
     return lambda field, x0, n: tx.sampling.exponential_flow(
-        field, x0, path=PATH, num_steps=n, order=order
+        field, x0, path=PATH, steps=n, order=order
     )
 
 

@@ -202,9 +202,7 @@ SAMPLERS = {
     "diffusion": lambda x: tx.sampling.diffuse(
         partly_undefined, x, score=partly_undefined, noise=jnp.ones_like, key=jr.key(87), **EQUAL
     ),
-    "exponential": lambda x: tx.sampling.exponential_flow(
-        partly_undefined, x, path=PATH, num_steps=8
-    ),
+    "exponential": lambda x: tx.sampling.exponential_flow(partly_undefined, x, path=PATH, steps=8),
     "log-density": lambda x: tx.sampling.log_prob(
         partly_undefined, x, base_log_prob=standard_log_prob, **EQUAL
     ),

@@ -11,7 +11,6 @@ from transportx.attention._mixing import (
     AbstractOnMixtures,
     Context,
     Taken,
-    check_numbers,
 )
 from transportx.attention._scores import check_causal
 from transportx.gaussians import AffineMap, Mixture
@@ -49,7 +48,9 @@ class Linear(AbstractClosedMixing, AbstractOnMixtures):
     tile: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_numbers(self.temperature, self.tile)
+        _checks.positive("temperature", self.temperature)
+        if self.tile is not None:
+            _checks.count("tile", self.tile)
 
     @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:

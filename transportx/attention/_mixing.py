@@ -4,7 +4,7 @@ import abc
 from typing import NamedTuple
 
 import equinox as eqx
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float
 
 from transportx import _checks
 from transportx.attention._scores import Scores
@@ -92,13 +92,6 @@ class AbstractAverage(AbstractClosedMixing):
     def log_totals(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
         """The logs of softmax's denominators."""
         return self.scores(queries, context).log_totals()
-
-
-def check_numbers(temperature: ScalarLike, tile: int | None) -> None:
-    """Refuse what no mixing can work with."""
-    _checks.positive("temperature", temperature)
-    if tile is not None:
-        _checks.count("tile", tile)
 
 
 def softmax_tilts(moved: Point, mixture: Mixture) -> tuple[Float[Array, " c"], Float[Array, "c d"]]:

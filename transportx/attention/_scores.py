@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractCloud, Sum, SumExp
+from transportx.geometry import AbstractCloud
+from transportx.geometry.internal import Sum, SumExp
 
 
 class _Tokens(NamedTuple):

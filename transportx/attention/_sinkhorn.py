@@ -1,15 +1,13 @@
 """Doubly stochastic mixing: every token gives as much as it takes."""
 
-import equinox as eqx
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.attention._mixing import AbstractAverage, Context, check_numbers
+from transportx.attention._mixing import AbstractAverage, Context
 from transportx.attention._scores import Scores
 from transportx.gaussians import AffineMap, entropic_plan
-from transportx.geometry import AbstractCloud, Dot, cloud_between
+from transportx.geometry import AbstractCloud, Dot, Layout, cloud_between
 from transportx.ot import AbstractSolver, EntropicPlan, Newton, solve
 
 Scalar = Float[Array, ""]
@@ -29,8 +27,9 @@ class Sinkhorn(AbstractAverage):
         temperature: tau, positive; small ones take the solver longer.
         solver: Tolerance of the columns, relative to the mass, and step limit. Rows sum to
             one to rounding.
-        tile: As in `Softmax`.
-        mesh: As in `Softmax`.
+        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
+            rows of scores that one holds at once. The number of devices divides that of the
+            context.
 
     Differentiation:
         Exact, through potentials that differentiate implicitly; no iteration is unrolled.
@@ -42,11 +41,10 @@ class Sinkhorn(AbstractAverage):
 
     temperature: ScalarLike = 1.0
     solver: AbstractSolver = Newton()
-    tile: int | None = eqx.field(static=True, default=None)
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
-        check_numbers(self.temperature, self.tile)
+        _checks.positive("temperature", self.temperature)
 
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
@@ -87,4 +85,4 @@ class Sinkhorn(AbstractAverage):
         return Scores(cloud, context.weights, self.temperature, gains)
 
     def _cloud(self, queries, context) -> AbstractCloud:
-        return cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)
+        return cloud_between(queries, context.keys, Dot(), layout=self.layout)

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
@@ -12,12 +11,12 @@ from transportx.attention._mixing import (
     AbstractOnMixtures,
     Context,
     Taken,
-    check_numbers,
     softmax_tilts,
 )
 from transportx.attention._scores import Scores, with_totals
 from transportx.gaussians import AffineMap, Mixture, log_density
-from transportx.geometry import Dot, SquaredEuclidean, SumExp, cloud_between
+from transportx.geometry import Dot, Layout, SquaredEuclidean, cloud_between
+from transportx.geometry.internal import SumExp
 
 Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
@@ -37,10 +36,10 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
         temperature: tau, positive; the inverse of the papers' beta.
         causal: Whether a token sees itself and those before it alone; NaN where all of
             these weigh nothing. A padding mask is a weight of zero, which needs no flag.
-        tile: Rows held at once, as in `geometry.PointCloud`.
-        mesh: Devices that share the scores, tokens lying over the mesh's one axis; their
-            number divides that of the context. A device sends m (k + e + 1) numbers a head,
-            and twice more for the derivatives.
+        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
+            rows of scores that one holds at once. The number of devices divides that of the
+            context. A device sends m (k + e + 1) numbers per head, and twice as many more for
+            the derivatives.
 
     References:
         Vaswani et al., Attention is all you need, 2017; Sander, Ablin, Blondel and Peyre,
@@ -49,11 +48,10 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
 
     temperature: ScalarLike = 1.0
     causal: bool = eqx.field(static=True, default=False)
-    tile: int | None = eqx.field(static=True, default=None)
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
-        check_numbers(self.temperature, self.tile)
+        _checks.positive("temperature", self.temperature)
 
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
@@ -87,7 +85,7 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
 
     @_checks.gate
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
-        cloud = cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)
+        cloud = cloud_between(queries, context.keys, Dot(), layout=self.layout)
         return Scores(cloud, context.weights, self.temperature, causal=self.causal)
 
 
@@ -103,8 +101,9 @@ class L2(AbstractAverage, AbstractOnMixtures):
     Attributes:
         temperature: tau, positive, in units of a squared distance.
         causal: As in `Softmax`.
-        tile: As in `Softmax`.
-        mesh: As in `Softmax`.
+        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
+            rows of scores that one holds at once. The number of devices divides that of the
+            context.
 
     References:
         Kim, Papamakarios and Mnih, The Lipschitz constant of self-attention, 2021; Cheng,
@@ -113,11 +112,10 @@ class L2(AbstractAverage, AbstractOnMixtures):
 
     temperature: ScalarLike = 1.0
     causal: bool = eqx.field(static=True, default=False)
-    tile: int | None = eqx.field(static=True, default=None)
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
-        check_numbers(self.temperature, self.tile)
+        _checks.positive("temperature", self.temperature)
 
     @_checks.gate
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
@@ -165,9 +163,7 @@ class L2(AbstractAverage, AbstractOnMixtures):
 
     @_checks.gate
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
-        cloud = cloud_between(
-            queries, context.keys, SquaredEuclidean(), mesh=self.mesh, tile=self.tile
-        )
+        cloud = cloud_between(queries, context.keys, SquaredEuclidean(), layout=self.layout)
         return Scores(cloud, context.weights, self.temperature, causal=self.causal)
 
 

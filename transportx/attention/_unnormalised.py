@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
@@ -10,12 +9,11 @@ from transportx.attention._mixing import (
     AbstractOnMixtures,
     Context,
     Taken,
-    check_numbers,
     softmax_tilts,
 )
 from transportx.attention._scores import Scores, exponentials
 from transportx.gaussians import Mixture
-from transportx.geometry import Dot, cloud_between
+from transportx.geometry import Dot, Layout, cloud_between
 
 Scalar = Float[Array, ""]
 Point = Float[Array, " d"]
@@ -34,8 +32,9 @@ class Unnormalised(AbstractOnMixtures):
     Attributes:
         temperature: tau, positive; the inverse of the papers' beta.
         causal: As in `Softmax`.
-        tile: As in `Softmax`.
-        mesh: As in `Softmax`.
+        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
+            rows of scores that one holds at once. The number of devices divides that of the
+            context.
 
     References:
         Geshkovski, Letrouit, Polyanskiy and Rigollet, A mathematical perspective on
@@ -44,11 +43,10 @@ class Unnormalised(AbstractOnMixtures):
 
     temperature: ScalarLike = 1.0
     causal: bool = eqx.field(static=True, default=False)
-    tile: int | None = eqx.field(static=True, default=None)
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
-        check_numbers(self.temperature, self.tile)
+        _checks.positive("temperature", self.temperature)
 
     @_checks.gate
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
@@ -75,5 +73,5 @@ class Unnormalised(AbstractOnMixtures):
     @_checks.gate
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
         """Scores between queries and the context's keys."""
-        cloud = cloud_between(queries, context.keys, Dot(), mesh=self.mesh, tile=self.tile)
+        cloud = cloud_between(queries, context.keys, Dot(), layout=self.layout)
         return Scores(cloud, context.weights, self.temperature, causal=self.causal)

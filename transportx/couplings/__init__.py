@@ -1,13 +1,20 @@
-"""Which source point goes with which target point of a batch.
+"""Couplings of two batches: which source point goes with which target point.
 
 A coupling is called as `i0, i1 = coupling(x0, x1, key=key)` and answers with indices, so
-that labels and conditions travel along: `take(x0, i0), take((x1, labels), i1)`. Where there
-is no plan to pair by, `take` gives NaN, and the status of the pairs says why. Every target is
-used exactly once (`Unbalanced` alone leaves outliers out). Indices have no derivative;
-couplings see their inputs as constants. `Conditional` wraps any of them where targets have
-labels or conditions.
+that labels and conditions travel along: `take(x0, i0), take((x1, labels), i1)`. Where no
+plan was found, `take` gives NaN, and the status of the pairs says why. Every target is
+used exactly once; only `Unbalanced` leaves outliers out. Indices have no derivative;
+couplings see their inputs as constants. `Conditional` wraps any coupling where targets
+have labels or conditions.
 
 To add one, subclass `AbstractCoupling` and write `__call__`.
+
+Example:
+    >>> x0, x1 = jnp.array([[0.0], [1.0]]), jnp.array([[1.1], [0.1]])
+    >>> i0, i1 = tx.couplings.Assignment()(x0, x1, key=jr.key(0))
+    >>> x0, x1 = tx.couplings.take(x0, i0), tx.couplings.take(x1, i1)
+    >>> round(float(jnp.max(jnp.abs(x1 - x0))), 2)
+    0.1
 """
 
 from transportx.couplings._assignment import Assignment as Assignment

@@ -14,7 +14,7 @@ from transportx.ot import assignment
 
 @_checks.gate
 class Assignment(AbstractCoupling):
-    """Exact optimal transport between the two batches, one to one.
+    """Exact optimal transport between two batches of one size, one to one.
 
     Straight paths between such pairs cross little, which makes the learnt field easier to
     integrate. O(b^3): see `transportx.ot.assignment` for what runs where. The plan of a
@@ -22,7 +22,13 @@ class Assignment(AbstractCoupling):
     models it also ties the source to the label within a batch.
 
     Attributes:
-        cost: What moving a flattened example costs.
+        cost: Cost between two flattened examples.
+
+    Example:
+        >>> x0, x1 = jnp.array([[0.0], [1.0]]), jnp.array([[1.1], [0.1]])
+        >>> i0, i1 = tx.couplings.Assignment()(x0, x1, key=jr.key(0))
+        >>> i0.tolist(), i1.tolist()
+        ([1, 0], [0, 1])
 
     References:
         Pooladian et al., Multisample Flow Matching, 2023; Tong et al., Improving and

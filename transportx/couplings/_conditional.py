@@ -1,4 +1,4 @@
-"""Couplings that mind the conditions of their targets."""
+"""Couplings whose cost includes the conditions of the targets."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,21 +13,29 @@ from transportx.couplings._pairs import Pairs, pairs_or_poison
 
 @_checks.gate
 class Conditional(eqx.Module):
-    """Couples two batches with the conditions of the targets in the cost.
+    """Conditional coupling of two batches: the conditions of the targets enter the cost.
 
     A coupling blind to conditions ties noise to conditions within a batch, while sampling
-    draws them apart: conditional generation suffers. Here source i is given condition i
-    beforehand, which is independent of the source, and pairs of unlike conditions cost
-    `weight` times their squared distance more. With a large weight pairs keep within a
-    condition, and noise stays independent of it.
+    draws them independently: conditional generation suffers. Here source i is given condition
+    i before points are paired, which is independent of the source, and pairs of unlike
+    conditions cost `weight` times their squared distance more. With a large weight pairs stay
+    within a condition, and noise stays independent of it.
 
-    Called as ``coupling(x0, x1, conditions, key=key)`` with one condition a target: numbers
+    Called as ``coupling(x0, x1, conditions, key=key)`` with one condition per target: numbers
     (b, k), or labels as ``jax.nn.one_hot(labels, num)``.
 
     Attributes:
         coupling: Any coupling whose cost grows with the distance of flattened examples. A
             relative epsilon is then in units of the mean cost with conditions.
-        weight: Cost of a unit of squared distance between conditions.
+        weight: Cost of a unit of squared distance between conditions, positive.
+
+    Example:
+        >>> x0, x1 = jnp.array([[0.0], [1.0]]), jnp.array([[1.1], [0.1]])
+        >>> labels = jax.nn.one_hot(jnp.array([0, 1]), 2)
+        >>> coupling = tx.couplings.Conditional(tx.couplings.Assignment(), weight=100.0)
+        >>> i0, i1 = coupling(x0, x1, labels, key=jr.key(0))
+        >>> i0.tolist()  # source 0 was given the condition of target 0
+        [0, 1]
 
     References:
         Cheng and Schwing, The curse of conditions, 2025; Chemseddine, Hagemann, Steidl and
@@ -51,10 +59,20 @@ class Conditional(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> Pairs:
-        """Pair source points with target points.
+        """Pair source points with target points of like conditions.
+
+        Args:
+            x0: Source batch, shape (b, ...).
+            x1: Target batch of the same shape.
+            conditions: Condition of each target, floating-point numbers of shape (b, ...).
+            key: Randomness, for couplings that draw.
+
+        Returns:
+            Indices (i0, i1) of the pairs, and a status.
 
         Raises:
-            ValueError: As the coupling, or sizes of batches and conditions differ.
+            ValueError: Sizes of batches and conditions differ, conditions are not floating-point
+                numbers, or the wrapped coupling refuses its batches.
         """
         check_batches(x0, x1, one_to_one=True)
         _checks.same_size("conditions", conditions, "x1", x1)

@@ -1,22 +1,31 @@
-"""What pairs two batches, and the simplest pairing."""
+"""The abstract coupling of two batches, and the independent one."""
 
 import abc
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
 from transportx._precision import working
 from transportx._status import Status
 from transportx.couplings._pairs import Pairs
-from transportx.geometry import AbstractCloud, AbstractCost, cloud_between
+from transportx.geometry import AbstractCloud, AbstractCost, Layout, cloud_between
 
 
 class AbstractCoupling(eqx.Module):
-    """Pairs the points of two batches."""
+    """Pairs the points of two batches; a subclass writes `__call__`.
+
+    Example:
+        >>> class Reversed(tx.couplings.AbstractCoupling):
+        ...     def __call__(self, x0, x1, *, key):
+        ...         index = jnp.arange(x1.shape[0])
+        ...         return tx.couplings.Pairs(index[::-1], index, tx.Status.CONVERGED)
+        >>> i0, i1 = Reversed()(jnp.zeros((3, 1)), jnp.zeros((3, 1)), key=jr.key(0))
+        >>> i0.tolist()
+        [2, 1, 0]
+    """
 
     @abc.abstractmethod
     def __call__(
@@ -25,14 +34,14 @@ class AbstractCoupling(eqx.Module):
         """Pair source points with target points.
 
         Args:
-            x0: Source batch; examples of any shape, compared as flat vectors.
-            x1: Target batch.
+            x0: Source batch, shape (n, ...); examples are compared as flat vectors.
+            x1: Target batch, shape (b, ...).
             key: Randomness, for couplings that draw.
 
         Returns:
             Indices (i0, i1) of the b pairs, and a status; i1 is a permutation of the
-            targets, save where a coupling is made to leave some out. Where there is no
-            plan to pair by, `take` with these indices gives NaN.
+            targets, save where a coupling is made to leave some out. Where no plan was
+            found, `take` with these indices gives NaN.
 
         Raises:
             ValueError: A batch is empty, examples differ in shape, or sizes differ where
@@ -41,7 +50,15 @@ class AbstractCoupling(eqx.Module):
 
 
 class Independent(AbstractCoupling):
-    """Pairs points as they come: batches drawn independently stay independent. Free."""
+    """Independent coupling: row i of one batch goes with row i of the other. Free.
+
+    Batches that are drawn independently stay independent.
+
+    Example:
+        >>> i0, i1 = tx.couplings.Independent()(jnp.zeros((3, 1)), jnp.ones((3, 1)), key=jr.key(0))
+        >>> i0.tolist(), i1.tolist()
+        ([0, 1, 2], [0, 1, 2])
+    """
 
     @_checks.gate
     def __call__(
@@ -53,14 +70,14 @@ class Independent(AbstractCoupling):
 
 
 def geometry_between(
-    x0: Array, x1: Array, cost: AbstractCost, mesh: Mesh | None = None
+    x0: Array, x1: Array, cost: AbstractCost, layout: Layout = Layout()
 ) -> AbstractCloud:
-    """Costs between two batches, which no gradient passes; shared by the devices of a mesh."""
-    _checks.divided("x0", x0, mesh)
-    _checks.divided("x1", x1, mesh)
+    """Costs between two batches, as constants of autodiff, laid out over devices and in tiles."""
+    _checks.divided("x0", x0, layout.mesh)
+    _checks.divided("x1", x1, layout.mesh)
     x0, x1 = jax.lax.stop_gradient((x0, x1))
     dtype = working(x0.dtype, x1.dtype)
-    return cloud_between(flat(x0).astype(dtype), flat(x1).astype(dtype), cost, mesh=mesh)
+    return cloud_between(flat(x0).astype(dtype), flat(x1).astype(dtype), cost, layout=layout)
 
 
 def flat(batch: Array) -> Float[Array, "b d"]:

@@ -2,14 +2,13 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from transportx import _checks
 from transportx.couplings._coupling import AbstractCoupling, check_batches, geometry_between
 from transportx.couplings._diagnose import points_of
 from transportx.couplings._pairs import Pairs, pairs_or_poison
-from transportx.geometry import AbstractCost, AbstractGeometry, SquaredEuclidean
+from transportx.geometry import AbstractCost, AbstractGeometry, Layout, SquaredEuclidean
 from transportx.ot import AbstractSolver, EntropicPlan, Newton, Potentials, solve
 
 # What the default solver of couplings leaves undone is far below the noise of a batch.
@@ -21,23 +20,31 @@ _USABLE = 0.1
 
 @_checks.gate
 class Entropic(AbstractCoupling):
-    """Draws, for every target, a source from the entropic plan given that target.
+    """Entropic coupling: draws a source for every target from the entropic plan given that target.
 
     Sources may repeat or be left out; targets never are. Draws are independent given the
-    plan, so what a batch shows of the plan is unbiased; what the plan of a batch shows of
-    the plan between the laws is not, as for `Assignment`. A small epsilon approaches
-    `Assignment`, a large one `Independent`: `diagnose` says where between. O(n b) a step
-    of the solver.
+    plan, so a mean over pairs is an unbiased estimate of that over the plan of the batches;
+    the plan of the batches is itself a biased estimate of that between the laws, as with
+    `Assignment`. A small epsilon approaches `Assignment`, a large one `Independent`:
+    `diagnose` measures where between. O(n b) per step of the solver.
 
     Attributes:
-        epsilon: Regularisation.
-        relative: Whether epsilon is in units of the batch's mean absolute cost.
-        cost: What moving a flattened example costs.
-        solver: Tolerance and step limit. A plan short of its tolerance is used up to a
-            marginal error of 0.1, and its status says so; beyond, indices are out of range.
-        mesh: Devices that share the costs, batches lying over the mesh's one axis; their
-            number divides the sizes of both. The plan is that of the whole batches: plans
-            of every device's share would pair other points.
+        epsilon: Regularisation, positive.
+        relative: Whether epsilon is in units of the batch's mean absolute cost, or of the cost.
+        cost: Cost between two flattened examples.
+        solver: Solver of the plan, with tolerance and step limit. A plan short of its tolerance
+            is used up to a marginal error of 0.1, and its status says so; beyond, indices are
+            out of range.
+        layout: Mesh of devices that share the costs, with batches over its one axis, and the rows
+            of costs computed at once. The number of devices divides the sizes of both batches.
+            The plan is that of the whole batches: plans between the blocks of each device would
+            pair other points.
+
+    Example:
+        >>> x0, x1 = jnp.array([[0.0], [5.0]]), jnp.array([[5.1], [0.1]])
+        >>> i0, i1 = tx.couplings.Entropic(0.01)(x0, x1, key=jr.key(0))
+        >>> i0.tolist(), i1.tolist()
+        ([1, 0], [0, 1])
 
     References:
         Tong et al., Improving and generalizing flow-based generative models with minibatch
@@ -48,7 +55,7 @@ class Entropic(AbstractCoupling):
     relative: bool = eqx.field(static=True, default=True)
     cost: AbstractCost = SquaredEuclidean()
     solver: AbstractSolver = _ROUGH
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
         _checks.positive("epsilon", self.epsilon)
@@ -69,15 +76,15 @@ class Entropic(AbstractCoupling):
         *,
         init: Potentials | None = None,
     ) -> EntropicPlan:
-        """The plan that pairs are drawn from.
+        """The entropic plan that pairs are drawn from.
 
         Args:
-            x0: Source batch.
-            x1: Target batch.
-            init: Potentials to start from, as `plan.potentials` of a batch of the same
-                points, moved or reordered targets aside; by default epsilon is annealed.
+            x0: Source batch, shape (n, ...).
+            x1: Target batch, shape (b, ...).
+            init: Potentials to start from, such as `plan.potentials` of a batch of the same
+                sources and of nearby targets in the same order; by default epsilon is annealed.
         """
-        geometry, unit = _with_unit(self, x0, x1, self.mesh)
+        geometry, unit = _with_unit(self, x0, x1, self.layout)
         epsilon = jnp.asarray(self.epsilon, unit.dtype) * unit
         return solve(geometry, epsilon=epsilon, init=init, solver=self.solver)
 
@@ -91,18 +98,26 @@ class Entropic(AbstractCoupling):
 
 @_checks.gate
 class Unbalanced(AbstractCoupling):
-    """Draws pairs from an unbalanced plan: outliers of either batch are left out.
+    """Unbalanced coupling: draws pairs from an unbalanced plan, which leaves outliers out.
 
-    As many pairs as targets; a point is drawn in proportion to the mass that it keeps, so
-    far ones hardly ever are. Which ones count as far `rho` says: moving mass at a cost
-    well above 2 rho does not pay. Labels travel with the indices of the targets drawn.
+    There are as many pairs as targets. A point is drawn in proportion to the mass of its row
+    or column of the plan, so far points hardly ever are: moving mass at a cost well above
+    2 rho does not pay. Labels travel with the indices of the targets drawn.
 
     Attributes:
-        epsilon: Regularisation.
-        rho: Penalty on both marginals.
-        relative: Whether epsilon and rho are in units of the batch's mean absolute cost.
-        cost: What moving a flattened example costs.
-        solver: Tolerance and step limit.
+        epsilon: Regularisation, positive.
+        rho: Penalty on both marginals, positive.
+        relative: Whether epsilon and rho are in units of the batch's mean absolute cost, or of
+            the cost.
+        cost: Cost between two flattened examples.
+        solver: Solver of the plan, with tolerance and step limit.
+
+    Example:
+        >>> x0 = jnp.array([[0.0], [1.0], [100.0]])  # the last one is an outlier
+        >>> coupling = tx.couplings.Unbalanced(0.1, rho=1.0, relative=False)
+        >>> i0, i1 = coupling(x0, x0[:2], key=jr.key(0))
+        >>> bool(jnp.all(i0 < 2))
+        True
 
     References:
         Eyring, Klein, Uscidda, Palla, Kilbertus, Akata and Theis, Unbalancedness in neural
@@ -133,18 +148,18 @@ class Unbalanced(AbstractCoupling):
 
 
 def _with_unit(
-    coupling: Entropic | Unbalanced, x0: Array, x1: Array, mesh: Mesh | None = None
+    coupling: Entropic | Unbalanced, x0: Array, x1: Array, layout: Layout = Layout()
 ) -> tuple[AbstractGeometry, Float[Array, ""]]:
-    """Costs between two batches, and what epsilon and rho are in units of."""
+    """Costs between two batches, and the unit of epsilon and rho."""
     check_batches(x0, x1, one_to_one=False)
-    geometry = geometry_between(x0, x1, coupling.cost, mesh)
+    geometry = geometry_between(x0, x1, coupling.cost, layout)
     unit = geometry.mean_cost() if coupling.relative else jnp.ones((), geometry.dtype)
     # Where nothing costs anything, every plan is as good, at any epsilon.
     return geometry, jnp.where(unit == 0, 1, unit)
 
 
 def _pairs(found: tuple[Array, Array], plan: EntropicPlan) -> Pairs:
-    """Pairs drawn from a plan, if most of its mass is where it should be."""
+    """Pairs drawn from a plan, or poison if too much of its mass is misplaced."""
     x0, x1 = points_of(plan)
     met = plan.converged | (plan.marginal_error <= _USABLE)
     known = jnp.all(jnp.isfinite(plan.f)) & jnp.all(jnp.isfinite(plan.g))

@@ -1,4 +1,4 @@
-"""Pairs of points as indices, with a status; and how a failure to pair stays visible."""
+"""Pairs of points as indices, with a status; a failure to pair stays visible in them."""
 
 from typing import TypeVar
 
@@ -23,6 +23,12 @@ class Pairs(tuple[Int[Array, " b"], Int[Array, " b"]]):
     Attributes:
         status: How the search for a plan ended. Pairs may be used, and are in range, also
             where a plan misses its tolerance by little: then it is `MAX_STEPS` or `STALLED`.
+
+    Example:
+        >>> pairs = tx.couplings.Independent()(jnp.zeros((2, 1)), jnp.ones((2, 1)), key=jr.key(0))
+        >>> i0, i1 = pairs
+        >>> bool(pairs.converged), tx.Status[pairs.status]
+        (True, 'The returned arrays meet the tolerance.')
     """
 
     status: Status
@@ -37,12 +43,12 @@ class Pairs(tuple[Int[Array, " b"], Int[Array, " b"]]):
         return self.status == Status.CONVERGED
 
     def tree_flatten(self):
-        """For jax: the indices and the status are its parts."""
+        """Children of this node for JAX: the indices and the status."""
         return (*self, self.status), None
 
     @classmethod
     def tree_unflatten(cls, _, parts):
-        """For jax: from the parts, which need not be arrays."""
+        """Pairs from their children, which need not be arrays."""
         *indices, status = parts
         pairs = super().__new__(cls, indices)
         pairs.status = status
@@ -55,20 +61,21 @@ def take(batch: Batch, index: Int[Array, " k"]) -> Batch:
 
     Use it with the indices of a coupling, so that a failure to pair reaches the loss.
 
-    Example:
-        ```python
-        pairs = tx.couplings.Assignment()(x0, x1, key=key)
-        i0, i1 = pairs
-        x0, (x1, labels) = tx.couplings.take(x0, i0), tx.couplings.take((x1, labels), i1)
-        ```
-
     Args:
         batch: Array with one row per example, or a pytree of such, as points and labels.
-        index: Which rows; negative ones do not count from the end, they are out of range.
+        index: Row numbers, shape (k,). Negative ones do not count from the end: they are out of
+            range.
 
     Returns:
-        The rows. Where an index is out of range: NaN; of integers, the least (or, where
-        they are unsigned, the greatest) there is.
+        The rows. Where an index is out of range: NaN; for integers, the least (or, where
+        they are unsigned, the greatest) number of their dtype.
+
+    Example:
+        >>> x, labels = jnp.array([[1.0], [2.0]]), jnp.array([7, 8])
+        >>> tx.couplings.take((x, labels), jnp.array([1, 1]))
+        (Array([[2.], [2.]], dtype=float32), Array([8, 8], dtype=int32))
+        >>> tx.couplings.take(x, jnp.array([2]))
+        Array([[nan]], dtype=float32)
     """
 
     def rows(leaf):

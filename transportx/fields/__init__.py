@@ -19,8 +19,6 @@ from transportx.fields._continuity import FieldDiagnostics as FieldDiagnostics
 from transportx.fields._continuity import dacorogna_moser as dacorogna_moser
 from transportx.fields._continuity import diagnose_field as diagnose_field
 from transportx.fields._continuity import flux_null as flux_null
-from transportx.fields._continuity import least_squares as least_squares
-from transportx.fields._continuity import project_onto_gradients as project_onto_gradients
 from transportx.fields._continuity import upwind_step as upwind_step
 from transportx.fields._divergence import divergence as divergence
 from transportx.fields._divergence import hutchinson_divergence as hutchinson_divergence
@@ -32,6 +30,10 @@ from transportx.fields._gaussian_mixtures import MixtureField as MixtureField
 from transportx.fields._h_transform import ClassifierGuided as ClassifierGuided
 from transportx.fields._h_transform import EnergyGuided as EnergyGuided
 from transportx.fields._inverse_problems import ObservationGuided as ObservationGuided
+from transportx.fields._least_squares import LeastSquaresField as LeastSquaresField
+from transportx.fields._least_squares import least_squares as least_squares
+from transportx.fields._least_squares import project_onto_gradients as project_onto_gradients
+from transportx.fields._least_squares import solve_least_squares as solve_least_squares
 from transportx.fields._mlp import MLP as MLP
 from transportx.fields._predictions import Rescheduled as Rescheduled
 from transportx.fields._predictions import ScoreOf as ScoreOf

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx import _checks
+from transportx import _checks, _numbers
 
 Cells = Float[Array, "..."]
 Faces = tuple[Float[Array, "..."], ...]
@@ -102,6 +102,18 @@ def check_faces(box: Box, argument: str, values: Faces) -> None:
     if given != shapes:
         cure = f"give one number per inner face, an array per axis: shapes {shapes}"
         _checks.reject(argument, f"has shapes {given}", cure)
+
+
+def check_density(box: Box, density: Cells, rate: Cells) -> None:
+    """Refuse arrays of another shape than the cells, and half precision."""
+    for name, array in (("density", density), ("rate", rate)):
+        if array.shape != box.shape:
+            cure = f"give one number per cell, {box.shape}"
+            _checks.reject(name, f"has shape {array.shape}", cure)
+        _checks.floating(name, array)
+        if _numbers.is_half(array):
+            cure = "convert it to float32: halves do not hold a curve of densities"
+            _checks.reject(name, f"has dtype {array.dtype}", cure)
 
 
 def before(density: Cells, axis: int) -> Cells:

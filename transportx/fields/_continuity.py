@@ -7,13 +7,11 @@ so the continuity equation holds to rounding, and no field depends on how one av
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import lineax as lx
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks, _numbers
-from transportx.fields._box import Box, Cells, Faces, after, before, check_faces
+from transportx.fields._box import Box, Cells, Faces, after, before, check_density, check_faces
 
 
 @_checks.gate
@@ -32,69 +30,9 @@ def dacorogna_moser(box: Box, density: Cells, rate: Cells) -> Faces:
         Dacorogna and Moser, On a partial differential equation involving the Jacobian
         determinant, 1990.
     """
-    _check(box, density, rate)
+    check_density(box, density, rate)
     flux = box.gradient(box.solve_poisson(rate))
     return tuple(-j / r for j, r in zip(flux, box.on_faces(density), strict=True))
-
-
-@_checks.gate
-def least_squares(
-    box: Box, density: Cells, rate: Cells, *, rtol: float = 1e-6, max_steps: int = 2000
-) -> Faces:
-    r"""The field of least energy $\int \rho |v|^2$: a gradient, $v = \nabla\psi$.
-
-    Solves $-\nabla\cdot(\rho\nabla\psi) = \partial_t\rho$ by conjugate gradients, scaled by
-    the diagonal, so that a density may fall over many decades. Steps grow like the cells
-    along a side. NaN if they do not converge.
-
-    Args:
-        box: The grid.
-        density: Density in the cells, positive.
-        rate: Its time derivative.
-        rtol: Residual at most, over the largest rate, both over the root of the diagonal.
-            float32 reaches about 1e-3 on a grid of a hundred cells a side.
-        max_steps: Steps at most.
-
-    References:
-        Otto, The geometry of dissipative evolution equations, 2001; Benamou and Brenier, A
-        computational fluid mechanics solution to the Monge-Kantorovich problem, 2000.
-    """
-    _check(box, density, rate)
-    _checks.scale("rtol", rtol)
-    _checks.count("max_steps", max_steps)
-    weights = box.on_faces(density)
-    root = jnp.sqrt(_diagonal(box, weights))
-
-    def operator(scaled):
-        slopes = box.gradient(scaled / root)
-        flux = tuple(w * s for w, s in zip(weights, slopes, strict=True))
-        # A constant potential is free; this pins it.
-        pin = root * (jnp.sum(root * scaled) / jnp.sum(root * root))
-        return pin - box.divergence(flux) / root
-
-    right = (rate - jnp.mean(rate)) / root
-    # The solver's tolerances are for each entry: the largest sets the unit.
-    size = jax.lax.stop_gradient(jnp.max(jnp.abs(right)))
-    size = jnp.where(size > 0, size, 1)
-    shape = jax.ShapeDtypeStruct(box.shape, density.dtype)
-    answer = lx.linear_solve(
-        lx.FunctionLinearOperator(operator, shape, lx.positive_semidefinite_tag),
-        right / size,
-        lx.CG(rtol=rtol, atol=rtol, max_steps=max_steps),
-        throw=False,
-    )
-    solved = answer.result == lx.RESULTS.successful
-    return box.gradient(jnp.where(solved, size * answer.value / root, jnp.nan))
-
-
-def _diagonal(box: Box, weights: Faces) -> Cells:
-    """The diagonal of minus the weighted Laplacian: weights of a cell's faces over width^2."""
-    total = jnp.zeros(box.shape, weights[0].dtype)
-    for axis, (weight, width) in enumerate(zip(weights, box.spacing, strict=True)):
-        below, above = ([(0, 0)] * len(box.shape) for _ in range(2))
-        below[axis], above[axis] = (1, 0), (0, 1)
-        total = total + (jnp.pad(weight, below) + jnp.pad(weight, above)) / width**2
-    return total
 
 
 @_checks.gate
@@ -110,7 +48,7 @@ def flux_null(box: Box, density: Cells, stream: Float[Array, "k l"]) -> Faces:
     Returns:
         Normal velocities on the faces; add them to any field of the same density.
     """
-    _check(box, density, density)
+    check_density(box, density, density)
     inner = tuple(size - 1 for size in box.shape)
     if len(inner) != 2 or stream.shape != inner:
         cure = f"give a number an inner corner, {inner}"
@@ -121,19 +59,6 @@ def flux_null(box: Box, density: Cells, stream: Float[Array, "k l"]) -> Faces:
     across = -jnp.diff(corners, axis=0)[:, 1:-1] / width
     first, second = box.on_faces(density)
     return along / first, across / second
-
-
-@_checks.gate
-def project_onto_gradients(box: Box, density: Cells, velocity: Faces, **options) -> Faces:
-    """The gradient field that moves the density as `velocity` does: its part of least energy.
-
-    `options` are those of `least_squares`.
-    """
-    _check(box, density, density)
-    check_faces(box, "velocity", velocity)
-    weights = box.on_faces(density)
-    flux = tuple(w * v for w, v in zip(weights, velocity, strict=True))
-    return least_squares(box, density, -box.divergence(flux), **options)
 
 
 class FieldDiagnostics(NamedTuple):
@@ -156,7 +81,7 @@ class FieldDiagnostics(NamedTuple):
 @_checks.gate
 def diagnose_field(box: Box, density: Cells, rate: Cells, velocity: Faces) -> FieldDiagnostics:
     """Energy, curl and continuity residual of a field on a grid."""
-    _check(box, density, rate)
+    check_density(box, density, rate)
     check_faces(box, "velocity", velocity)
     weights = box.on_faces(density)
     flux = tuple(w * v for w, v in zip(weights, velocity, strict=True))
@@ -179,7 +104,7 @@ def upwind_step(box: Box, density: Cells, velocity: Faces, duration: ScalarLike)
     References:
         LeVeque, Finite volume methods for hyperbolic problems, 2002, section 4.8.
     """
-    _check(box, density, density)
+    check_density(box, density, density)
     check_faces(box, "velocity", velocity)
     _checks.not_negative("duration", duration)
     _checks.finite("duration", duration)
@@ -200,14 +125,3 @@ def _curl(box: Box, vectors: Faces, density: Cells) -> Float[Array, ""]:
     across = box.on_faces(density)[0]
     weights = (across[:, 1:] + across[:, :-1]) / 2
     return jnp.sqrt(jnp.sum(weights * circulation**2) / jnp.sum(weights))
-
-
-def _check(box: Box, density: Cells, rate: Cells) -> None:
-    for name, array in (("density", density), ("rate", rate)):
-        if array.shape != box.shape:
-            cure = f"give one number a cell, {box.shape}"
-            _checks.reject(name, f"has shape {array.shape}", cure)
-        _checks.floating(name, array)
-        if _numbers.is_half(array):
-            cure = "convert it to float32: halves do not hold a curve of densities"
-            _checks.reject(name, f"has dtype {array.dtype}", cure)

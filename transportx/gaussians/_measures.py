@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from transportx import _checks
 from transportx._precision import single_inside
 from transportx.gaussians._matrices import is_symmetric
-from transportx.geometry import SumExp
+from transportx.geometry.internal import SumExp
 
 Point = Float[Array, " d"]
 Matrix = Float[Array, "d d"]

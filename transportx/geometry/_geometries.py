@@ -15,12 +15,8 @@ from transportx._precision import common, working
 from transportx.geometry._centre import centre_between
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
 from transportx.geometry._forbidden import finite_part, forbidden
+from transportx.geometry._layout import default_tile
 from transportx.geometry._merges import AbstractMerge, Sum
-
-# Costs up to this many entries (64 MiB in float32) are held whole; more are streamed.
-_DENSE_ENTRIES = 2**24
-# Entries of one tile: a few of them stay in a core's cache, and keep matrix products busy.
-_TILE_ENTRIES = 2**20
 
 
 class AbstractGeometry(eqx.Module):
@@ -385,13 +381,3 @@ class PointCloud(AbstractCloud):
 
 def _is_none(leaf: Any) -> bool:
     return leaf is None
-
-
-def may_be_held(n: int, m: int) -> bool:
-    """Whether so many costs are held whole by default."""
-    return n * m <= _DENSE_ENTRIES
-
-
-def default_tile(n: int, m: int) -> int:
-    """Rows to hold at once of so many, all of them where costs may be held whole."""
-    return n if may_be_held(n, m) else max(1, _TILE_ENTRIES // m)

@@ -14,13 +14,8 @@ from transportx._meshes import automatic, released
 from transportx._precision import common
 from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
 from transportx.geometry._fold import Given, fold, whole_costs
-from transportx.geometry._geometries import (
-    AbstractCloud,
-    AbstractGeometry,
-    PointCloud,
-    default_tile,
-    may_be_held,
-)
+from transportx.geometry._geometries import AbstractCloud, AbstractGeometry, PointCloud
+from transportx.geometry._layout import Layout, default_tile, may_be_held
 from transportx.geometry._merges import AbstractMerge, Sum
 from transportx.geometry._ring import Ring
 
@@ -184,8 +179,7 @@ def cloud_between(
     y: Float[Array, "m e"],
     cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
     *,
-    mesh: Mesh | None = None,
-    tile: int | None = None,
+    layout: Layout = Layout(),
     centre: Float[Array, " d"] | None = None,
 ) -> AbstractCloud:
     """Costs between two clouds: of one device, or shared by those of a mesh.
@@ -193,14 +187,15 @@ def cloud_between(
     Args:
         x: Source points; a number that the devices do not divide is filled up.
         y: Target points; the devices divide their number.
-        cost: As in `PointCloud`.
-        mesh: Devices along one axis, of type Auto or Explicit; None for one device.
-        tile: As in `PointCloud`, or in `ShardedCloud`.
+        cost: An `AbstractCost`, or any callable `cost(x, y) -> scalar`.
+        layout: The devices that share the costs, and rows of costs that one holds at once.
         centre: A point near those that count, to compute costs around; robust by default.
 
     Raises:
-        ValueError: As these two; or the mesh has more than one axis.
+        ValueError: A cloud is no matrix of real numbers, the dimensions differ, or the devices
+            do not divide the targets.
     """
+    mesh, tile = layout.mesh, layout.tile
     if mesh is None:
         return PointCloud(x, y, cost, tile=tile, centre=centre)
     _checks.points("x", x)

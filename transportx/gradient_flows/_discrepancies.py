@@ -6,11 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractCost, SquaredEuclidean
+from transportx.geometry import AbstractCost, Layout, SquaredEuclidean
 from transportx.gradient_flows._functional import (
     AbstractFunctional,
     Cloud,
@@ -40,8 +39,8 @@ class MMD(AbstractFunctional):
         kernel: Symmetric positive kernel: a module of this room, or any callable
             `k(x, y) -> scalar` with finite derivatives where x = y.
         weights: Of the target; uniform by default.
-        mesh: Devices that share the pairs, points and target lying over the mesh's one axis;
-            their number divides those of both. As in `Interaction`.
+        layout: The devices that share the pairs, points and target lying over the mesh's one
+            axis; their number divides those of both.
 
     References:
         Arbel, Korba, Salim and Gretton, Maximum mean discrepancy gradient flow, 2019.
@@ -50,35 +49,41 @@ class MMD(AbstractFunctional):
     target: Target
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
     weights: TargetWeights | None = None
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
         as_weights(self.target, self.weights, "target")
-        _checks.divided("target", self.target, self.mesh)
+        _checks.divided("target", self.target, self.layout.mesh)
 
     @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         _checks.same_dimension("x", x, "target", self.target)
         y, b = self.target, as_weights(self.target, self.weights)
-        within = within_sum(self.kernel, x, weights, self.mesh)
-        within = within + within_sum(self.kernel, y, b, self.mesh)
-        return within - 2 * between_sum(self.kernel, x, weights, y, b, self.mesh)
+        within = within_sum(self.kernel, x, weights, self.layout)
+        within = within + within_sum(self.kernel, y, b, self.layout)
+        return within - 2 * between_sum(self.kernel, x, weights, y, b, self.layout)
 
 
 @_checks.gate
 def energy_distance(
-    target: Target, weights: TargetWeights | None = None, *, mesh: Mesh | None = None
+    target: Target, weights: TargetWeights | None = None, *, layout: Layout = Layout()
 ) -> MMD:
     r"""Squared energy distance $2 E|X - Y| - E|X - X'| - E|Y - Y'|$ to a target.
 
     The `MMD` of the kernel -|x - y|: no scale to choose, and pulls that do not fade with
     distance. Points that meet do not push each other: their derivative is taken as zero.
 
+    Args:
+        target: Points of the target, shape (m, d).
+        weights: Weights of the target's points, shape (m,); uniform by default.
+        layout: The devices that share the pairs, points and target lying over the mesh's one
+            axis; their number divides those of both.
+
     References:
         Hertrich, Wald, Altekruger and Hagemann, Generative sliced MMD flows with Riesz
         kernels, 2024.
     """
-    return MMD(target, NegativeDistance(), weights, mesh)
+    return MMD(target, NegativeDistance(), weights, layout)
 
 
 @_checks.gate
@@ -95,7 +100,8 @@ class SinkhornDivergence(AbstractFunctional):
         weights: Of the target; uniform by default.
         cost: As in `ot.sinkhorn_divergence`.
         solver: Its tolerance bounds the error of the gradient.
-        mesh: As in `ot.sinkhorn_divergence`.
+        layout: The devices that share the costs, points and target lying over the mesh's one
+            axis; their number divides those of both.
 
     References:
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019.
@@ -106,11 +112,11 @@ class SinkhornDivergence(AbstractFunctional):
     weights: TargetWeights | None = None
     cost: AbstractCost = SquaredEuclidean()
     solver: AbstractSolver = Newton()
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
         as_weights(self.target, self.weights, "target")
-        _checks.divided("target", self.target, self.mesh)
+        _checks.divided("target", self.target, self.layout.mesh)
         _checks.positive("epsilon", self.epsilon)
 
     @_checks.gate
@@ -123,7 +129,7 @@ class SinkhornDivergence(AbstractFunctional):
             epsilon=self.epsilon,
             cost=self.cost,
             solver=self.solver,
-            mesh=self.mesh,
+            layout=self.layout,
         ).value
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
-from transportx.geometry import AbstractCost
+from transportx.geometry import AbstractCost, Layout
 from transportx.gradient_flows._functional import (
     AbstractFunctional,
     Cloud,
@@ -53,17 +52,17 @@ class Interaction(AbstractFunctional):
     Attributes:
         kernel: Symmetric `W(x, y) -> scalar` of two points, or an `AbstractCost`. Its
             derivative where x = y must be finite: write norms as `geometry.Euclidean` does.
-        mesh: Devices that share the pairs, points lying over the mesh's one axis; their number
-            divides that of the points. A device sends n (d + 1) numbers for the value, and
+        layout: The devices that share the pairs, points lying over the mesh's one axis; their
+            number divides that of the points. A device sends n (d + 1) numbers for the value, and
             2 n (d + 1) for the gradient of a radial kernel of this room.
     """
 
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
-        return within_sum(self.kernel, x, weights, self.mesh) / 2
+        return within_sum(self.kernel, x, weights, self.layout) / 2
 
 
 @_checks.gate
@@ -77,14 +76,15 @@ class SmoothedEntropy(AbstractFunctional):
     Attributes:
         bandwidth: h, in units of the points; two to four times their distance. Below it
             neighbours do not see each other and nothing moves.
-        mesh: As in `Interaction`.
+        layout: The devices that share the pairs, points lying over the mesh's one axis; their
+            number divides that of the points.
 
     References:
         Carrillo, Craig and Patacchini, A blob method for diffusion, 2019.
     """
 
     bandwidth: ScalarLike
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
 
     def __check_init__(self):
         _checks.positive("bandwidth", self.bandwidth)
@@ -92,8 +92,8 @@ class SmoothedEntropy(AbstractFunctional):
     @_checks.gate
     def value(self, x: Cloud, weights: Weights) -> Scalar:
         width = _checks.positive_value("bandwidth", self.bandwidth, x.dtype)
-        _checks.divided("x", x, self.mesh)
-        sums = product(Gaussian(width), x, x, weights, self.mesh)
+        _checks.divided("x", x, self.layout.mesh)
+        sums = product(Gaussian(width), x, x, weights, self.layout)
         # Of a far point of weight zero the sum may underflow; its logarithm must not be infinite.
         logs = jnp.log(jnp.maximum(sums, jnp.finfo(x.dtype).tiny))
         scale = x.shape[1] / 2 * jnp.log(2 * jnp.pi * width**2)
@@ -102,7 +102,7 @@ class SmoothedEntropy(AbstractFunctional):
 
 @_checks.gate
 def kl_divergence(
-    log_density: Callable[[Point], Scalar], *, bandwidth: ScalarLike, mesh: Mesh | None = None
+    log_density: Callable[[Point], Scalar], *, bandwidth: ScalarLike, layout: Layout = Layout()
 ) -> AbstractFunctional:
     r"""$\mathrm{KL}(K_h * \alpha\,\|\,\pi)$ of points up to O(h^2): its flow samples without noise.
 
@@ -113,9 +113,10 @@ def kl_divergence(
         log_density: Of one point, differentiable; a score alone goes through
             `potential_from_score`, negated.
         bandwidth: h of the smoothed entropy.
-        mesh: As in `Interaction`.
+        layout: The devices that share the pairs, points lying over the mesh's one axis; their
+            number divides that of the points.
     """
-    return Potential(_Negative(log_density)) + SmoothedEntropy(bandwidth, mesh)
+    return Potential(_Negative(log_density)) + SmoothedEntropy(bandwidth, layout)
 
 
 @_checks.gate

@@ -6,12 +6,11 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, ScalarLike
 
 from transportx import _checks
 from transportx._meshes import released
-from transportx.geometry import AbstractCost
+from transportx.geometry import AbstractCost, Layout
 from transportx.gradient_flows._dynamics import AbstractVelocity
 from transportx.gradient_flows._functional import Cloud, Weights, as_pytree
 from transportx.gradient_flows._kernels import AbstractRadialKernel
@@ -31,7 +30,8 @@ class Stein(AbstractVelocity):
     Attributes:
         kernel: Of this room, or any callable `k(x, y) -> scalar`.
         temperature: T, not negative; may be traced.
-        mesh: As in `Interaction`.
+        layout: The devices that share the pairs, points lying over the mesh's one axis; their
+            number divides that of the points.
 
     References:
         Liu and Wang, Stein variational gradient descent, 2016.
@@ -39,7 +39,7 @@ class Stein(AbstractVelocity):
 
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
     temperature: ScalarLike = 1.0
-    mesh: Mesh | None = eqx.field(static=True, default=None)
+    layout: Layout = Layout()
     lowers_energy: ClassVar[bool] = False
 
     def __check_init__(self):
@@ -47,16 +47,20 @@ class Stein(AbstractVelocity):
 
     @_checks.gate
     def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
-        _checks.divided("x", x, self.mesh)
-        slopes, x, weights = released(self.mesh, (slopes, x, weights))
+        _checks.divided("x", x, self.layout.mesh)
+        slopes, x, weights = released(self.layout.mesh, (slopes, x, weights))
         temperature = _checks.not_negative_value("temperature", self.temperature, x.dtype)
         pulls = weights[:, None] * slopes
         if isinstance(self.kernel, AbstractRadialKernel):
             smoothed, attraction = product_and_slopes(
-                self.kernel, x, x, pulls, weights, weights, self.mesh
+                self.kernel, x, x, pulls, weights, weights, self.layout
             )
             return -temperature * attraction - smoothed
         # The sum over j of derivatives by x_j is the derivative by a shift of them all.
         shift = jnp.zeros(x.shape[1], x.dtype)
-        shifted = jax.jacfwd(lambda s: product(self.kernel, x, x + s[None, :], weights, self.mesh))
-        return temperature * shifted(shift) - product(self.kernel, x, x, pulls, self.mesh)
+
+        def shifted(shift):
+            return product(self.kernel, x, x + shift[None, :], weights, self.layout)
+
+        smoothed = product(self.kernel, x, x, pulls, self.layout)
+        return temperature * jax.jacfwd(shifted)(shift) - smoothed

@@ -3,31 +3,26 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from transportx import _checks
 from transportx._meshes import released
-from transportx.geometry import Sum, cloud_between
-from transportx.geometry.internal import FEW_COORDINATES, centre_between
+from transportx.geometry import Layout, cloud_between
+from transportx.geometry.internal import FEW_COORDINATES, Sum, centre_between, default_tile
 from transportx.gradient_flows._kernels import AbstractRadialKernel, Gaussian, Kernel
 
 Scalar = Float[Array, ""]
 Cloud = Float[Array, "n d"]
 Weights = Float[Array, " n"]
-# In a single pass up to this many pairs are held whole; more are visited in tiles.
-_DENSE_ENTRIES = 2**22
-# Entries of one tile: a few of them stay in a core's cache, and keep matrix products busy.
-_TILE_ENTRIES = 2**20
 
 
-def within_sum(kernel: Kernel, x: Cloud, a: Weights, mesh: Mesh | None = None) -> Scalar:
+def within_sum(kernel: Kernel, x: Cloud, a: Weights, layout: Layout = Layout()) -> Scalar:
     """sum_ij a_i a_j k(x_i, x_j), of a symmetric kernel."""
-    _checks.divided("x", x, mesh)
-    x, a = released(mesh, (x, a))
+    _checks.divided("x", x, layout.mesh)
+    x, a = released(layout.mesh, (x, a))
     if isinstance(kernel, AbstractRadialKernel):
-        return _radial_within(kernel, mesh, x, a)
-    return _double_sum(kernel, mesh, x, a, x, a)
+        return _radial_within(kernel, layout, x, a)
+    return _double_sum(kernel, layout, x, a, x, a)
 
 
 def between_sum(
@@ -36,14 +31,14 @@ def between_sum(
     a: Weights,
     y: Float[Array, "m d"],
     b: Float[Array, " m"],
-    mesh: Mesh | None = None,
+    layout: Layout = Layout(),
 ) -> Scalar:
     """sum_ij a_i b_j k(x_i, y_j): O(n m) operations, O(n + m) memory where it streams."""
-    _checks.divided("x", x, mesh)
-    x, a, y, b = released(mesh, (x, a, y, b))
+    _checks.divided("x", x, layout.mesh)
+    x, a, y, b = released(layout.mesh, (x, a, y, b))
     if isinstance(kernel, AbstractRadialKernel):
-        return _radial_between(kernel, mesh, x, a, y, b)
-    return _double_sum(kernel, mesh, x, a, y, b)
+        return _radial_between(kernel, layout, x, a, y, b)
+    return _double_sum(kernel, layout, x, a, y, b)
 
 
 def product(
@@ -51,10 +46,10 @@ def product(
     x: Cloud,
     y: Float[Array, "m d"],
     v: Float[Array, "m *k"],
-    mesh: Mesh | None = None,
+    layout: Layout = Layout(),
 ) -> Float[Array, "n *k"]:
     """The kernel's matrix times a vector or columns, tile by tile."""
-    return cloud_between(x, y, kernel, mesh=mesh).fold_tiles(Sum(), _times, v)
+    return cloud_between(x, y, kernel, layout=layout).fold_tiles(Sum(), _times, v)
 
 
 def product_and_slopes(
@@ -64,7 +59,7 @@ def product_and_slopes(
     v: Float[Array, "m k"],
     a: Weights,
     b: Float[Array, " m"],
-    mesh: Mesh | None = None,
+    layout: Layout = Layout(),
 ) -> tuple[Float[Array, "n k"], Cloud]:
     """The kernel's matrix times columns, and sum_j b_j grad k(x_i, y_j) by x_i, in one pass.
 
@@ -74,12 +69,11 @@ def product_and_slopes(
     centre = centre_between(x, y, a, b)
     x, y = x - centre[None, :], y - centre[None, :]
     columns = v, b, y
-    n, m = x.shape[0], y.shape[0]
-    tile = n if n * m <= _DENSE_ENTRIES else max(1, _TILE_ENTRIES // m)
-    # Of many devices each has fewer pairs than these by default.
-    tile = tile if mesh is None else None
+    if layout.mesh is None and layout.tile is None:
+        # Values and slopes of all pairs, and two arrays of the same size on their way.
+        layout = Layout(tile=default_tile(x.shape[0], y.shape[0], copies=4))
     origin = jnp.zeros_like(centre)
-    cloud = cloud_between(x, y, kernel.squares, mesh=mesh, tile=tile, centre=origin)
+    cloud = cloud_between(x, y, kernel.squares, layout=layout, centre=origin)
     return cloud.fold_tiles(Sum(), eqx.Partial(_tile, kernel), columns, x)
 
 
@@ -108,41 +102,41 @@ def _times(v: Array, matrix: Array) -> Array:
     return jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
 
 
-def _double_sum(kernel, mesh, x, a, y, b) -> Scalar:
-    cloud = cloud_between(x, y, kernel, mesh=mesh).weighed(a, b)
+def _double_sum(kernel, layout, x, a, y, b) -> Scalar:
+    cloud = cloud_between(x, y, kernel, layout=layout).weighed(a, b)
     return jnp.sum(a * cloud.fold_tiles(Sum(), _times, b))
 
 
 @eqx.filter_custom_jvp
-def _radial_within(kernel, mesh, x, a):
-    return _double_sum(kernel, mesh, x, a, x, a)
+def _radial_within(kernel, layout, x, a):
+    return _double_sum(kernel, layout, x, a, x, a)
 
 
 @_radial_within.def_jvp
 def _radial_within_jvp(primals, tangents):
-    kernel, mesh, x, a = primals
+    kernel, layout, x, a = primals
     by_kernel, _, *others = tangents
-    sums, slopes = product_and_slopes(kernel, x, x, a[:, None], a, a, mesh)
+    sums, slopes = product_and_slopes(kernel, x, x, a[:, None], a, a, layout)
     moved = 2 * _along(sums[:, 0], a[:, None] * slopes, *others)
-    moved = moved + _by_parameters(by_kernel, kernel, mesh, x, a, x, a)
+    moved = moved + _by_parameters(by_kernel, kernel, layout, x, a, x, a)
     return a @ sums[:, 0], moved
 
 
 @eqx.filter_custom_jvp
-def _radial_between(kernel, mesh, x, a, y, b):
-    return _double_sum(kernel, mesh, x, a, y, b)
+def _radial_between(kernel, layout, x, a, y, b):
+    return _double_sum(kernel, layout, x, a, y, b)
 
 
 @_radial_between.def_jvp
 def _radial_between_jvp(primals, tangents):
-    kernel, mesh, x, a, y, b = primals
+    kernel, layout, x, a, y, b = primals
     by_kernel, _, *others = tangents
-    sums, slopes = product_and_slopes(kernel, x, y, b[:, None], a, b, mesh)
+    sums, slopes = product_and_slopes(kernel, x, y, b[:, None], a, b, layout)
     moved = _along(sums[:, 0], a[:, None] * slopes, *others[:2])
     if any(other is not None for other in others[2:]):
-        backward, pulls = product_and_slopes(kernel, y, x, a[:, None], b, a, mesh)
+        backward, pulls = product_and_slopes(kernel, y, x, a[:, None], b, a, layout)
         moved = moved + _along(backward[:, 0], b[:, None] * pulls, *others[2:])
-    moved = moved + _by_parameters(by_kernel, kernel, mesh, x, a, y, b)
+    moved = moved + _by_parameters(by_kernel, kernel, layout, x, a, y, b)
     return a @ sums[:, 0], moved
 
 
@@ -156,12 +150,12 @@ def _along(by_weights, by_points, points, weights) -> Scalar:
     return moved
 
 
-def _by_parameters(by_kernel, kernel, mesh, x, a, y, b) -> Scalar:
+def _by_parameters(by_kernel, kernel, layout, x, a, y, b) -> Scalar:
     """The derivative along a change of the kernel itself."""
     if not jax.tree.leaves(by_kernel):
         return jnp.zeros((), x.dtype)
 
     def value(kernel):
-        return _double_sum(kernel, mesh, x, a, y, b)
+        return _double_sum(kernel, layout, x, a, y, b)
 
     return eqx.filter_jvp(value, (kernel,), (by_kernel,))[1]

@@ -10,13 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
+from transportx.geometry.internal import default_tile
 from transportx.gradient_flows import Measure
 from transportx.mean_field._activations import AbstractActivation, Relu
-
-# Activations up to this many entries (16 MiB in float32) are held whole; more are streamed.
-_DENSE_ENTRIES = 2**22
-# Entries of one tile: a few of them stay in a core's cache, and keep matrix products busy.
-_TILE_ENTRIES = 2**20
 
 
 @_checks.gate
@@ -69,8 +65,8 @@ class Neurons(eqx.Module):
 
     def _rows_at_once(self, m: int) -> int:
         n = self.inner.shape[0]
-        default = n if n * m <= _DENSE_ENTRIES else max(1, _TILE_ENTRIES // m)
-        return default if self.tile is None else self.tile
+        # Activations with what makes them and what is made of them: a few arrays of this size.
+        return default_tile(n, m, copies=4) if self.tile is None else self.tile
 
 
 @_checks.gate

@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx._precision import single_inside
-from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean, Sum
-from transportx.geometry.internal import ResolvedSquares
+from transportx.geometry import Euclidean, PointCloud, SquaredEuclidean
+from transportx.geometry.internal import ResolvedSquares, Sum
 from transportx.ot import assignment
 
 Cloud = Float[Array, "n d"]

@@ -1,13 +1,26 @@
-"""Transport between weighted sets: entropic and exact.
+"""Optimal transport between weighted sets: entropic and exact.
 
-A problem is a geometry with weights; a solver is a small frozen object; the answer
-carries its `Status`. An iterative result is `converged` only if the returned arrays
+A problem is a geometry (the costs) with weights; a solver is a small frozen object; the
+answer carries its `Status`. An iterative result is `converged` only if the returned arrays
 themselves meet the tolerance, and one that is not finite is NaN throughout.
 
-Entropic problems are solved in rounds: potentials are absorbed into a kernel, its
-marginals audited, its scalings refined, epsilon lowered. A new solver is an
-`AbstractSolver`, whose `refine` improves the scalings of one kernel; it returns the same
-answer object, with the same derivatives.
+Words of the entropic problem. Potentials f, g are the dual variables. The required
+marginals of potentials are a exp(-f / rho_a) and b exp(-g / rho_b), which the plan has at
+the optimum; the marginal error is the L1 distance from them over the mass. Potentials are
+absorbed where they stand inside the kernel exp((f_i + g_j - C_ij) / epsilon); scalings
+exp(phi), exp(psi) multiply its rows and columns, which moves f by epsilon phi. Annealing
+solves at falling values of epsilon.
+
+Entropic problems are solved in rounds: absorb the potentials, audit the marginals, refine
+the scalings, lower epsilon. A new solver is an `AbstractSolver`, whose `refine` improves
+the scalings of one kernel; `solve` chooses epsilon and rebuilds the kernel, and answers
+with the same plan object, with the same derivatives.
+
+Example:
+    >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
+    >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.01)
+    >>> bool(plan.converged), np.asarray(plan.matrix()).round(2).tolist()
+    (True, [[0.5, 0.0], [0.0, 0.5]])
 """
 
 from transportx._status import Status as Status
@@ -15,6 +28,7 @@ from transportx.ot._assignment import assignment as assignment
 from transportx.ot._birkhoff import birkhoff as birkhoff
 from transportx.ot._birkhoff import soft_rank as soft_rank
 from transportx.ot._birkhoff import soft_sort as soft_sort
+from transportx.ot._birkhoff import sorting_plan as sorting_plan
 from transportx.ot._divergence import SinkhornDivergence as SinkhornDivergence
 from transportx.ot._divergence import sinkhorn_divergence as sinkhorn_divergence
 from transportx.ot._gaussian_start import gaussian_potentials as gaussian_potentials

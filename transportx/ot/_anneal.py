@@ -63,7 +63,7 @@ class _Audit(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Where annealing stands.
+    """State of annealing between rounds.
 
     `log_steps` are due before the next audit; `best` is the best audit at the problem's own
     epsilon, `above` the level before, with an infinite epsilon where it says nothing.

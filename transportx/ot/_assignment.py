@@ -25,16 +25,16 @@ _NUM_THREADS = os.cpu_count() or 1
 
 @_checks.gate
 def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
-    """Match rows to columns one to one at the least total cost.
+    """Optimal assignment: match rows to columns one to one at the least total cost.
 
     It is exact optimal transport between two uniform clouds of one size. On CPU, entropic
-    potentials are taken off the costs first, which changes no optimum, and SciPy's shortest
-    augmenting paths finish the search through a host callback, one thread a problem where
-    `vmap` brings many; elsewhere the Hungarian algorithm runs on the device. O(n^3) both
+    potentials are subtracted from the costs first, which changes no optimum, and SciPy's
+    shortest augmenting paths finish the search through a host callback, one thread per problem
+    where `vmap` brings many; elsewhere the Hungarian algorithm runs on the device. O(n^3) both
     at worst.
 
     Args:
-        cost: Square matrix. An entry of infinity forbids that pair.
+        cost: Square matrix, shape (n, n). An entry of infinity forbids that pair.
 
     Returns:
         The column of each row, a permutation. Where there is none, because an entry is NaN
@@ -47,6 +47,10 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     Differentiation:
         Indices have no derivative. Index the cost or the points with them: that gives
         the derivative of the optimum wherever the matching is unique.
+
+    Example:
+        >>> tx.ot.assignment(jnp.array([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0], [3.0, 2.0, 2.0]]))
+        Array([1, 0, 2], dtype=int32)
 
     References:
         Crouse, On implementing 2D rectangular assignment algorithms, 2016.

@@ -20,16 +20,16 @@ def birkhoff(
     temperature: ScalarLike = 1.0,
     solver: AbstractSolver = Newton(),
 ) -> EntropicPlan:
-    r"""The doubly stochastic matrix nearest to exp(logits / temperature).
+    r"""Sinkhorn projection: the doubly stochastic matrix nearest to exp(logits / temperature).
 
     Scales rows and columns of $\exp(L_{ij} / \tau)$ until all sum to one: the projection in
     relative entropy. A batch is a `vmap` of this.
 
     Args:
-        logits: Square matrix.
-        temperature: Positive; towards zero the matrix becomes the permutation of largest
+        logits: Square matrix L, shape (n, n).
+        temperature: tau, positive; towards zero the matrix becomes the permutation of largest
             total logit.
-        solver: Tolerance and step limit.
+        solver: Solver, with tolerance and step limit.
 
     Returns:
         The plan; the matrix itself is ``birkhoff(logits).matrix()``. Its derivatives are
@@ -37,6 +37,12 @@ def birkhoff(
 
     Raises:
         ValueError: `logits` is not a square matrix of real numbers.
+
+    Example:
+        >>> logits = jnp.log(jnp.array([[1.0, 4.0], [1.0, 1.0]]))
+        >>> matrix = tx.ot.birkhoff(logits).matrix()
+        >>> round(float(matrix[0, 0]), 2), round(float(matrix[0, 1]), 2)
+        (0.33, 0.67)
 
     References:
         Sinkhorn, A relationship between arbitrary positive matrices and doubly stochastic
@@ -56,25 +62,32 @@ def birkhoff(
 def soft_sort(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:
-    """`x` in rising order, softly: each place holds a mean of the values near it.
+    """Differentiable sorting by optimal transport: rising values, each a mean of values near it.
 
     Args:
         x: Values, shape (n,).
         epsilon: Softness, in units of the variance of `x`. Towards zero the result is
             ``jnp.sort(x)``; towards infinity, the mean everywhere.
-        solver: Tolerance and step limit.
+        solver: Solver, with tolerance and step limit.
 
     Returns:
-        The values; NaN if the solve did not converge. Their sum is that of `x`, to the
-        tolerance.
+        The values; NaN if the solve did not converge: `sorting_plan` says why. Their sum
+        is that of `x`, to the tolerance.
+
+    Raises:
+        ValueError: `x` is empty or not of shape (n,).
+
+    Example:
+        >>> values = tx.ot.soft_sort(jnp.array([3.0, 1.0, 2.0]), epsilon=1e-3)
+        >>> [round(float(value), 1) for value in values]
+        [1.0, 2.0, 3.0]
 
     References:
         Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
         2019.
     """
-    _check_values(x)
+    plan = sorting_plan(x, epsilon=epsilon, solver=solver)
     relative, unit = _relative(x)
-    plan = _sorting_plan(relative, epsilon, solver)
     values = unit * (x.size * (plan.T @ relative))
     return jnp.where(plan.converged, values, jnp.nan).astype(x.dtype)
 
@@ -83,26 +96,68 @@ def soft_sort(
 def soft_rank(
     x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
 ) -> Float[Array, " n"]:
-    """Ranks from 0 to n - 1, softly; towards epsilon zero ``jnp.argsort(jnp.argsort(x))``.
+    """Differentiable ranks from 0 to n - 1, by optimal transport.
+
+    Towards epsilon zero they are ``jnp.argsort(jnp.argsort(x))``.
 
     Args:
         x: Values, shape (n,).
         epsilon: Softness, in units of the variance of `x`.
-        solver: Tolerance and step limit.
+        solver: Solver, with tolerance and step limit.
 
     Returns:
-        The ranks; NaN if the solve did not converge. Their sum is n (n - 1) / 2, to the
-        tolerance.
+        The ranks; NaN if the solve did not converge: `sorting_plan` says why. Their sum
+        is n (n - 1) / 2, to the tolerance.
+
+    Raises:
+        ValueError: `x` is empty or not of shape (n,).
+
+    Example:
+        >>> ranks = tx.ot.soft_rank(jnp.array([3.0, 1.0, 2.0]), epsilon=1e-3)
+        >>> [abs(round(float(rank), 1)) for rank in ranks]
+        [2.0, 0.0, 1.0]
 
     References:
         Cuturi, Teboul and Vert, Differentiable ranks and sorting using optimal transport,
         2019.
     """
-    _check_values(x)
+    plan = sorting_plan(x, epsilon=epsilon, solver=solver)
     relative, _ = _relative(x)
-    plan = _sorting_plan(relative, epsilon, solver)
     ranks = x.size * (plan @ jnp.arange(x.size, dtype=relative.dtype))
     return jnp.where(plan.converged, ranks, jnp.nan).astype(x.dtype)
+
+
+@_checks.gate
+def sorting_plan(
+    x: Float[Array, " n"], *, epsilon: ScalarLike = 0.01, solver: AbstractSolver = Newton()
+) -> EntropicPlan:
+    """The entropic plan that `soft_sort` and `soft_rank` rest on, with its status.
+
+    It transports the standardised values onto n increasing places of the same spread.
+
+    Args:
+        x: Values, shape (n,).
+        epsilon: Softness, in units of the variance of `x`, positive.
+        solver: Tolerance and step limit.
+
+    Raises:
+        ValueError: `x` is no vector of real numbers, or `epsilon` is a Python number that is not
+            positive.
+
+    Example:
+        >>> plan = tx.ot.sorting_plan(jnp.array([3.0, 1.0, 2.0]))
+        >>> bool(plan.converged), plan.matrix().argmax(1).tolist()
+        (True, [2, 0, 1])
+    """
+    _check_values(x)
+    values, _ = _relative(x)
+    # In units of the largest: a spread far below the values themselves has squares, too.
+    centred, _ = _relative(values - jnp.mean(values))
+    variance = jnp.mean(centred**2)
+    varies = variance > 0
+    scaled = jnp.where(varies, centred / jnp.sqrt(jnp.where(varies, variance, 1)), 0 * centred)
+    places = jnp.linspace(-jnp.sqrt(3.0), jnp.sqrt(3.0), x.size).astype(values.dtype)
+    return solve(PointCloud(scaled[:, None], places[:, None]), epsilon=epsilon, solver=solver)
 
 
 def _relative(x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, ""]]:
@@ -110,17 +165,6 @@ def _relative(x: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, "
     x = x.astype(working(x.dtype))
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
     return ratios_to(largest, x), jnp.where(largest > 0, largest, 1)
-
-
-def _sorting_plan(x, epsilon, solver) -> EntropicPlan:
-    """Transport of standardised values onto as many increasing places of the same spread."""
-    # In units of the largest: a spread far below the values themselves has squares, too.
-    centred, _ = _relative(x - jnp.mean(x))
-    variance = jnp.mean(centred**2)
-    varies = variance > 0
-    scaled = jnp.where(varies, centred / jnp.sqrt(jnp.where(varies, variance, 1)), 0 * centred)
-    places = jnp.linspace(-jnp.sqrt(3.0), jnp.sqrt(3.0), x.size).astype(x.dtype)
-    return solve(PointCloud(scaled[:, None], places[:, None]), epsilon=epsilon, solver=solver)
 
 
 def _check_values(x: Array) -> None:

@@ -22,11 +22,11 @@ def conjugate_gradient(
     """Solve a symmetric positive semidefinite system from zero, until the residual is small.
 
     Stops when the L1 norm of the residual is at most `tol`, which in transport is a bound on
-    misplaced mass, or after `max_steps` products; or, leaving the solution where it is, once
+    misplaced mass, or after `max_steps` products; or, with the solution as it is, once
     rounding shows no more curvature.
 
     Returns:
-        The solution, the residual that it leaves, and how many products were taken.
+        The solution, its residual, and the number of products.
     """
 
     def unfinished(carry):

@@ -5,13 +5,12 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks
 from transportx._meshes import released
 from transportx._status import Status, judge
-from transportx.geometry import AbstractCost, SquaredEuclidean, cloud_between
+from transportx.geometry import AbstractCost, Layout, SquaredEuclidean, cloud_between
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solve import (
@@ -30,12 +29,18 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class SinkhornDivergence(eqx.Module):
-    """The divergence, and the three plans that it is made of.
+    """Sinkhorn divergence, and the three plans from which it is computed.
 
     Attributes:
-        plan: From source to target.
-        plan_x: From the source to itself.
-        plan_y: From the target to itself.
+        plan: Plan from the source to the target.
+        plan_x: Plan from the source to itself.
+        plan_y: Plan from the target to itself.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> divergence = tx.ot.sinkhorn_divergence(x, x + 3.0, epsilon=0.5)
+        >>> isinstance(divergence, tx.ot.SinkhornDivergence), divergence.plan.matrix().shape
+        (True, (2, 2))
     """
 
     plan: EntropicPlan
@@ -60,14 +65,14 @@ class SinkhornDivergence(eqx.Module):
 
     @property
     def status(self) -> Status:
-        """That of the first of the three plans that is not converged, or `CONVERGED`."""
+        """Status of the first of the three plans that is not converged, or `CONVERGED`."""
         plans = self.plan, self.plan_x, self.plan_y
         failed = [(plan.status != Status.CONVERGED, plan.status) for plan in plans]
         return judge(*failed, otherwise=Status.CONVERGED)
 
     @property
     def converged(self) -> Bool[Array, ""]:
-        """Whether all three plans are."""
+        """Whether all three plans are converged."""
         return self.plan.converged & self.plan_x.converged & self.plan_y.converged
 
 
@@ -83,9 +88,9 @@ def sinkhorn_divergence(
     cost: AbstractCost | Callable[[Array, Array], Array] = SquaredEuclidean(),
     init: SinkhornDivergence | None = None,
     solver: AbstractSolver = Newton(),
-    mesh: Mesh | None = None,
+    layout: Layout = Layout(),
 ) -> SinkhornDivergence:
-    r"""Debiased entropic transport between two weighted clouds.
+    r"""Sinkhorn divergence: debiased entropic transport between two weighted clouds.
 
     $S(a, b) = OT(a, b) - OT(a, a)/2 - OT(b, b)/2 + \varepsilon (|a| - |b|)^2 / 2$, where the
     last term counts only between unequal masses. It is convex in each measure, not negative
@@ -93,39 +98,52 @@ def sinkhorn_divergence(
     gradient: as a loss it has no pull towards the mean, which `solve(...).value` has.
 
     Args:
-        x: Source points.
-        y: Target points.
-        a: Source weights; uniform by default.
-        b: Target weights.
+        x: Source points, shape (n, d).
+        y: Target points, shape (m, d).
+        a: Source weights, shape (n,), non-negative; uniform by default.
+        b: Target weights, shape (m,), non-negative; uniform by default.
         epsilon: Regularisation, in units of the cost. A small one nears transport, a
             large one the kernel distance of kernel -cost.
-        rho: Penalty on both marginals; infinite means that they are enforced, finite ones
-            let outliers go.
+        rho: Penalty on both marginals, in units of the cost; infinity enforces them, a finite
+            one lets outliers go.
         cost: Symmetric cost with exp(-cost / epsilon) a positive kernel, as squared and
             plain Euclidean distances are.
-        init: The divergence of a similar pair, to start from: that of the step before, in
+        init: Divergence of a similar pair, to start from: that of the step before, in
             a loop that moves points a little at a time.
-        solver: For all three plans; the two symmetric ones use its tolerance.
-        mesh: Devices that share the costs, points lying over the mesh's one axis; their
-            number divides those of both clouds.
+        solver: Solver of all three plans; the two symmetric ones use only its tolerance and
+            step limit.
+        layout: Mesh of devices that share the costs, with points over its one axis, and the rows
+            of costs computed at once. The number of devices divides the sizes of both clouds.
 
     Returns:
-        The plans, with `value`, `gap` and `converged`.
+        The plans, with `value`, `gap`, `status` and `converged`.
 
     Raises:
-        ValueError: As `solve`; or the devices of `mesh` do not divide a cloud.
+        ValueError: Shapes, dimensions or weights disagree; `epsilon` or `rho` is a Python
+            number that is not positive; or the devices of `layout.mesh` do not
+            divide a cloud.
+
+    Differentiation:
+        `value` with respect to x, y, a, b, epsilon and rho by the envelope theorem, with no
+        linear solve.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> divergence = tx.ot.sinkhorn_divergence(x, x + 3.0, epsilon=0.5)
+        >>> round(float(divergence.value), 1), bool(divergence.converged)
+        (9.0, True)
 
     References:
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, 2019; Sejourne, Feydy, Vialard,
         Trouve and Peyre, Sinkhorn divergences for unbalanced optimal transport, 2019.
     """
-    _checks.divided("x", x, mesh)
-    x, y, a, b = released(mesh, (x, y, a, b))
+    _checks.divided("x", x, layout.mesh)
+    x, y, a, b = released(layout.mesh, (x, y, a, b))
     options = {"epsilon": epsilon, "rho": rho, "solver": solver}
     init_x, init_y = (None, None) if init is None else (init.plan_x.f, init.plan_y.f)
-    plan_x = solve_symmetric(cloud_between(x, x, cost, mesh=mesh), a, init=init_x, **options)
-    plan_y = solve_symmetric(cloud_between(y, y, cost, mesh=mesh), b, init=init_y, **options)
-    problem = make_problem(cloud_between(x, y, cost, mesh=mesh), a, b, epsilon, rho, rho)
+    plan_x = solve_symmetric(cloud_between(x, x, cost, layout=layout), a, init=init_x, **options)
+    plan_y = solve_symmetric(cloud_between(y, y, cost, layout=layout), b, init=init_y, **options)
+    problem = make_problem(cloud_between(x, y, cost, layout=layout), a, b, epsilon, rho, rho)
     begin = None if init is None else init.plan.potentials
     solved = _between(problem, solver, begin, plan_x.f, plan_y.f)
     return SinkhornDivergence(EntropicPlan(problem, *solved), plan_x, plan_y)

@@ -1,4 +1,4 @@
-"""Potentials to start from, by what Gaussians of the same moments would have."""
+"""Potentials to start from: those between Gaussians of the same moments."""
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +20,26 @@ def gaussian_potentials(
 ) -> Potentials:
     """Potentials of the entropic plan between Gaussians with the moments of two clouds.
 
-    For the cost |x - y|^2 and enforced marginals. Hand them to ``solve(..., init=...)`` to
-    go straight to `epsilon`: exact for Gaussians, near for clouds of one bulk, of no use
+    For the cost |x - y|^2 and enforced marginals. Pass them to ``solve(..., init=...)`` to
+    start at `epsilon` itself: exact for Gaussians, near for clouds of one bulk, of no use
     for separate clusters. O((n + m) d^2 + d^3).
 
     Args:
-        x: Source points.
-        y: Target points.
-        a: Source weights; uniform by default.
-        b: Target weights.
+        x: Source points, shape (n, d).
+        y: Target points, shape (m, d).
+        a: Source weights, shape (n,); uniform by default.
+        b: Target weights, shape (m,); uniform by default.
         epsilon: Regularisation, in units of the cost.
+
+    Returns:
+        (f, g), of shapes (n,) and (m,).
+
+    Example:
+        >>> x, y = jr.normal(jr.key(0), (8, 2)), jr.normal(jr.key(1), (8, 2)) + 1.0
+        >>> init = tx.ot.gaussian_potentials(x, y, epsilon=0.5)
+        >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.5, init=init)
+        >>> bool(plan.converged)
+        True
 
     References:
         Thornton and Cuturi, Rethinking initialization of the Sinkhorn algorithm, 2023.

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transportx.geometry import Sum, capped_exp, internal
+from transportx.geometry import internal
+from transportx.geometry.internal import Sum, capped_exp
 from transportx.ot._conjugate_gradient import conjugate_gradient
 from transportx.ot._problem import Potentials, Problem, gain
 

@@ -9,15 +9,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from transportx import _checks
 from transportx._status import Status
 from transportx._varying import where_asked
-from transportx.geometry import (
-    AbstractCloud,
-    AbstractGeometry,
-    Largest,
-    Sum,
-    SumExp,
-    capped_exp,
-    internal,
-)
+from transportx.geometry import AbstractCloud, AbstractGeometry, internal
+from transportx.geometry.internal import Largest, Sum, SumExp, capped_exp
 from transportx.ot._implicit import dual_value
 from transportx.ot._problem import Potentials, Problem, gain
 
@@ -26,22 +19,30 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class EntropicPlan(eqx.Module):
-    r"""The plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)$ and its status.
+    r"""Entropic plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \varepsilon)$ and its status.
 
     Everything that needs entries of the plan computes them where they are needed: dense
-    problems hold an (n, m) array for it, streamed ones never do. Each costs O(n m). A
-    vmapped solve returns a batch of plans: ask it under `vmap` too, as in
+    problems store an (n, m) array for it, streamed ones never do. Each costs O(n m). A
+    vmapped solve returns a batch of plans: use it under `vmap` too, as in
     ``jax.vmap(lambda plan: plan.value)(plans)``.
 
     Attributes:
         problem: Geometry, weights, epsilon and penalties.
-        f: Source potential, in units of the cost; NaN where the solve failed. Where both
-            marginals are enforced it is defined up to a constant, and <a, f> = <b, g>.
-        g: Target potential.
-        marginal_error: L1 distance of both marginals from those asked for, divided by the
+        f: Source potential, shape (n,), in units of the cost; NaN where the solve failed. Where
+            both marginals are enforced it is defined up to a constant, and <a, f> = <b, g>.
+        g: Target potential, shape (m,), in units of the cost.
+        marginal_error: L1 distance of both marginals from the required ones, divided by the
             mass, audited on these very potentials.
-        num_steps: Steps that ran, in the units of the solver's `max_steps`.
+        num_steps: Number of steps that ran, in the units of the solver's `max_steps`.
         status: How the solve ended.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
+        >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.01)
+        >>> bool(plan.converged), round(float(plan.transport_cost), 2)
+        (True, 0.5)
+        >>> (plan @ jnp.ones(2)).shape, plan.barycentric_map().shape
+        ((2,), (2, 1))
     """
 
     problem: Problem
@@ -53,7 +54,7 @@ class EntropicPlan(eqx.Module):
 
     @property
     def geometry(self) -> AbstractGeometry:
-        """The costs."""
+        """Costs of the problem."""
         return self.problem.geometry
 
     @property
@@ -73,7 +74,7 @@ class EntropicPlan(eqx.Module):
 
     @property
     def potentials(self) -> Potentials:
-        """(f, g): what `init` of the next solve takes."""
+        """(f, g), which the argument `init` of the next solve takes."""
         return self.f, self.g
 
     @property
@@ -101,13 +102,13 @@ class EntropicPlan(eqx.Module):
     @property
     @eqx.filter_jit
     def gap(self) -> Scalar:
-        r"""Objective of a feasible plan less `value`: a bound on the error of `value`.
+        r"""Duality gap: a bound on the error of `value`.
 
-        The plan is repaired to marginals at most those asked for (Altschuler, Weed and
-        Rigollet, 2017). To it, $\hat P$, the gap is exactly
-        $\varepsilon\,\mathrm{KL}(\hat P\,\|\,P)$, plus, for loose marginals,
-        $\rho\,\mathrm{KL}$ of what it has from what optimality asks: no cancellation, and
-        nothing negative. Seen as a constant by autodiff.
+        It is the objective of a feasible plan less `value`. The plan is repaired to marginals
+        at most the required ones (Altschuler, Weed and Rigollet, 2017). For the repaired plan
+        $\hat P$ the gap is exactly $\varepsilon\,\mathrm{KL}(\hat P\,\|\,P)$, plus, for loose
+        marginals, $\rho\,\mathrm{KL}$ of its marginal from the required one: no cancellation,
+        and nothing negative. A constant for autodiff.
         """
         return jax.lax.stop_gradient(_gap(self.problem, self.f, self.g))
 
@@ -138,13 +139,13 @@ class EntropicPlan(eqx.Module):
 
     @eqx.filter_jit
     def matrix(self) -> Float[Array, "n m"]:
-        """The plan itself, n m numbers."""
+        """The plan as an array, n m numbers."""
         f, g, a, b = self.f[:, None], self.g[None, :], self.a[:, None], self.b[None, :]
         return _entries(self.epsilon, (b, g), self.geometry.working_matrix(), f, a)
 
     @eqx.filter_jit
     def barycentric_map(self) -> Float[Array, "n d"]:
-        """Where each source point goes on average: sum_j P_ij y_j / sum_j P_ij.
+        """Barycentric projection of each source point: sum_j P_ij y_j / sum_j P_ij, shape (n, d).
 
         Points without weight have their image too.
 
@@ -163,11 +164,14 @@ class EntropicPlan(eqx.Module):
 
         At the source points it is the `barycentric_map`, up to the error of the marginals.
 
-        References:
-            Pooladian and Niles-Weed, Entropic estimation of optimal transport maps, 2021.
+        Args:
+            x_new: Points, shape (k, d).
 
         Raises:
             ValueError: The geometry has no points, or the new ones are of another dimension.
+
+        References:
+            Pooladian and Niles-Weed, Entropic estimation of optimal transport maps, 2021.
         """
         cloud = self._cloud()
         _checks.points("x_new", x_new)
@@ -186,6 +190,10 @@ class EntropicPlan(eqx.Module):
         """Draw `num` independent pairs (i, j) with probability P_ij / |P|. O((n + num) m).
 
         Indices of a plan that failed, or has no mass, are out of range: (n, m).
+
+        Args:
+            key: Randomness.
+            num: Number of pairs, at least 1.
         """
         _checks.count("num", num)
         source_key, target_key = jr.split(key)
@@ -201,14 +209,18 @@ class EntropicPlan(eqx.Module):
     @_checks.gate
     @eqx.filter_jit
     def sample_sources(self, *, key: PRNGKeyArray) -> Int[Array, " m"]:
-        """Draw one source for each target from the plan given that target; n where it fails."""
+        """Draw one source for each target from the plan given it; n where the solve failed."""
         scores = self.f / self.epsilon + jnp.log(self.a)
         return _draw(self.geometry.T, scores, self.epsilon, jr.split(key, self.b.size))
 
     @_checks.gate
     @eqx.filter_jit
     def top(self, k: int) -> tuple[Float[Array, "n k"], Int[Array, "n k"]]:
-        """The k largest entries of each row, falling, and their columns."""
+        """The k largest entries of each row, in falling order, and their columns.
+
+        Args:
+            k: Number of entries per row, from 1 to m.
+        """
         _checks.count("k", k)
         if k > self.b.size:
             _checks.reject("k", f"is {k}", f"give at most the {self.b.size} targets")
@@ -259,7 +271,7 @@ def _draw(
 
 
 def _noisy(epsilon, columns, costs, key):
-    """The largest score with Gumbel noise: of all targets, it is of one drawn."""
+    """The largest score with Gumbel noise: its target is a draw from their softmax."""
     scores, targets = columns
     # Each block of targets has noise of its own; the first that of a draw among all.
     first = targets[0]
@@ -278,15 +290,15 @@ def _gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scal
 def _repaired_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -> Scalar:
     """Objective of the repaired plan less the dual one."""
     a, b = problem.a, problem.b
-    asked_a, asked_b = problem.asked_a(f), problem.asked_b(g)
+    required_a, required_b = problem.required_a(f), problem.required_b(g)
     kernel = problem.kernel(f, g)
-    # Cut rows, then columns, down to what is asked; spread what is then missing.
-    cut_a = _cut(asked_a, a * (kernel @ b))
+    # Cut rows, then columns, down to what is required; spread what is then missing.
+    cut_a = _cut(required_a, a * (kernel @ b))
     columns = b * (kernel.T @ (a * (1 - cut_a)))
-    cut_b = _cut(asked_b, columns)
+    cut_b = _cut(required_b, columns)
     rows = a * (1 - cut_a) * (kernel @ (b * (1 - cut_b)))
-    missing_a = jnp.maximum(asked_a - rows, 0)
-    missing_b = jnp.maximum(asked_b - columns * (1 - cut_b), 0)
+    missing_a = jnp.maximum(required_a - rows, 0)
+    missing_b = jnp.maximum(required_b - columns * (1 - cut_b), 0)
     most = jnp.maximum(jnp.sum(missing_a), jnp.sum(missing_b))
     spread = _quotient(missing_b, most)
 
@@ -297,11 +309,11 @@ def _repaired_gap(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]
     repaired = problem.geometry.fold_rows(Sum(), excess, of_columns, f, a, cut_a, share_a)
     left_a, left_b = missing_a * jnp.sum(spread), jnp.sum(missing_a) * spread
     gap = problem.epsilon * jnp.sum(repaired)
-    for loose, has, asked in (
-        (problem.loose_a, rows + left_a, asked_a),
-        (problem.loose_b, columns * (1 - cut_b) + left_b, asked_b),
+    for loose, has, required in (
+        (problem.loose_a, rows + left_a, required_a),
+        (problem.loose_b, columns * (1 - cut_b) + left_b, required_b),
     ):
-        rest = jnp.sum(_divergence(has, asked)) / jnp.where(loose > 0, loose, 1)
+        rest = jnp.sum(_divergence(has, required)) / jnp.where(loose > 0, loose, 1)
         gap = gap + jnp.where(loose > 0, rest, 0)
     return gap
 
@@ -377,9 +389,9 @@ def _quotient(p: Array, q: Array) -> Array:
     return jnp.where(q > 0, p / jnp.where(q > 0, q, 1), 0)
 
 
-def _cut(asked: Array, has: Array) -> Array:
-    """Share of each mass to take away, to bring it down to what is asked."""
-    return jnp.where(has > asked, _quotient(has - asked, has), 0)
+def _cut(required: Array, has: Array) -> Array:
+    """Fraction of each mass to remove, to bring it down to the required one."""
+    return jnp.where(has > required, _quotient(has - required, has), 0)
 
 
 def _divergence(p: Array, q: Array) -> Array:

@@ -5,15 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from transportx import _checks
-from transportx.geometry import (
-    AbstractGeometry,
+from transportx.geometry import AbstractGeometry, internal
+from transportx.geometry.internal import (
     AbstractKernel,
     Maximum,
     SumExp,
     capped_exp,
     fused_log_totals,
     gibbs_kernel,
-    internal,
     largest_exponent,
 )
 
@@ -26,18 +25,24 @@ Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
 
 @_checks.gate
 class Problem(eqx.Module):
-    r"""Costs, weights, regularisation, and how loosely each marginal is held.
+    r"""Entropic problem: costs, weights, regularisation and penalties on the marginals.
 
-    At the optimum the plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \varepsilon)$ has
-    marginals $a_i e^{-f_i/\rho_a}$ and $b_j e^{-g_j/\rho_b}$: what it is *asked* for.
+    At the optimum the plan $P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \varepsilon)$ has the
+    *required* marginals $a_i e^{-f_i/\rho_a}$ and $b_j e^{-g_j/\rho_b}$.
 
     Attributes:
-        geometry: The costs.
-        a: Source weights.
-        b: Target weights.
-        epsilon: Regularisation.
+        geometry: The costs, (n, m).
+        a: Source weights, shape (n,).
+        b: Target weights, shape (m,).
+        epsilon: Regularisation, in units of the cost.
         loose_a: 1 / rho_a; zero enforces the source marginal.
-        loose_b: 1 / rho_b.
+        loose_b: 1 / rho_b; zero enforces the target marginal.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> problem = tx.ot.solve(tx.geometry.PointCloud(x, x), epsilon=0.1).problem
+        >>> bool(problem.balanced), problem.a
+        (True, Array([0.5, 0.5], dtype=float32))
     """
 
     geometry: AbstractGeometry
@@ -77,27 +82,27 @@ class Problem(eqx.Module):
 
     @property
     def damping_b(self) -> Scalar:
-        """rho_b / (rho_b + epsilon)."""
+        """rho_b / (rho_b + epsilon): one where the target marginal is enforced."""
         return 1 / (1 + self.epsilon * self.loose_b)
 
     @_checks.gate
-    def asked_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
-        """Source marginal that optimality asks of the plan."""
+    def required_a(self, f: Float[Array, " n"]) -> Float[Array, " n"]:
+        """Source marginal that a plan with this potential has at the optimum: a exp(-f / rho_a)."""
         return self.a * capped_exp(-self.loose_a * f)
 
     @_checks.gate
-    def asked_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
-        """Target marginal that optimality asks of the plan."""
+    def required_b(self, g: Float[Array, " m"]) -> Float[Array, " m"]:
+        """Target marginal that a plan with this potential has at the optimum: b exp(-g / rho_b)."""
         return self.b * capped_exp(-self.loose_b * g)
 
     @_checks.gate
     def kernel(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> AbstractKernel:
-        """exp((f_i + g_j - C_ij) / epsilon)."""
+        """The Gibbs kernel exp((f_i + g_j - C_ij) / epsilon) as a linear operator."""
         return gibbs_kernel(self.geometry, f, g, self.epsilon)
 
     @_checks.gate
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        """The best f for this g, in the log domain: a step that can neither over- nor underflow."""
+        """The optimal f for this g, by a log-sum-exp: it can neither over- nor underflow."""
         totals = fused_log_totals(
             self.geometry, self.b, g, self.epsilon, otherwise=_log_totals_in_tiles
         )
@@ -107,7 +112,7 @@ class Problem(eqx.Module):
 
     @_checks.gate
     def update_g(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        """The best g for this f."""
+        """The optimal g for this f, by a log-sum-exp."""
         return self.T.update_f(f)
 
     def hides(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Bool[Array, ""]:
@@ -151,10 +156,17 @@ class Problem(eqx.Module):
         rows: Float[Array, " n"],
         columns: Float[Array, " m"],
     ) -> Scalar:
-        """L1 distance of these marginals from those asked for, divided by the mass."""
-        asked_a, asked_b = self.asked_a(f), self.asked_b(g)
-        distance = jnp.sum(jnp.abs(rows - asked_a)) + jnp.sum(jnp.abs(columns - asked_b))
-        return distance / jnp.minimum(jnp.sum(asked_a), jnp.sum(asked_b))
+        """L1 distance of these marginals from the required ones, divided by the mass.
+
+        Args:
+            f: Source potential, shape (n,).
+            g: Target potential, shape (m,).
+            rows: Source marginal of the plan, shape (n,).
+            columns: Target marginal of the plan, shape (m,).
+        """
+        required_a, required_b = self.required_a(f), self.required_b(g)
+        distance = jnp.sum(jnp.abs(rows - required_a)) + jnp.sum(jnp.abs(columns - required_b))
+        return distance / jnp.minimum(jnp.sum(required_a), jnp.sum(required_b))
 
 
 def _log_totals_in_tiles(geometry, b, g, epsilon):
@@ -186,7 +198,7 @@ def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> F
 
 
 def gain(potential: Array, loose: Scalar) -> Array:
-    """What a potential f earns, rho (1 - exp(-f / rho)); f itself where loose = 1 / rho is 0."""
+    """Dual gain rho (1 - exp(-f / rho)) of a potential f; f itself where loose = 1 / rho is 0."""
     x = loose * potential
     small = jnp.abs(x) < 0.1
     # Horner's form of sum_k (-x)^k / (k + 1)!, to the last digit of float64.

@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 from transportx import _checks
 from transportx._status import Status, judge
 from transportx._varying import where_asked
-from transportx.geometry import AbstractCloud, AbstractGeometry, DenseKernel, Maximum
+from transportx.geometry import AbstractCloud, AbstractGeometry
+from transportx.geometry.internal import DenseKernel, Maximum
 from transportx.ot._anneal import anneal
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._plan import EntropicPlan
@@ -49,15 +50,17 @@ def solve(
         geometry: The costs, (n, m); an infinite one forbids a pair. Point clouds above
             their tile size are streamed, in O(n + m) memory; these are solved between a few
             thousand of their points first.
-        a: Source weights, non-negative; uniform of total one by default. Zero is allowed:
-            that row of the plan is zero.
-        b: Target weights; of the same total mass if both marginals are enforced.
+        a: Source weights, shape (n,), non-negative; uniform of total one by default. Zero is
+            allowed: that row of the plan is zero.
+        b: Target weights, shape (m,), non-negative; of the same total mass as `a` if both
+            marginals are enforced.
         epsilon: Regularisation, in units of the cost.
         rho_a: Penalty on the source marginal, in units of the cost.
-        rho_b: Penalty on the target marginal.
-        init: Potentials to start from, as in ``init=plan.potentials`` of a similar
-            problem; by default epsilon is annealed from the spread of the costs: the mean
-            of what is left of them once means of rows and columns are taken off.
+        rho_b: Penalty on the target marginal, in units of the cost.
+        init: Potentials to start from, such as ``plan.potentials`` of a similar problem; the
+            solve then starts at `epsilon` itself. By default epsilon is annealed: it starts
+            at the spread of the costs, which is the mean absolute value of the costs less their
+            row and column means, and falls to `epsilon` by factors of at most 8.
         solver: `Newton` or `Sinkhorn`, with tolerance and step limit.
 
     Returns:
@@ -74,12 +77,18 @@ def solve(
             a Python number that is not positive.
 
     Differentiation:
-        In points, costs and their parameters, weights, `epsilon`, `rho_a` and `rho_b`;
-        forward, reverse and second order. `value` by the envelope theorem, with no linear
-        solve; potentials and all else of the plan implicitly, by one symmetric solve.
+        With respect to points, costs and their parameters, weights, `epsilon`, `rho_a` and
+        `rho_b`; forward, reverse and second order. `value` by the envelope theorem, with no
+        linear solve; potentials and all else of the plan implicitly, by one symmetric solve.
         Residuals are O(n + m) for streamed problems. An answer short of its optimum gives
         derivatives of the equations linearised where it stands: their error is of the
         order of `marginal_error`, for potentials times the condition number of that solve.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
+        >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.01)
+        >>> bool(plan.converged), np.asarray(plan.matrix()).round(2).tolist()
+        (True, [[0.5, 0.0], [0.0, 0.5]])
 
     References:
         Peyre and Cuturi, Computational Optimal Transport, 2019, section 4; Sejourne,
@@ -99,19 +108,36 @@ def solve_symmetric(
     init: Float[Array, " n"] | None = None,
     solver: AbstractSolver = Newton(),
 ) -> EntropicPlan:
-    """Solve the transport of a weighted set onto itself, with one potential.
+    """Solve the entropic transport of a weighted set onto itself, with one potential.
 
     The averaged Sinkhorn step at least halves the error wherever exp(-C / epsilon) is a
-    positive kernel, whatever epsilon. Otherwise as `solve`, with b = a and f = g.
+    positive kernel, whatever epsilon. The answer is that of `solve` with b = a and f = g.
 
     Args:
         geometry: Costs of a set with itself: (n, n) and symmetric, which is not checked
             beyond the shape.
-        a: Weights.
+        a: Weights, shape (n,), non-negative; uniform of total one by default.
         epsilon: Regularisation, in units of the cost.
-        rho: Penalty on both marginals.
-        init: Potential to start from, `plan.f` of a similar problem.
+        rho: Penalty on both marginals, in units of the cost; infinity enforces them.
+        init: Potential (n,) to start from, such as `plan.f` of a similar problem.
         solver: Its tolerance and step limit are used; the step is the symmetric one.
+
+    Returns:
+        A plan with f = g, with its status.
+
+    Raises:
+        ValueError: The costs are not square, weights do not match them, or `epsilon` or `rho`
+            is a Python number that is not positive.
+
+    Differentiation:
+        With respect to points, costs, weights, `epsilon` and `rho`: `value` by the envelope
+        theorem, potentials implicitly.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0], [3.0]])
+        >>> plan = tx.ot.solve_symmetric(tx.geometry.PointCloud(x, x), epsilon=1.0)
+        >>> bool(plan.converged), bool(jnp.all(plan.f == plan.g))
+        (True, True)
 
     References:
         Feydy, Sejourne, Vialard, Amari, Trouve and Peyre, Interpolating between optimal
@@ -125,7 +151,7 @@ def solve_symmetric(
 
 
 class Solved(NamedTuple):
-    """What a plan holds besides its problem."""
+    """Fields of a plan besides its problem."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
@@ -135,7 +161,7 @@ class Solved(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a solve begins: potentials, and the regularisation to anneal from."""
+    """Start of a solve: potentials, and the regularisation to anneal from."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
@@ -162,7 +188,7 @@ def _solve_symmetric(problem: Problem, solver: AbstractSolver, init: Array | Non
 
 
 def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
-    """Nothing known: anneal; streamed problems between some of their points only."""
+    """Start with no potentials known: anneal; streamed problems between some of their points."""
     return _coarse_start(problem, solver) if problem.geometry.streams else _dense_start(problem)
 
 
@@ -219,10 +245,11 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
 
 
 def _dense_start(problem: Problem) -> Start:
-    """The potentials of a large epsilon, to anneal from the spread of costs they leave.
+    """Potentials of a large epsilon, and the spread of the costs less them, to anneal from.
 
-    In the limit these are the mean costs of a row and of a column. Costs less these are
-    what the regularisation weighs, whatever constant or separable part the costs have.
+    In the limit of large epsilon the potentials are the mean costs of a row and of a column.
+    Only the costs less these determine the plan, whatever constant or separable term the
+    costs have: their mean absolute value is the scale at which epsilon begins to matter.
     """
     matrix = problem.geometry.working_matrix()
     allowed = matrix < jnp.finfo(matrix.dtype).max / 1e3
@@ -304,7 +331,7 @@ def _worst_kind(b, costs):
 def _reached(
     problem: Problem, forbidding: Bool[Array, ""]
 ) -> tuple[Bool[Array, " n"], Bool[Array, " m"]]:
-    """Which sources have weight at a finite cost, and which targets."""
+    """Sources, and targets, that have weight on the other side at a finite cost."""
     geometry, a, b = problem.geometry, problem.a, problem.b
 
     def some():

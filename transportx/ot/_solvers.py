@@ -1,4 +1,4 @@
-"""Solvers: how scalings of one kernel are improved until its marginals fit."""
+"""Solvers: methods that improve the scalings of one kernel until its marginals fit."""
 
 import abc
 import math
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from transportx import _checks
 from transportx._varying import alike
-from transportx.geometry import AbstractKernel, capped_exp
+from transportx.geometry.internal import AbstractKernel, capped_exp
 from transportx.ot._conjugate_gradient import conjugate_gradient
 from transportx.ot._problem import Potentials, Problem, log_total
 
@@ -20,14 +20,14 @@ Steps = Int[Array, ""]
 
 
 class Iterate(NamedTuple):
-    """Log-scalings of both sides, those of the columns exact, and what they give.
+    """Log-scalings of rows and columns, the latter exact for the former, and their marginals.
 
     Attributes:
-        phi: Log-scaling of the rows.
-        psi: Log-scaling of the columns.
-        row_sums: kernel @ (b e^psi).
-        column_sums: kernel.T @ (a e^phi).
-        residual: Asked row marginal less that of the plan: the gradient of the semi-dual.
+        phi: Log-scaling of the rows, shape (n,).
+        psi: Log-scaling of the columns, shape (m,).
+        row_sums: kernel @ (b e^psi), shape (n,).
+        column_sums: kernel.T @ (a e^phi), shape (m,).
+        residual: Required row marginal less that of the plan: the gradient of the semi-dual.
         error: L1 norm of the residual, divided by the mass.
     """
 
@@ -41,7 +41,14 @@ class Iterate(NamedTuple):
 
 @_checks.gate
 class Scaling(eqx.Module):
-    """A problem with potentials (f, g) absorbed in its kernel, to be scaled."""
+    """A problem with potentials (f, g) absorbed in its kernel, whose rows and columns are scaled.
+
+    Attributes:
+        problem: The entropic problem.
+        kernel: exp((f_i + g_j - C_ij) / epsilon), shape (n, m).
+        f: Absorbed source potential, shape (n,).
+        g: Absorbed target potential, shape (m,).
+    """
 
     problem: Problem
     kernel: AbstractKernel
@@ -64,7 +71,7 @@ class Scaling(eqx.Module):
 
     @_checks.gate
     def evaluate(self, phi: Float[Array, " n"]) -> Iterate:
-        """Fit the columns to these rows, and see what that leaves: one pair of products."""
+        """The iterate of these rows, with the columns fitted to them: one pair of products."""
         return self.complete(phi, self.kernel.T @ (self.problem.a * capped_exp(phi)))
 
     @_checks.gate
@@ -75,9 +82,9 @@ class Scaling(eqx.Module):
         phi, column_sums = phi + shift, column_sums * jnp.exp(shift)
         psi = self.fit_columns(column_sums)
         row_sums = self.kernel @ (problem.b * capped_exp(psi))
-        asked = problem.asked_a(self.f + problem.epsilon * phi)
-        residual = asked - problem.a * capped_exp(phi) * row_sums
-        error = jnp.sum(jnp.abs(residual)) / jnp.sum(asked)
+        required = problem.required_a(self.f + problem.epsilon * phi)
+        residual = required - problem.a * capped_exp(phi) * row_sums
+        error = jnp.sum(jnp.abs(residual)) / jnp.sum(required)
         usable = jnp.all(jnp.isfinite(phi)) & jnp.all(jnp.isfinite(psi))
         error = jnp.where(usable, error, jnp.nan)
         return Iterate(phi, psi, row_sums, column_sums, residual, error)
@@ -116,7 +123,15 @@ def largest_scaling(dtype) -> float:
 
 
 class AbstractSolver(eqx.Module):
-    """Improves the scalings of one kernel; absorbing and annealing are the caller's."""
+    """One solver at fixed epsilon: it improves the scalings of one kernel.
+
+    A subclass implements `refine`, and has the fields `tol` and `max_steps`; `solve` chooses
+    epsilon, absorbs potentials and rebuilds the kernel.
+
+    Example:
+        >>> isinstance(tx.ot.Sinkhorn(tol=1e-2), tx.ot.AbstractSolver)
+        True
+    """
 
     tol: eqx.AbstractVar[float]
     max_steps: eqx.AbstractVar[int]
@@ -133,8 +148,14 @@ class AbstractSolver(eqx.Module):
     ) -> tuple[Iterate, Steps]:
         """Bring the error to `tol` in at most `budget` pairs of products, or as near as it gets.
 
+        Args:
+            scaling: Problem and kernel whose rows and columns are scaled.
+            start: First iterate.
+            tol: Error to reach, L1 over the mass.
+            budget: Largest number of pairs of products with the kernel.
+
         Returns:
-            The last iterate and the steps taken; whoever calls checks the result.
+            The last iterate and the number of steps that ran; the caller audits the result.
         """
 
     @_checks.gate
@@ -148,11 +169,18 @@ class AbstractSolver(eqx.Module):
 
 @_checks.gate
 class Sinkhorn(AbstractSolver):
-    """Alternate exact updates of the two potentials, each O(n m).
+    """Sinkhorn's algorithm: alternate exact updates of the two potentials, each O(n m).
 
     Attributes:
         tol: Bound on the L1 error of the plan's marginals, divided by the mass.
-        max_steps: Pairs of updates at most. More are needed the smaller epsilon is.
+        max_steps: Largest number of pairs of updates. The number needed grows like 1 / epsilon.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> solver = tx.ot.Sinkhorn(tol=1e-4)
+        >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, x + 1.0), epsilon=1.0, solver=solver)
+        >>> bool(plan.marginal_error <= 1e-4)
+        True
 
     References:
         Cuturi, Sinkhorn distances, 2013; Schmitzer, Stabilized sparse scaling algorithms
@@ -176,19 +204,26 @@ class Sinkhorn(AbstractSolver):
 class Newton(AbstractSolver):
     """Damped Newton steps on the semi-dual, by conjugate gradients; the default solver.
 
-    One potential is eliminated, as in Sinkhorn's method. Steps start as Sinkhorn's, and stay
-    so while the error falls fast. Then the other potential moves along the solution of
+    One potential is eliminated, as in Sinkhorn's method. The first steps are Sinkhorn steps,
+    for as long as the error falls fast. Then the other potential moves along the solution of
     ((1 + s) D_r - P D_c^-1 P^T) d = a - P 1, found to a tenth. The damping s falls with the
     error, so that steps are bounded where mass passes through entries that are nearly zero.
-    What each row asks for itself is taken by its logarithm, which is exact however tiny its
-    weight; the rest of the step is shortened until the semi-dual no longer falls, down to a
-    Sinkhorn step. Each product costs what a Sinkhorn step costs; their number grows like
-    epsilon^-1/2 where Sinkhorn's grows like 1 / epsilon.
+    The correction of each row by its own sum is computed by a logarithm, which is exact
+    however tiny its weight; the rest of the step is shortened until the semi-dual no longer
+    falls, down to a Sinkhorn step. Each product costs what a Sinkhorn step costs; their number
+    grows like epsilon^-1/2 where Sinkhorn's grows like 1 / epsilon.
 
     Attributes:
         tol: Bound on the L1 error of the plan's marginals, divided by the mass.
-        max_steps: Pairs of products with the kernel at most, those of the inner solves
-            counted.
+        max_steps: Largest number of pairs of products with the kernel, those of the inner
+            solves counted.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> solver = tx.ot.Newton(tol=1e-4)
+        >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, x + 1.0), epsilon=1.0, solver=solver)
+        >>> bool(plan.marginal_error <= 1e-4)
+        True
 
     References:
         Brauer, Clason, Lorenz and Wirth, A Sinkhorn-Newton method for entropic optimal
@@ -223,9 +258,10 @@ class Newton(AbstractSolver):
 
 
 class Symmetric(AbstractSolver):
-    """Averages a potential with its update, for problems that equal their own transpose.
+    """Symmetric Sinkhorn: averages a potential with its update, where both potentials are one.
 
-    Both potentials are one, and the error at least halves where the kernel is positive.
+    For problems that equal their own transpose. The error at least halves per step where the
+    kernel is positive.
     """
 
     tol: float = eqx.field(static=True)
@@ -238,9 +274,9 @@ class Symmetric(AbstractSolver):
 
         def evaluate(phi):
             row_sums = scaling.kernel @ (problem.a * capped_exp(phi))
-            asked = problem.asked_a(scaling.f + problem.epsilon * phi)
-            residual = asked - problem.a * capped_exp(phi) * row_sums
-            error = jnp.sum(jnp.abs(residual)) / jnp.sum(asked)
+            required = problem.required_a(scaling.f + problem.epsilon * phi)
+            residual = required - problem.a * capped_exp(phi) * row_sums
+            error = jnp.sum(jnp.abs(residual)) / jnp.sum(required)
             return Iterate(phi, phi, row_sums, row_sums, residual, error)
 
         def step(iterate):
@@ -314,19 +350,21 @@ def _plain_steps(
 def _newton_direction(scaling: Scaling, iterate: Iterate, *, tol: Scalar, max_steps: Steps):
     """Solve the linearised semi-dual roughly.
 
-    A Newton step d solves (1 + damping) D d - P D_c^-1 P^T d = r, so that D d is r plus what
-    the columns answer. Of what a row asks for itself, r / D, the logarithm is exact, and right
-    however far the row is off: rows of tiny weight, which conjugate gradients hardly see, may
-    be far. The answer of the columns is the same smooth mean for all rows, tiny or not.
+    A Newton step d solves (1 + damping) D d - P D_c^-1 P^T d = r, so that D d is r plus the
+    response of the columns. In place of r / D, the correction of a row by its own sum, a
+    logarithm is used: it is exact however far the row is off, and rows of tiny weight, which
+    conjugate gradients hardly see, may be far off. The response of the columns is the same
+    smooth mean for all rows, tiny or not.
 
     Returns:
-        Each row's own fit; the answer of the columns, to be added to it; the products taken.
+        Each row's own fit; the response of the columns, to be added to it; the number of
+        products.
     """
     problem = scaling.problem
     u = problem.a * capped_exp(iterate.phi)
     v = problem.b * capped_exp(iterate.psi)
-    asked = u * iterate.row_sums + iterate.residual
-    diagonal = u * iterate.row_sums + problem.epsilon * problem.loose_a * asked
+    required = u * iterate.row_sums + iterate.residual
+    diagonal = u * iterate.row_sums + problem.epsilon * problem.loose_a * required
     diagonal = (1 + _DAMPING * iterate.error) * diagonal
     middle = problem.damping_b * v / jnp.where(iterate.column_sums > 0, iterate.column_sums, 1)
     transposed = scaling.kernel.T
@@ -338,7 +376,7 @@ def _newton_direction(scaling: Scaling, iterate: Iterate, *, tol: Scalar, max_st
     smallest = jnp.finfo(diagonal.dtype).tiny / jnp.finfo(diagonal.dtype).eps
     preconditioner = jnp.where(diagonal > smallest, 1 / jnp.maximum(diagonal, smallest), 0)
     size = jnp.sum(jnp.abs(iterate.residual))
-    target = jnp.maximum(_FORCING * size, 0.3 * tol * jnp.sum(asked))
+    target = jnp.maximum(_FORCING * size, 0.3 * tol * jnp.sum(required))
     direction, left, products = conjugate_gradient(
         matvec, iterate.residual, preconditioner, tol=target, max_steps=max_steps
     )
@@ -348,10 +386,10 @@ def _newton_direction(scaling: Scaling, iterate: Iterate, *, tol: Scalar, max_st
 
 
 def _line_search(scaling, iterate, fitted, answer, budget) -> tuple[Iterate, Steps]:
-    """Add as much of the answer to the rows' own fit as does not overshoot.
+    """Add as much of the response of the columns to the rows' own fit as does not overshoot.
 
     The semi-dual is concave: it has risen where its slope is still positive. With nothing of
-    the answer this is a Sinkhorn step, which always rises.
+    the response this is a Sinkhorn step, which always rises.
     """
 
     def at(length):

@@ -1,20 +1,37 @@
-"""From a field to samples, trajectories and likelihoods; diffrax does the stepping.
+"""From a field to samples, trajectories and likelihoods.
 
-`flow` carries a batch through a field; `log_prob` and `hutchinson_log_prob` integrate the
-divergence along the way back; `trajectories`, `likelihood` and `hutchinson_likelihood` also say
-how each example ended. All take `steps`: an int, `evolution.FixedSteps` or, where there is no
-noise, `evolution.AdaptiveSteps`. `diffuse` and `predictor_corrector` add noise at
-equal marginals; `exponential_flow` needs the fewest evaluations from a Gaussian source.
-`push_forward` takes log-densities along with the particles. A batch that lies over the
-devices of a mesh stays there: each carries its own examples, and draws their noise.
+`flow` carries a batch of examples through a velocity field. `diffuse` and `predictor_corrector`
+add noise at equal marginals; `exponential_flow` needs the fewest evaluations from a Gaussian
+source. `log_prob` and `hutchinson_log_prob` integrate the divergence from the data back to the
+noise, and `push_forward` carries log-densities along with the particles.
 
-A new sampler is a function `sampler(field, x0, args, ...)` of a batch.
+Each of them returns arrays with NaN where an example failed; a sibling returns an answer with a
+`tx.Status` for each example: `trajectories`, `diffusion_trajectories`,
+`predictor_corrector_trajectories`, `exponential_trajectories`, `likelihood` and
+`hutchinson_likelihood`. All take `steps`: an int (that many equal steps), `evolution.FixedSteps`
+or, where there is no noise, `evolution.AdaptiveSteps`. `PowerGrid` and `KarrasGrid` are grids
+for fixed steps. A batch that is sharded over the devices of a mesh stays so: each device
+carries its own examples and draws their noise.
+
+In this room an *example* is one point of any shape, with a leading batch axis b in every call;
+a *condition* is one entry of `args`, handed to the field with its example.
+
+A new sampler is a function `sampler(field, x0, args, ...)` of a batch, and a sibling that
+returns `Trajectories`.
+
+Example:
+    >>> def field(t, x, args):
+    ...     return -x
+    >>> x1 = tx.sampling.flow(field, jnp.ones((2, 3)), steps=1000)
+    >>> x1.shape, round(float(x1[0, 0]), 2)
+    ((2, 3), 0.37)
 """
 
 from transportx.evolution import uniform_grid as uniform_grid
 from transportx.sampling._diffuse import diffuse as diffuse
-from transportx.sampling._diffuse import predictor_corrector as predictor_corrector
+from transportx.sampling._diffuse import diffusion_trajectories as diffusion_trajectories
 from transportx.sampling._exponential import exponential_flow as exponential_flow
+from transportx.sampling._exponential import exponential_trajectories as exponential_trajectories
 from transportx.sampling._flow import Trajectories as Trajectories
 from transportx.sampling._flow import flow as flow
 from transportx.sampling._flow import trajectories as trajectories
@@ -26,5 +43,9 @@ from transportx.sampling._likelihood import hutchinson_likelihood as hutchinson_
 from transportx.sampling._likelihood import hutchinson_log_prob as hutchinson_log_prob
 from transportx.sampling._likelihood import likelihood as likelihood
 from transportx.sampling._likelihood import log_prob as log_prob
+from transportx.sampling._predictor_corrector import predictor_corrector as predictor_corrector
+from transportx.sampling._predictor_corrector import (
+    predictor_corrector_trajectories as predictor_corrector_trajectories,
+)
 from transportx.sampling._push_forward import push_forward as push_forward
 from transportx.sampling._runge_kutta import RK4 as RK4

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx._status import Status
+from transportx._status import Status, judge
 from transportx.evolution import Evolution, Steps, as_steps, integrate_batch
-from transportx.sampling._integrate import as_records, as_span, check_batch, check_span, still
+from transportx.sampling._batch import as_records, as_span, check_batch, check_span, still
 
 
 @_checks.gate
 class Trajectories(eqx.Module):
-    """Where a flow took each example of a batch, and how it ended.
+    """Where a sampler took each example of a batch, and how each example ended.
 
     Attributes:
-        x: Examples at the last time, or at the recorded ones, shape (k, b, ...). NaN from where
-            an example failed.
-        num_steps: Steps of each example, rejected ones included.
+        x: Examples at the last time, shape (b, ...), or at recorded times, shape (k, b, ...). NaN
+            from where an example failed.
+        num_steps: Number of steps of each example, rejected ones included, shape (b,).
         status: How each example ended: `COMPLETED`, `MAX_STEPS` or `NON_FINITE`.
     """
 
@@ -46,41 +46,50 @@ def flow(
     t0: ScalarLike = 0.0,
     t1: ScalarLike = 1.0,
 ) -> Any:
-    r"""Integrate $\dot x = v(t, x, \mathrm{args})$ from `t0` to `t1` for every example.
+    r"""Sample by the flow of a velocity field: integrate $\dot x = v(t, x, \mathrm{args})$.
 
-    With fixed steps the whole batch takes the same. With adaptive steps each example takes its
-    own, and the batch as many as its slowest member, unless they are shared.
-
-    Example:
-        ```python
-        x1 = tx.sampling.flow(field, x0)                             # 100 Euler steps
-        path = tx.sampling.flow(field, x0, times=jnp.linspace(0, 1, 5))   # (5, b, ...)
-        tight = tx.evolution.AdaptiveSteps(rtol=1e-6, atol=1e-6)
-        x0_again = tx.sampling.flow(field, x1, t0=1.0, t1=0.0, steps=tight)
-        ```
+    With fixed steps all examples share the times of their steps. With adaptive steps each example
+    has its own, and the batch takes as many as its slowest member, unless they are shared.
 
     Args:
-        field: `field(t, x, args) -> dx/dt` of one example.
-        x0: Examples at time `t0`: an array with leading axis b, or a pytree of them.
+        field: Velocity field, `field(t, x, args) -> dx/dt` of one example.
+        x0: Examples at time `t0`: an array of shape (b, ...), or a pytree of such arrays.
         args: Conditions, a pytree of arrays with leading axis b, or None.
         steps: An int, that many equal Euler steps; `evolution.FixedSteps` for another solver or
             grid; or `evolution.AdaptiveSteps`.
-        times: Times to record, monotone from `t0` towards `t1`; between steps they are
+        times: Times to record, shape (k,), monotone from `t0` towards `t1`; between steps they are
             interpolated by the solver.
         t0: First time, in [0, 1].
         t1: Last time, in [0, 1]; smaller than `t0` to go back from data to noise.
 
     Returns:
-        Examples at time `t1`, shaped like `x0`; or, given `times`, of shape (k, b, ...). NaN
-        where an example failed: `trajectories` says why.
+        Examples at time `t1`, shaped like `x0`; or, given `times`, of shape (k, b, ...). NaN where
+        an example failed: `trajectories` says why.
 
     Raises:
-        ValueError: The batch is empty, a time is outside [0, 1] or out of order, or `field`
-            returns another shape than its point's.
+        ValueError: The batch is empty, a time is outside [0, 1] or out of order, or `field` returns
+            another shape than that of its point.
 
     Differentiation:
         In `x0`, `args`, `t0`, `t1` and the parameters of `field`: forward and reverse mode with
         fixed steps, the mode that they name with adaptive ones.
+
+    Example:
+        >>> def field(t, x, args):
+        ...     return -x
+        >>> x0 = jnp.ones((2, 1))
+        >>> tx.sampling.flow(field, x0, times=jnp.linspace(0, 1, 5)).shape
+        (5, 2, 1)
+        >>> tight = tx.evolution.AdaptiveSteps(rtol=1e-5, atol=1e-5)
+        >>> x1 = tx.sampling.flow(field, x0, steps=tight)
+        >>> round(float(x1[0, 0]), 3)
+        0.368
+        >>> x0_again = tx.sampling.flow(field, x1, t0=1.0, t1=0.0, steps=tight)
+        >>> round(float(x0_again[0, 0]), 3)
+        1.0
+
+    References:
+        Chen et al., Neural Ordinary Differential Equations, 2018.
     """
     return trajectories(field, x0, args, steps=steps, times=times, t0=t0, t1=t1).x
 
@@ -96,28 +105,35 @@ def trajectories(
     t0: ScalarLike = 0.0,
     t1: ScalarLike = 1.0,
 ) -> Trajectories:
-    """`flow`, with a status and the number of steps of every example.
-
-    Example:
-        ```python
-        tight = tx.evolution.AdaptiveSteps(rtol=1e-6, atol=1e-6)
-        made = tx.sampling.trajectories(field, x0, steps=tight)
-        made.x[made.completed]
-        ```
+    """Sample by the flow of a velocity field like `flow`, and say how each example ended.
 
     Args:
-        field: `field(t, x, args) -> dx/dt` of one example.
-        x0: Examples at time `t0`: an array with leading axis b, or a pytree of them.
+        field: Velocity field, `field(t, x, args) -> dx/dt` of one example.
+        x0: Examples at time `t0`: an array of shape (b, ...), or a pytree of such arrays.
         args: Conditions, a pytree of arrays with leading axis b, or None.
         steps: An int, that many equal Euler steps; `evolution.FixedSteps`; or
             `evolution.AdaptiveSteps`.
-        times: Times to record, monotone from `t0` towards `t1`.
+        times: Times to record, shape (k,), monotone from `t0` towards `t1`.
         t0: First time, in [0, 1].
-        t1: Last time, in [0, 1].
+        t1: Last time, in [0, 1]; smaller than `t0` to go back from data to noise.
+
+    Returns:
+        Examples at time `t1`, or at `times`, with the number of steps and the status of each.
 
     Raises:
-        ValueError: The batch is empty, a time is outside [0, 1] or out of order, or `field`
-            returns another shape than its point's.
+        ValueError: The batch is empty, a time is outside [0, 1] or out of order, or `field` returns
+            another shape than that of its point.
+
+    Differentiation:
+        The examples, like those of `flow`.
+
+    Example:
+        >>> def blows_up(t, x, args):
+        ...     return 2 * x**2
+        >>> steps = tx.evolution.AdaptiveSteps(rtol=1e-3, atol=1e-3, max_steps=100)
+        >>> made = tx.sampling.trajectories(blows_up, jnp.array([[0.1], [1.0]]), steps=steps)
+        >>> made.completed.tolist(), bool(jnp.isnan(made.x[1, 0]))
+        ([True, False], True)
     """
     check_batch("x0", x0, args)
     check_span(x0, args, t0, t1)
@@ -141,3 +157,12 @@ def unmoved(x0, times) -> Evolution:
         x0 = jax.tree.map(lambda x: jnp.broadcast_to(x, (times.size, *x.shape)), x0)
     status = jax.tree.map(lambda one: jnp.broadcast_to(one, size), Status.COMPLETED)
     return Evolution(x0, jnp.zeros(size, int), status)
+
+
+def finished(x0: Array, x1: Array, num_steps: int) -> Trajectories:
+    """The answer of equal steps: an example with an entry that is not finite is NaN."""
+    rest = tuple(range(1, x1.ndim))
+    finite = jnp.all(jnp.isfinite(x0) & jnp.isfinite(x1), axis=rest)
+    x = jnp.where(jnp.expand_dims(finite, rest), x1, jnp.nan)
+    status = judge((finite, Status.COMPLETED), otherwise=Status.NON_FINITE)
+    return Trajectories(x, jnp.full(x1.shape[0], num_steps), status)

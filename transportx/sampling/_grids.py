@@ -1,7 +1,8 @@
-"""Where fixed steps begin and end: `grid(num_steps, dtype)`, from 0 to 1 of the way.
+"""Grids of fixed steps that shorten where a flow bends, or where the noise is gone.
 
-A grid rises strictly, from 0 to 1: nodes that would round onto their neighbours are moved
-apart by single rounding units.
+A grid `grid(num_steps, dtype)` gives the times at which steps begin and end, as fractions of the
+way. It rises strictly from 0 to 1: nodes that would round onto their neighbours are set apart by
+single rounding units.
 """
 
 from typing import Any
@@ -19,10 +20,17 @@ from transportx.interpolants import AbstractInterpolant, noised_target, time_of_
 
 @_checks.gate
 class PowerGrid(eqx.Module):
-    """1 - (1 - i/n)^power: with a power of 2 or more, steps that shorten towards the end.
+    """A grid with the nodes $1 - (1 - i/n)^p$: for p above 1 steps shorten towards the end.
 
     Attributes:
-        power: Positive; 1 is uniform, below 1 steps shorten towards the beginning.
+        power: The exponent p, positive; 1 is uniform, below 1 steps shorten towards the beginning.
+
+    Example:
+        >>> tx.sampling.PowerGrid(2.0)(2, jnp.float32).tolist()
+        [0.0, 0.75, 1.0]
+        >>> steps = tx.evolution.FixedSteps(20, grid=tx.sampling.PowerGrid(2.0))
+        >>> tx.sampling.flow(lambda t, x, args: -x, jnp.ones((2, 1)), steps=steps).shape
+        (2, 1)
     """
 
     power: ScalarLike = 2.0
@@ -32,11 +40,11 @@ class PowerGrid(eqx.Module):
 
     @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
-        """The grid.
+        """The nodes of the grid, one more than steps.
 
         Args:
-            num_steps: Steps; the grid has one node more.
-            dtype: float32 or float64: a half cannot tell a hundred times from each other.
+            num_steps: Number of steps, positive.
+            dtype: float32 or float64: half precision cannot tell a hundred times from each other.
 
         Raises:
             ValueError: `num_steps` is not a positive integer, or `dtype` is a half.
@@ -48,24 +56,31 @@ class PowerGrid(eqx.Module):
 
 @_checks.gate
 class KarrasGrid(eqx.Module):
-    r"""Steps even in the power 1 / rho of the noise-to-target ratio sigma_t / beta_t.
+    r"""The grid of Karras et al.: steps that are even in a power of the noise-to-target ratio.
 
-    Between its ends the ratio falls from `ratio_max` to `ratio_min`; one step before leads
-    there from t = 0 and one after to t = 1. A path that starts below `ratio_max`, as
-    `VarianceExploding(sigma_max=50.0)` does, or ends above `ratio_min`, as `Linear(0.1)` does,
-    has no such time: the steps are then even from the path's own end. For sampling from noise
-    to target.
+    The power is 1 / rho and the ratio is $\sigma_t / \beta_t$. Between its ends the ratio falls
+    from `ratio_max` to `ratio_min`; the first step leads there from t = 0, the last from there to t
+    = 1. A path that starts below `ratio_max`, as `VarianceExploding(sigma_max=50.0)` does, or ends
+    above `ratio_min`, as `Linear(0.1)` does, has no such time: the steps are then even from the
+    path's own end. For sampling from noise to target.
 
     Attributes:
-        path: Interpolant, from a Gaussian source, along which the ratio falls.
-        ratio_min: Ratio after which the last step removes all noise.
-        ratio_max: Ratio that the first step leads to.
-        rho: 7 shortens the steps at little noise; 1 makes them even in the ratio.
-        source_scale: Standard deviation of the source.
+        path: Interpolant from a Gaussian source, along which the ratio falls.
+        ratio_min: Ratio after which the last step removes all noise, positive.
+        ratio_max: Ratio that the first step leads to, above `ratio_min`.
+        rho: Inverse of the power, positive; 7 shortens the steps at little noise, 1 makes them even
+            in the ratio.
+        source_scale: Standard deviation of the Gaussian source, positive.
+
+    Example:
+        >>> grid = tx.sampling.KarrasGrid(tx.interpolants.Linear())
+        >>> nodes = grid(4, jnp.float32)
+        >>> [round(float(node), 1) for node in nodes]
+        [0.0, 0.0, 0.3, 1.0, 1.0]
 
     References:
-        Karras et al., Elucidating the design space of diffusion-based generative models,
-        2022, equation 5.
+        Karras et al., Elucidating the design space of diffusion-based generative models, 2022,
+        equation 5.
     """
 
     path: AbstractInterpolant
@@ -81,10 +96,10 @@ class KarrasGrid(eqx.Module):
 
     @_checks.gate
     def __call__(self, num_steps: int, dtype: Any) -> Float[Array, " steps"]:
-        """The grid.
+        """The nodes of the grid, one more than steps.
 
         Args:
-            num_steps: Steps, at least three; the grid has one node more.
+            num_steps: Number of steps, at least three.
             dtype: float32 or float64.
 
         Raises:

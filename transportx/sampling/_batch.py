@@ -1,7 +1,8 @@
-"""What all samplers do before they step: look at the batch, its conditions and the times."""
+"""Checks that all samplers make before they step: batch, conditions and times."""
 
 from collections.abc import Callable
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx.evolution import check_times, time_dtype
+from transportx.evolution import FixedSteps, check_times, time_dtype
 
 
 def at_each(
@@ -51,6 +52,17 @@ def as_span(x0: PyTree[Array], t0: ScalarLike, t1: ScalarLike) -> tuple[Array, A
     """Both times as arrays, so that other values of them compile nothing anew."""
     dtype = time_dtype(x0)
     return jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
+
+
+def as_own_steps(steps: int | FixedSteps) -> FixedSteps:
+    """Steps of a sampler that has a rule of its own: a number and a grid, and no solver."""
+    if isinstance(steps, FixedSteps) and not isinstance(steps.solver, diffrax.Euler):
+        problem = f"has the solver {type(steps.solver).__name__}, and this sampler has its own rule"
+        _checks.reject("steps", problem, "give an int or `FixedSteps(num, grid=...)`")
+    if not isinstance(steps, FixedSteps):
+        _checks.count("steps", steps)
+        return FixedSteps(int(steps))
+    return steps
 
 
 def as_records(
