@@ -126,7 +126,7 @@ def _arrays(tree):
 _SLOW_TO_TRACE = {
     *(f"gradient_flows.{kind}_flow" for kind in ("convex", "gaussian", "grid", "jko", "line")),
     "attention.blow_up_depth",
-    "attention.gaussian_flow",
+    "attention.evolve_gaussian",
     "gradient_flows.flow",
     "gradient_flows.birth_death",
     "mean_field.linear_training",

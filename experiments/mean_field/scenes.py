@@ -202,7 +202,7 @@ def widen(config: Width, seed: int) -> Widths:
     risk = _lesson(_teacher(config.teachers, config.dim, teacher_key), config.data, data_key)
     began = time.perf_counter()
     relu_risks, outputs = _at_widths(config, mf.Relu(), risk, widths, key)
-    linear_risks, _ = _at_widths(config, mf.Linear(), risk, widths, key)
+    linear_risks, _ = _at_widths(config, mf.Identity(), risk, widths, key)
     law = jnp.eye(config.dim + 1)
     exact = eqx.filter_jit(mf.linear_training)(
         risk, law, t1=config.t1, steps=AdaptiveSteps(1e-6, 1e-6, diffrax.Dopri8())

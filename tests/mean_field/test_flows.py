@@ -49,7 +49,9 @@ def test_relu_neurons_keep_their_invariants_over_the_whole_training():
 def test_powers_keep_theirs_and_a_ridge_lets_them_decay_at_its_rate():
     ridge, t1 = 0.3, 2.0
     times = jnp.linspace(0, t1, 3)
-    run = quick(lambda risk: mf.train(risk, network(mf.Power(2.5)), t1=t1, times=times, **PRECISE))
+    run = quick(
+        lambda risk: mf.train(risk, network(mf.RectifiedPower(2.5)), t1=t1, times=times, **PRECISE)
+    )
     free, held = (run(mf.Risk(X, SIGNS, mf.logistic_loss, level)) for level in (0.0, ridge))
     assert free.completed
     assert held.completed
@@ -112,7 +114,7 @@ def linear():
 
 
 def test_moments_of_linear_neurons_obey_their_own_equation():
-    risk, start, t1 = RISKS["square"], network(mf.Linear()), 2.0
+    risk, start, t1 = RISKS["square"], network(mf.Identity()), 2.0
     expected = closed()(risk, mf.second_moments(start), t1, 0.0)
     assert expected.completed
     made = linear()(risk, start, t1)
@@ -127,7 +129,7 @@ def test_balanced_scalar_neurons_learn_by_a_logistic_law():
     # In the first coordinate of input and output; the others are zero, and stay so.
     slope, t1 = 1.7, 1.3
     x, theta = X.at[:, 1:].set(0), jnp.linspace(-0.3, 0.5, N)[:, None]
-    start = mf.Network(theta * jnp.eye(1, D), theta * jnp.eye(1, E), WEIGHTS, mf.Linear())
+    start = mf.Network(theta * jnp.eye(1, D), theta * jnp.eye(1, E), WEIGHTS, mf.Identity())
     made = linear()(mf.Risk(x, slope * x[:, :E], ridge=0.0), start, t1)
     # q' = 2 sigma q (slope - q) for q the product of the layers.
     sigma, q0 = jnp.mean(x[:, 0] ** 2), WEIGHTS @ theta[:, 0] ** 2
@@ -138,7 +140,7 @@ def test_balanced_scalar_neurons_learn_by_a_logistic_law():
 
 
 def wide_linear(weight, n=2000):
-    made = mf.random_network(n, dim=D, num_outputs=E, activation=mf.Linear(), key=KEYS[3])
+    made = mf.random_network(n, dim=D, num_outputs=E, activation=mf.Identity(), key=KEYS[3])
     return made.with_neurons(made.neurons, jnp.full(n, weight))
 
 
@@ -216,7 +218,7 @@ def rate(errors):
 
 def test_risks_of_wide_linear_networks_approach_the_exact_limit_at_rate_one_half():
     limit = closed()(mf.Risk(X, Y), jnp.eye(D + E), 1.0, 0.0).risk[-1]
-    risks = risks_at_widths(mf.Linear())
+    risks = risks_at_widths(mf.Identity())
     errors = np.sqrt(np.mean((risks - float(limit)) ** 2, axis=1))
     assert errors[-1] < 0.02 * limit
     assert -0.65 < rate(errors) < -0.35

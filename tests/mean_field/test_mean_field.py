@@ -27,7 +27,7 @@ from tests.mean_field.networks import (
     network,
 )
 
-ACTIVATIONS = (mf.Linear(), mf.Relu(), mf.Power(2), mf.Power(2.5), mf.Tanh())
+ACTIVATIONS = (mf.Identity(), mf.Relu(), mf.RectifiedPower(2), mf.RectifiedPower(2.5), mf.Tanh())
 every_risk = pytest.mark.parametrize("name", RISKS)
 
 
@@ -163,7 +163,7 @@ def test_order_and_tiles_do_not_count(name):
 
 
 def test_the_velocity_of_linear_neurons_is_that_of_the_facts():
-    made, risk = network(mf.Linear()), mf.Risk(X, Y)
+    made, risk = network(mf.Identity()), mf.Risk(X, Y)
     u, w, a = (np.asarray(part) for part in (made.outer, made.inner, WEIGHTS))
     sigma, cross = np.asarray(X).T @ X / M, np.asarray(Y).T @ X / M
     force = (a[:, None] * u).T @ w @ sigma - cross
@@ -227,7 +227,7 @@ REFUSED = {
     "outer": lambda: mf.Network(X, Y[:3]),
     "weights": lambda: mf.Network(X, Y, jnp.ones(3)),
     "tile": lambda: mf.Network(X, Y, tile=0),
-    "degree": lambda: mf.Power(0.5),
+    "degree": lambda: mf.RectifiedPower(0.5),
     "num": lambda: mf.random_network(0, dim=2, key=KEYS[0]),
     "scale": lambda: mf.random_network(3, dim=2, scale=0.0, key=KEYS[0]),
     "x": lambda: START(X[:, :2]),

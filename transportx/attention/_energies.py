@@ -19,7 +19,7 @@ class AttentionEnergy(AbstractFunctional):
     r"""The energy of attention as a functional of the measure of tokens: `Attention.energy`.
 
     Its Wasserstein `gradient` equals the field exactly where attention is a gradient flow, for
-    `Unnormalised`, `Linear` and `Sinkhorn` with V = Q^T K symmetric; `gradient_flows.flow` of it
+    `Unnormalised`, `LinearAttention` and `SinkhornAttention` with V = Q^T K symmetric; `gradient_flows.flow` of it
     moves the tokens the other way, downhill.
 
     Attributes:

@@ -19,7 +19,7 @@ from transportx.gradient_flows._birth_death import birth_death as birth_death
 from transportx.gradient_flows._birth_death import resample as resample
 from transportx.gradient_flows._cells import AbstractCellEnergy as AbstractCellEnergy
 from transportx.gradient_flows._cells import AbstractInternalEnergy as AbstractInternalEnergy
-from transportx.gradient_flows._cells import Box as Box
+from transportx.gradient_flows._cells import CellBox as CellBox
 from transportx.gradient_flows._cells import Entropy as Entropy
 from transportx.gradient_flows._cells import PorousMedium as PorousMedium
 from transportx.gradient_flows._congestion import DensityCap as DensityCap
@@ -28,9 +28,11 @@ from transportx.gradient_flows._convex_flow import Pushed as Pushed
 from transportx.gradient_flows._convex_flow import convex_flow as convex_flow
 from transportx.gradient_flows._convex_potential import ConvexPotential as ConvexPotential
 from transportx.gradient_flows._discrepancies import MMD as MMD
-from transportx.gradient_flows._discrepancies import SinkhornDivergence as SinkhornDivergence
+from transportx.gradient_flows._discrepancies import SinkhornDivergenceTo as SinkhornDivergenceTo
 from transportx.gradient_flows._discrepancies import SlicedWasserstein as SlicedWasserstein
-from transportx.gradient_flows._discrepancies import energy_distance as energy_distance
+from transportx.gradient_flows._discrepancies import (
+    energy_distance_squared as energy_distance_squared,
+)
 from transportx.gradient_flows._discrepancies import random_directions as random_directions
 from transportx.gradient_flows._dynamics import AbstractDynamics as AbstractDynamics
 from transportx.gradient_flows._dynamics import AbstractVelocity as AbstractVelocity

@@ -88,7 +88,7 @@ def flow(
 
     Example:
         ```python
-        F = tx.gradient_flows.energy_distance(y) + 0.1 * tx.gradient_flows.Potential(V)
+        F = tx.gradient_flows.energy_distance_squared(y) + 0.1 * tx.gradient_flows.Potential(V)
         path = tx.gradient_flows.flow(F, x0, t1=2.0, steps=tx.evolution.AdaptiveSteps(1e-4, 1e-6))
         path.x[-1], path.energy, path.completed
         ```

@@ -16,8 +16,8 @@ those of `gradient_flows`; a loss is any function of one prediction and target.
 """
 
 from transportx.mean_field._activations import AbstractActivation as AbstractActivation
-from transportx.mean_field._activations import Linear as Linear
-from transportx.mean_field._activations import Power as Power
+from transportx.mean_field._activations import Identity as Identity
+from transportx.mean_field._activations import RectifiedPower as RectifiedPower
 from transportx.mean_field._activations import Relu as Relu
 from transportx.mean_field._activations import Tanh as Tanh
 from transportx.mean_field._homogeneous import alignment as alignment
