@@ -19,8 +19,8 @@ class AttentionEnergy(AbstractFunctional):
     r"""The energy of attention as a functional of the measure of tokens: `Attention.energy`.
 
     Its Wasserstein `gradient` equals the field exactly where attention is a gradient flow, for
-    `Unnormalised`, `LinearAttention` and `SinkhornAttention` with V = Q^T K symmetric; `gradient_flows.flow` of it
-    moves the tokens the other way, downhill.
+    `Unnormalised`, `LinearAttention` and `SinkhornAttention` with V = Q^T K symmetric.
+    `gradient_flows.flow` of it moves the tokens the other way, downhill.
 
     Attributes:
         attention: The attention that tokens pay to each other.

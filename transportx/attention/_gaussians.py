@@ -33,8 +33,8 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
 
     - `Softmax`: $V m + V S M x / \tau$;
     - `L2`: $V (I + 2 S K^\top K/\tau)^{-1} (m + 2 S M x/\tau)$;
-    - `SinkhornAttention`: $V m + V G M (x - m)$, with G the slope of the entropic plan of regularisation
-      2 tau from $N(Mm, M S M^\top)$ to N(m, S);
+    - `SinkhornAttention`: $V m + V G M (x - m)$, with G the slope of the entropic plan of
+      regularisation 2 tau from $N(Mm, M S M^\top)$ to N(m, S);
     - `LinearAttention`: $V (S + m m^\top) M x / \tau$, whatever the law.
 
     Args:
