@@ -13,9 +13,6 @@ ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py")
 # Rooms whose docstrings are still to be brought to the rules of `test_words.py`.
 TO_DO = {
     "attention",
-    "evolution",
-    "fields",
-    "geometry",
     "gradient_flows",
     "learned_energies",
     "mean_field",

@@ -1,14 +1,16 @@
 """Public functions called again with other values of the same shapes compile nothing."""
 
+import functools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import pytest
 
 import transportx as tx
-from tests import tables
+from tests import calls, tables
 from transportx.evolution import AdaptiveSteps
 
 PATH = tx.interpolants.Trigonometric()
@@ -77,7 +79,32 @@ COUPLINGS = {
     "Entropic": tx.couplings.Entropic(epsilon=0.3),
     "Unbalanced": tx.couplings.Unbalanced(epsilon=0.3, rho=1.0),
 }
+# More flows and couplings, on the good call of each that other tests start from.
+GOOD = """attention.blow_up_depth attention.gaussian_flow attention.token_path
+    couplings.Conditional.__call__ fields.solve_least_squares gradient_flows.gaussian_flow
+    gradient_flows.grid_flow gradient_flows.jko_flow gradient_flows.line_flow
+    mean_field.birth_death mean_field.linear_training mean_field.sgd mean_field.train_residual
+    ot.assignment ot.birkhoff ot.sorting_plan"""
+
+
+def good(name):
+    """The good call of a function, its real arrays varied with a key."""
+    call = next(call for call in calls.calls(name.split(".")[0]) if call.name == name)
+
+    def varied(key):
+        factor = 1 - 0.01 * float(jr.uniform(key))
+        vary = functools.partial(jax.tree.map, lambda leaf: _scaled(leaf, factor))
+        return call(**{argument: vary(value) for argument, value in call.arguments.items()})
+
+    return varied
+
+
+def _scaled(leaf, factor):
+    return leaf * factor if eqx.is_inexact_array(leaf) else leaf
+
+
 CALLS = {
+    **{name: good(name) for name in GOOD.split()},
     **{
         name: lambda k, coupling=coupling: coupling(cloud(k), 1 + cloud(k), key=k)
         for name, coupling in COUPLINGS.items()

@@ -10,6 +10,12 @@ _HEADINGS = ("Args:", "Attributes:")
 _HABITS = re.compile(
     r"^\w+: (as (in|for|of|at)\b|of\b|given\.)|\b(arguments|errors).* as (in )?`", re.I
 )
+# A first line that opens so says about a thing, but does not name it.
+_NAMELESS = re.compile(r"(what|of|as|how|where)\b", re.I)
+_THINGS = "number|weight|time|matrix|mean|noise|draw|step|evaluation|product|label"
+_OWNERS = "call|point|example|token|component|step|row|class|chunk|degree|target|head|cell|pair"
+# English says "one number per point".
+_A_POINT = re.compile(rf"\b({_THINGS})s? an? ({_OWNERS}|neuron|layer|record|particle)\b")
 
 
 def _parameters(node):
@@ -52,12 +58,12 @@ def test_every_parameter_is_described():
     assert not public.broken(missing), "\n".join(public.broken(missing))
 
 
-def test_no_description_sends_the_reader_elsewhere():
+def test_descriptions_are_whole_sentences_of_their_own():
     habits = [
         f"{name}: {line.strip()}"
         for name, text in public.docstrings()
         for line in text.splitlines()
-        if _HABITS.search(line.strip())
+        if _HABITS.search(line.strip()) or _A_POINT.search(line)
     ]
     assert not public.broken(habits), "\n".join(public.broken(habits))
 
@@ -69,3 +75,12 @@ def test_no_function_has_more_than_ten_arguments():
         if len(_parameters(thing.node)) > 10
     ]
     assert not public.broken(crowded), "\n".join(public.broken(crowded))
+
+
+def test_first_lines_name_the_thing():
+    nameless = [
+        f"{name}: {text.splitlines()[0]}"
+        for name, text in public.docstrings()
+        if _NAMELESS.match(text)
+    ]
+    assert not public.broken(nameless), "\n".join(public.broken(nameless))

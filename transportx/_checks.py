@@ -175,7 +175,7 @@ def velocity(field_output: Array, x: Array) -> None:
         )
 
 
-def number(argument: str, output: Array) -> None:
+def number(argument: str, output: Any) -> None:
     """Refuse a function whose output is not one number."""
     if np.shape(output) != ():
         reject(argument, f"returns shape {np.shape(output)}", "return one number, of shape ()")

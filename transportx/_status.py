@@ -9,10 +9,17 @@ from jaxtyping import Array, Bool, Float
 
 
 class Status(eqx.Enumeration):
-    """Whether to believe an answer; compare with `==`, also under `jit` and `vmap`.
+    """How an iterative answer ended, and so whether to believe it.
 
-    All rooms use this one enumeration, because equinox refuses to compare the items of two.
-    ``tx.Status[answer.status]`` is the text of a status.
+    Compare with `==`, also under `jit` and `vmap`. All rooms use this one enumeration, because
+    equinox refuses to compare the items of two. ``tx.Status[answer.status]`` is the text of a
+    status.
+
+    Example:
+        >>> cloud = tx.geometry.PointCloud(jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [2.0]]))
+        >>> plan = tx.ot.solve(cloud, epsilon=0.1)
+        >>> bool(plan.status == tx.Status.CONVERGED), tx.Status[plan.status]
+        (True, 'The returned arrays meet the tolerance.')
     """
 
     CONVERGED = "The returned arrays meet the tolerance."

@@ -1,23 +1,23 @@
-"""The one clock: how a state moves in time, for every room that moves one.
+"""How a state moves in time: the one clock of every room that integrates a differential equation.
 
-`integrate` carries a state, any pytree, from one time to another; `integrate_batch` carries a
-batch of states, each on its own; `integrate_until` stops at an event. How to step is one
-argument, `steps`: an int (that many equal steps), `FixedSteps` (a solver on a grid) or
-`AdaptiveSteps` (tolerances). diffrax's solvers do the stepping. `Noise` adds Brownian motion.
-An `Evolution` holds the states, at the last time or at recorded ones, the number of steps taken
-and a `tx.Status`.
+`integrate` carries a state, any pytree of arrays, from one time to another; `integrate_batch`
+carries a batch of states, each on its own; `integrate_until` stops at an event. How to step is
+one argument, `steps`: an int (that many equal steps), `FixedSteps` (a solver on a grid) or
+`AdaptiveSteps` (tolerances). diffrax's solvers do the stepping. `Noise` adds Brownian motion. The
+answer is an `Evolution`: states, number of steps, and a `tx.Status`.
 
-A *grid* says where fixed steps begin and end: any `grid(num, dtype)` that rises from 0 at the
-first time to 1 at the last, such as `uniform_grid`. A new way to step is a solver of diffrax.
+In this room the *rates* are the right-hand side `rates(t, y, args) -> dy/dt`; a *record* is the
+state at a time that the caller asks for; a *grid* is any function `grid(num, dtype)` whose
+num + 1 nodes rise from 0 at the first time to 1 at the last, such as `uniform_grid`.
+
+A new way to step is a solver of diffrax; a new grid is a function.
 
 Example:
-    ```python
-    decay = lambda t, y, args: -y
-    path = tx.evolution.integrate(decay, jnp.ones(3), steps=1000, times=jnp.linspace(0, 1, 5))
-    path.states                                                     # (5, 3)
-    tight = tx.evolution.AdaptiveSteps(rtol=1e-6, atol=1e-6)
-    tx.evolution.integrate(decay, jnp.ones(3), steps=tight).completed
-    ```
+    >>> def decay(t, y, args):
+    ...     return -y
+    >>> made = tx.evolution.integrate(decay, jnp.ones(3), steps=1000)
+    >>> round(float(made.states[0]), 2), bool(made.completed)
+    (0.37, True)
 """
 
 from transportx.evolution._integrate import Evolution as Evolution

@@ -21,13 +21,14 @@ Rates = Callable[..., PyTree[Array]]
 
 @_checks.gate
 class Evolution(eqx.Module):
-    """What became of a state, or of each state of a batch.
+    """The states that a differential equation led to, and how it ended.
 
     Attributes:
-        states: Shaped like the start, or with a leading axis of the recorded times. NaN from
+        states: Shaped like the initial state, or with a leading axis of k recorded times. NaN from
             where the evolution failed.
-        num_steps: Steps taken, rejected ones included; one number per state of a batch.
-        status: How it ended; one status per state of a batch.
+        num_steps: Number of steps, rejected ones included; one number per state of a batch.
+        status: How it ended: `COMPLETED`, `MAX_STEPS`, `NON_FINITE`, or `STALLED` where an implicit
+            step was not solved; one status per state of a batch.
     """
 
     states: PyTree[Array]
@@ -52,37 +53,40 @@ def integrate(
     times: Float[Array, " k"] | None = None,
     noise: Noise | None = None,
 ) -> Evolution:
-    r"""Integrate $\dot y = \mathrm{rates}(t, y, \mathrm{args})$ from `t0` to `t1`.
+    r"""Integrate the differential equation $\dot y = \mathrm{rates}(t, y, \mathrm{args})$ in time.
 
     Times, sums and noise of states in half precision are kept in float32, in which `rates` is
     called; states are returned in their own dtype.
 
-    Example:
-        ```python
-        tx.evolution.integrate(lambda t, y, args: -y, jnp.ones(3), steps=1000).states
-        ```
-
     Args:
-        rates: `rates(t, y, args) -> dy/dt`, a pytree like `y`.
+        rates: Right-hand side `rates(t, y, args) -> dy/dt`, a pytree like `y`.
         y0: State at `t0`, a pytree of floating-point arrays.
-        args: Handed to `rates`.
-        t0: First time; may be traced.
+        args: Any pytree, handed on to `rates`.
+        t0: First time, a number of any sign; may be traced.
         t1: Last time, before `t0` to go back; may be traced.
-        steps: An int, that many Euler steps; or `FixedSteps` or `AdaptiveSteps`.
-        times: Times to record, monotone from `t0` towards `t1`; within a step the solver
-            interpolates. NaN where a traced time lies outside.
+        steps: An int, that many equal Euler steps; or `FixedSteps` or `AdaptiveSteps`.
+        times: Times to record, shape (k,), monotone from `t0` towards `t1`; within a step the
+            solver interpolates. Records are NaN where a traced time lies outside.
         noise: Additive noise, for fixed steps forward in time.
 
     Returns:
-        States at `t1`, or at `times` along a leading axis; a status of one number.
+        States at `t1`, or at `times` along a leading axis of size k; the number of steps; and one
+        status.
 
     Raises:
-        ValueError: A state is not of floating-point arrays, rates are not shaped like it, noise
+        ValueError: A leaf of the state is no floating-point array, rates have another shape, noise
             meets adaptive steps, or `steps` is not one of the three.
 
     Differentiation:
-        Fixed steps: forward and reverse mode, in `y0`, `args`, `t0`, `t1` and what `rates`
-        closes over, to any order. Adaptive steps: the one mode that they name.
+        Fixed steps: forward and reverse mode, in `y0`, `args`, `t0`, `t1` and the arrays that
+        `rates` closes over, to any order. Adaptive steps: the one mode that they name.
+
+    Example:
+        >>> def decay(t, y, args):
+        ...     return -args * y
+        >>> made = tx.evolution.integrate(decay, jnp.ones(3), jnp.array(2.0), steps=1000)
+        >>> made.states.shape, round(float(made.states[0]), 3), bool(made.completed)
+        ((3,), 0.135, True)
     """
     steps = as_steps(steps)
     if noise is not None and isinstance(steps, AdaptiveSteps):
@@ -130,22 +134,40 @@ def integrate_batch(
     steps: Steps = 100,
     times: Float[Array, " k"] | None = None,
 ) -> Evolution:
-    """Integrate every state of a batch: all arrays of `y0` and `args` have leading axis b.
+    """Integrate every state of a batch: all arrays of `y0` and `args` have a leading axis b.
 
-    Fixed steps and shared adaptive ones carry the batch as a whole; otherwise each state takes
-    its own adaptive steps, and one that fails does not affect the others.
+    Fixed steps and shared adaptive steps carry the batch as a whole; otherwise each state has its
+    own adaptive steps, and one that fails does not affect the others.
 
     Args:
-        rates: `rates(t, y, args) -> dy/dt` of one state.
-        y0: States at `t0`.
-        args: Handed to `rates`, those of a state with it.
-        t0: First time; may be traced.
+        rates: Right-hand side `rates(t, y, args) -> dy/dt` of one state.
+        y0: States at `t0`, a pytree of floating-point arrays of shape (b, ...).
+        args: A pytree of arrays of shape (b, ...), of which `rates` gets the entry of its state.
+        t0: First time, a number of any sign; may be traced.
         t1: Last time, before `t0` to go back; may be traced.
-        steps: An int, that many Euler steps; or `FixedSteps` or `AdaptiveSteps`.
-        times: Times to record, as in `integrate`; records have shape (k, b, ...).
+        steps: An int, that many equal Euler steps; or `FixedSteps` or `AdaptiveSteps`.
+        times: Times to record, shape (k,), monotone from `t0` towards `t1`; within a step the
+            solver interpolates. Records are NaN where a traced time lies outside.
 
     Returns:
-        States, with the number of steps and the status of each, shape (b,).
+        States at `t1`, or records of shape (k, b, ...); the number of steps and the status of each
+        state, shape (b,).
+
+    Raises:
+        ValueError: A leaf of the state is no floating-point array, rates have another shape, or
+            `steps` is not one of the three.
+
+    Differentiation:
+        Fixed steps: forward and reverse mode, to any order. Adaptive steps: the one mode that they
+        name.
+
+    Example:
+        >>> def decay(t, y, rate):
+        ...     return -rate * y
+        >>> rates = jnp.array([1.0, jnp.nan])
+        >>> made = tx.evolution.integrate_batch(decay, jnp.ones(2), rates, steps=1000)
+        >>> round(float(made.states[0]), 2), made.completed.tolist()
+        (0.37, [True, False])
     """
     steps = as_steps(steps)
     options: dict[str, Any] = {"t0": t0, "t1": t1, "steps": steps, "times": times}
@@ -180,16 +202,29 @@ def integrate_until(
     *,
     steps: AdaptiveSteps,
 ) -> Evolution:
-    """Integrate from time 0 until a condition holds, at the end of the step that first meets it.
+    """Integrate a differential equation from time 0 until a condition holds.
+
+    It stops at the end of the step that first meets the condition.
 
     Args:
-        rates: `rates(t, y, args) -> dy/dt`; its args are None.
-        y0: State at time 0.
-        ended: `ended(y)`, whether to stop.
-        steps: Adaptive steps.
+        rates: Right-hand side `rates(t, y, args) -> dy/dt`, whose `args` is None.
+        y0: State at time 0, a pytree of floating-point arrays.
+        ended: `ended(y) -> bool`, whether to stop.
+        steps: Adaptive steps; their `max_steps` bounds the search.
 
     Returns:
         The state there; NaN and `MAX_STEPS` if the condition was not met.
+
+    Raises:
+        ValueError: Rates have another shape than the state.
+
+    Example:
+        >>> def grow(t, y, args):
+        ...     return y
+        >>> steps = tx.evolution.AdaptiveSteps(rtol=1e-3, atol=1e-3)
+        >>> made = tx.evolution.integrate_until(grow, jnp.ones(()), lambda y: y > 5.0, steps=steps)
+        >>> bool(made.states > 5.0), bool(made.completed)
+        (True, True)
     """
     dtype = jax.tree.leaves(y0)[0].dtype
     span = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)

@@ -15,11 +15,15 @@ Grid = Callable[[int, Any], Float[Array, " nodes"]]
 
 @_checks.gate
 def uniform_grid(num: int, dtype: Any) -> Float[Array, " nodes"]:
-    """Where equal steps begin and end: `num` + 1 nodes from 0 to 1.
+    """The grid of equal steps: `num` + 1 nodes from 0 to 1.
 
     Args:
-        num: Number of steps.
-        dtype: Of the nodes.
+        num: Number of steps, positive.
+        dtype: Dtype of the nodes.
+
+    Example:
+        >>> tx.evolution.uniform_grid(2, jnp.float32).tolist()
+        [0.0, 0.5, 1.0]
     """
     return jnp.linspace(0, 1, num + 1, dtype=dtype)
 
@@ -28,18 +32,23 @@ def uniform_grid(num: int, dtype: Any) -> Float[Array, " nodes"]:
 class FixedSteps(eqx.Module):
     """A fixed number of steps on a grid, differentiable in forward and in reverse mode.
 
-    Example:
-        ```python
-        x1 = tx.sampling.flow(field, x0, steps=tx.evolution.FixedSteps(20, diffrax.Heun()))
-        ```
-
     Attributes:
-        num: How many steps.
-        solver: Any diffrax solver.
-        grid: Where steps begin and end: any `grid(num, dtype)` that rises from 0 to 1.
-        checkpoint: Whether reverse mode recomputes. By default it holds about twice the root
-            of `num` states and works steps out again, twice. Without, it holds everything that
-            the derivative of every step needs, and is faster.
+        num: Number of steps, positive.
+        solver: Any diffrax solver; Euler's method by default.
+        grid: Where steps begin and end, as fractions of the time: a function `grid(num, dtype)`
+            whose num + 1 nodes rise from 0 to 1.
+        checkpoint: Whether reverse mode recomputes steps. By default it stores about twice the
+            root of `num` states and computes every step three times. Without, it stores
+            everything that the derivative of every step needs, and is faster.
+
+    Raises:
+        ValueError: `num` is not a positive integer, or the solver is implicit without tolerances.
+
+    Example:
+        >>> steps = tx.evolution.FixedSteps(20, tx.sampling.RK4())
+        >>> x1 = tx.sampling.flow(lambda t, x, args: -x, jnp.ones((2, 1)), steps=steps)
+        >>> round(float(x1[0, 0]), 4)
+        0.3679
     """
 
     num: int = eqx.field(static=True)
@@ -56,7 +65,15 @@ class FixedSteps(eqx.Module):
 
     @_checks.gate
     def nodes(self, t0: Float[Array, ""], t1: Float[Array, ""]) -> Float[Array, " nodes"]:
-        """The times at which steps begin and end, from exactly `t0` to exactly `t1`."""
+        """The times at which steps begin and end, from exactly `t0` to exactly `t1`.
+
+        Args:
+            t0: First time.
+            t1: Last time.
+
+        Raises:
+            ValueError: The grid returns another number of nodes than `num` + 1.
+        """
         fractions = self.grid(self.num, t0.dtype)
         if fractions.shape != (self.num + 1,):
             problem = f"returns shape {fractions.shape} for {self.num} steps"
@@ -69,23 +86,26 @@ class FixedSteps(eqx.Module):
 class AdaptiveSteps(eqx.Module):
     """Steps as long as tolerances allow, by the error estimate of a solver.
 
-    Example:
-        ```python
-        tight = tx.evolution.AdaptiveSteps(rtol=1e-6, atol=1e-6)
-        x1 = tx.sampling.flow(field, x0, steps=tight)
-        ```
-
     Attributes:
-        rtol: Relative tolerance of a step's error.
-        atol: Absolute tolerance, in units of the state.
-        solver: Any diffrax solver with an error estimate.
-        max_steps: Steps at most, rejected ones included; a state that needs more is NaN and
-            its status is `MAX_STEPS`.
-        shared: One step size for a whole batch. Fewer steps, but the error of a single example
-            may exceed the tolerance, an example depends on its neighbours in the last digits,
-            and one that fails fails all.
-        derivatives: "reverse", by recursive checkpointing, with memory like the logarithm of
-            the steps' number squared; or "forward", in the memory of two states.
+        rtol: Relative tolerance of the error of a step, positive.
+        atol: Absolute tolerance of the error of a step, positive, in units of the state.
+        solver: Any diffrax solver with an error estimate; Tsit5 by default.
+        max_steps: Largest number of steps, rejected ones included; a state that needs more is NaN
+            and its status is `MAX_STEPS`.
+        shared: Whether a whole batch shares its step sizes. Fewer steps in all, but the error of a
+            single example may exceed the tolerance, an example depends on its neighbours in the
+            last digits, and one example that fails fails all.
+        derivatives: "reverse", by recursive checkpointing, whose memory grows like the square of
+            the logarithm of the number of steps; or "forward", in the memory of two states.
+
+    Raises:
+        ValueError: A tolerance or `max_steps` is not positive, or the solver has no error estimate.
+
+    Example:
+        >>> steps = tx.evolution.AdaptiveSteps(rtol=1e-5, atol=1e-5)
+        >>> x1 = tx.sampling.flow(lambda t, x, args: -x, jnp.ones((2, 1)), steps=steps)
+        >>> round(float(x1[0, 0]), 4)
+        0.3679
     """
 
     rtol: ScalarLike
@@ -115,14 +135,21 @@ Steps = int | FixedSteps | AdaptiveSteps
 def as_steps(
     steps: Steps, solver: diffrax.AbstractSolver = diffrax.Euler()
 ) -> FixedSteps | AdaptiveSteps:
-    """How to step, from what a user may give.
+    """The `FixedSteps` or `AdaptiveSteps` that a `steps=` argument stands for.
+
+    For functions that integrate: an int becomes that many equal steps, the others are returned
+    unchanged.
 
     Args:
-        steps: An int, that many equal steps; or what is returned as it is.
-        solver: Of equal steps given as an int.
+        steps: An int, `FixedSteps` or `AdaptiveSteps`.
+        solver: Solver of the equal steps that an int stands for.
 
     Raises:
-        ValueError: `steps` is something else, or not positive.
+        ValueError: `steps` is none of these, or not positive.
+
+    Example:
+        >>> tx.evolution.as_steps(20).num
+        20
     """
     if isinstance(steps, FixedSteps | AdaptiveSteps):
         return steps

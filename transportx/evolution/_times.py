@@ -1,4 +1,4 @@
-"""Times to record: their checks, and those taken by default."""
+"""Times to record: their checks and their default."""
 
 from typing import Any
 
@@ -15,26 +15,35 @@ _NUM_RECORDS = 11
 
 @_checks.gate
 def time_dtype(state: PyTree[Array]) -> Any:
-    """The dtype in which times of a state are kept: its own, and float32 where that is a half.
+    """The dtype in which times of a state are kept: float32, or that of the state if wider.
 
     Args:
-        state: A pytree of floating-point arrays.
+        state: A pytree of floating-point arrays; its first leaf decides.
+
+    Example:
+        >>> tx.evolution.time_dtype(jnp.ones(2, jnp.bfloat16)).name
+        'float32'
     """
     return _precision.working(jax.tree.leaves(state)[0].dtype)
 
 
 @_checks.gate
 def check_times(name: str, times: Array, t0: ScalarLike, t1: ScalarLike) -> None:
-    """Refuse times that are no vector, or out of order, or outside of a span.
+    """Refuse times to record that are no vector, out of order, or outside of their span.
 
     Args:
-        name: What the caller calls them.
+        name: Name of the argument in the caller's signature, for the message.
         times: Times to record, shape (k,); traced values pass.
         t0: First time of the span.
         t1: Last time of the span, before or after `t0`.
 
     Raises:
         ValueError: There are none, or they do not go monotonically from `t0` towards `t1`.
+
+    Example:
+        >>> tx.evolution.check_times("times", jnp.array([0.5, 2.0]), 0.0, 1.0)
+        Traceback (most recent call last):
+        ValueError: `times` is [0.5 2. ]; give times between 0.0 and 1.0, in that order.
     """
     if len(np.shape(times)) != 1 or 0 in np.shape(times):
         problem = f"has shape {np.shape(times)}"
@@ -56,15 +65,22 @@ def check_times(name: str, times: Array, t0: ScalarLike, t1: ScalarLike) -> None
 def record_times(
     times: Float[Array, " k"] | None, t1: Float[Array, ""], name: str = "times"
 ) -> Float[Array, " k"]:
-    """Times of the records of a flow from 0 to `t1`, both ends included.
+    """The times of the records of a flow from 0 to `t1`, both ends included.
 
     Args:
-        times: Rising from 0 to `t1`; None for eleven evenly spaced.
+        times: Times that rise from 0 to `t1`, shape (k,); None for eleven evenly spaced ones.
         t1: Last time.
-        name: What the caller calls them.
+        name: Name of the argument in the caller's signature, for the message.
+
+    Returns:
+        The times in the dtype of `t1`.
 
     Raises:
         ValueError: The times do not rise from 0 to `t1`.
+
+    Example:
+        >>> tx.evolution.record_times(None, jnp.array(2.0)).shape
+        (11,)
     """
     if times is None:
         return t1 * jnp.linspace(0, 1, _NUM_RECORDS, dtype=t1.dtype)

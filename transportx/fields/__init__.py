@@ -1,15 +1,28 @@
-"""Vector fields `field(t, x, args) -> dx/dt` of one example: learnt, exact, and calculus.
+r"""Vector fields `field(t, x, args) -> dx/dt`: learnt, exact, guided, and their calculus.
 
-Any callable of that form is a field; batch with `vmap`. `MLP` and `DiT` are learnt;
-`GaussianField`, `MixtureField` and `EmpiricalField` are the exact minimisers of the
-flow-matching loss for known ends; `VelocityFrom`, `Rescheduled` and `ScoreOf` make a field of
-one that predicts something else; `divergence` is the calculus. `Guided`, `EnergyGuided`,
-`ClassifierGuided` and `ObservationGuided` push a field towards a condition.
+Any callable of that form is a field; batch with `vmap`. `MLP` and `DiT` are networks.
+`GaussianField`, `MixtureField`, `EmpiricalField` and `SourcedEmpiricalField` are the exact
+minimisers of the flow-matching loss for known ends. `VelocityFrom`, `ScoreOf` and `Rescheduled`
+turn a field that predicts something else, or along another path, into the one you need. `Guided`,
+`EnergyGuided`, `ClassifierGuided` and `ObservationGuided` push a field towards a condition.
+`divergence`, `hutchinson_divergence` and `asymmetry` are calculus at a point.
 
-Densities on a grid have many fields that move them: `dacorogna_moser`, `least_squares` and
-`flux_null` make them, `diagnose_field` tells them apart.
+A curve of densities on a grid, a `Box`, has many fields that move it: `dacorogna_moser`,
+`least_squares` and `flux_null` make them, `diagnose_field` tells them apart, `upwind_step` moves a
+density along one. In these functions a *density* is one number per cell, its *rate* the time
+derivative of that number, and a field on the *faces* one array per axis with its normal
+velocities on the inner faces between cells.
+
+In this room the *denoised target* (or denoiser) is $D(t, x) = E[x_1 \mid x_t = x]$, and the
+*strength* of a guidance is the factor w of its push.
 
 To add a field, write a callable; an `equinox.Module` if it carries parameters.
+
+Example:
+    >>> field = tx.fields.MLP(2, 8, 1, key=jr.key(0))
+    >>> x = jnp.ones((5, 2))
+    >>> jax.vmap(field, (None, 0))(jnp.array(0.5), x).shape
+    (5, 2)
 """
 
 from transportx.fields._asymmetry import asymmetry as asymmetry

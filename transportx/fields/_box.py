@@ -13,11 +13,19 @@ Faces = tuple[Float[Array, "..."], ...]
 
 @_checks.gate
 class Box(eqx.Module):
-    """A box of equal cells in one or two dimensions, with walls.
+    """A staggered grid of equal cells on a box in one or two dimensions, with walls.
+
+    Densities live in the cells, velocities and fluxes on the inner faces between them; nothing
+    flows through the walls.
 
     Attributes:
-        shape: Cells along each axis.
-        lengths: Side lengths, in units of the points.
+        shape: Number of cells along each axis, at least two.
+        lengths: Side lengths of the box, positive, in units of the points.
+
+    Example:
+        >>> box = tx.fields.Box((4, 2), (8.0, 2.0))
+        >>> box.spacing, box.volume, box.centres().shape
+        ((2.0, 1.0), 2.0, (4, 2, 2))
     """
 
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -55,7 +63,16 @@ class Box(eqx.Module):
 
     @_checks.gate
     def divergence(self, flux: Faces) -> Cells:
-        """What flows out of each cell, over its volume; the walls let nothing through."""
+        """Divergence of a flux in each cell: the outflow over the volume of the cell.
+
+        Args:
+            flux: Normal fluxes on the inner faces, one array per axis.
+
+        Example:
+            >>> box = tx.fields.Box((3,), (3.0,))
+            >>> box.divergence((jnp.array([1.0, 1.0]),)).tolist()
+            [1.0, 0.0, -1.0]
+        """
         check_faces(self, "flux", flux)
         total = jnp.zeros(self.shape, flux[0].dtype)
         for axis, (through, width) in enumerate(zip(flux, self.spacing, strict=True)):
@@ -65,7 +82,19 @@ class Box(eqx.Module):
 
     @_checks.gate
     def gradient(self, potential: Cells) -> Faces:
-        """Slopes across the faces: minus the adjoint of `divergence`."""
+        """Slopes of a potential across the inner faces: minus the adjoint of `divergence`.
+
+        Args:
+            potential: One number per cell.
+
+        Returns:
+            One array of slopes per axis.
+
+        Example:
+            >>> box = tx.fields.Box((3,), (3.0,))
+            >>> box.gradient(jnp.array([0.0, 1.0, 4.0]))[0].tolist()
+            [1.0, 3.0]
+        """
         _checks.shaped("potential", potential, self.shape, "one number per cell")
         return tuple(
             jnp.diff(potential, axis=axis) / width for axis, width in enumerate(self.spacing)
@@ -73,7 +102,14 @@ class Box(eqx.Module):
 
     @_checks.gate
     def on_faces(self, density: Cells) -> Faces:
-        """Density on the faces, the mean of the cells on both sides."""
+        """Density on the inner faces: the mean of the cells on both sides.
+
+        Args:
+            density: One number per cell.
+
+        Returns:
+            One array per axis.
+        """
         _checks.shaped("density", density, self.shape, "one number per cell")
         return tuple(
             (after(density, axis) + before(density, axis)) / 2 for axis in range(len(self.shape))
@@ -81,7 +117,20 @@ class Box(eqx.Module):
 
     @_checks.gate
     def solve_poisson(self, source: Cells) -> Cells:
-        """The potential of mean zero whose Laplacian is the source less its mean; by DCT."""
+        """Solve the Poisson equation with walls by a discrete cosine transform.
+
+        Args:
+            source: One number per cell; its mean is left out.
+
+        Returns:
+            The potential of mean zero whose Laplacian is the source less its mean.
+
+        Example:
+            >>> box, source = tx.fields.Box((4,), (4.0,)), jnp.array([1.0, 0.0, 0.0, -1.0])
+            >>> laplacian = box.divergence(box.gradient(box.solve_poisson(source)))
+            >>> bool(jnp.allclose(laplacian, source, atol=1e-5))
+            True
+        """
         _checks.shaped("source", source, self.shape, "one number per cell")
         modes = jax.scipy.fft.dctn(source)
         symbol = jnp.zeros(self.shape, source.dtype)
@@ -95,7 +144,7 @@ class Box(eqx.Module):
 
 
 def check_faces(box: Box, argument: str, values: Faces) -> None:
-    """Refuse numbers that would be broadcast against the faces between cells."""
+    """Refuse velocities that would be broadcast against the faces between cells."""
     axes = range(len(box.shape))
     shapes = [tuple(n - (k == axis) for k, n in enumerate(box.shape)) for axis in axes]
     given = [jnp.shape(v) for v in values]
@@ -117,10 +166,10 @@ def check_density(box: Box, density: Cells, rate: Cells) -> None:
 
 
 def before(density: Cells, axis: int) -> Cells:
-    """At every face the cell before it."""
+    """At every inner face, the density of the cell before it."""
     return jax.lax.slice_in_dim(density, 0, density.shape[axis] - 1, axis=axis)
 
 
 def after(density: Cells, axis: int) -> Cells:
-    """At every face the cell after it."""
+    """At every inner face, the density of the cell after it."""
     return jax.lax.slice_in_dim(density, 1, density.shape[axis], axis=axis)

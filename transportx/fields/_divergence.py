@@ -14,13 +14,20 @@ from transportx import _checks, _numbers
 def divergence(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, "..."], args=None
 ) -> Float[Array, ""]:
-    """Trace of the field's Jacobian at one point, one forward derivative a coordinate.
+    """Divergence of a field at one point: the trace of its Jacobian, by d forward derivatives.
 
     Args:
         field: `field(t, x, args) -> dx/dt`, of the shape of `x`.
         t: Time.
         x: One point of any shape with d coordinates.
-        args: Passed on.
+        args: Condition of the point, handed on to `field`.
+
+    Raises:
+        ValueError: `x` has no coordinate, or `field` returns another shape.
+
+    Example:
+        >>> float(tx.fields.divergence(lambda t, x, args: 2 * x, jnp.array(0.0), jnp.ones(3)))
+        6.0
     """
     _check_point(x)
     t, point = _numbers.widened((t, x))
@@ -39,10 +46,29 @@ def hutchinson_divergence(
     key: PRNGKeyArray,
     num_probes: int = 1,
 ) -> Float[Array, ""]:
-    """Unbiased estimate of `divergence` from random signs: `num_probes` derivatives.
+    """Hutchinson's unbiased estimate of the divergence, from random signs.
 
-    Its variance is twice the sum of squares of the off-diagonal symmetric part of the
-    Jacobian, divided by `num_probes`.
+    It costs `num_probes` forward derivatives, whatever the dimension. Its variance is twice the sum
+    of squares of the off-diagonal symmetric part of the Jacobian, divided by `num_probes`.
+
+    Args:
+        field: `field(t, x, args) -> dx/dt`, of the shape of `x`.
+        t: Time.
+        x: One point of any shape.
+        args: Condition of the point, handed on to `field`.
+        key: Randomness of the signs.
+        num_probes: Number of independent probes that are averaged, positive.
+
+    Raises:
+        ValueError: `x` has no coordinate, `field` returns another shape, or `num_probes` is not
+            positive.
+
+    Example:
+        >>> def field(t, x, args):
+        ...     return 2 * x
+        >>> x = jnp.ones(3)
+        >>> float(tx.fields.hutchinson_divergence(field, jnp.array(0.0), x, key=jr.key(0)))
+        6.0
 
     References:
         Hutchinson, 1990; Grathwohl et al., FFJORD, 2019.

@@ -16,19 +16,32 @@ Point = Float[Array, " d"]
 
 @_checks.gate
 class EmpiricalField(eqx.Module):
-    r"""Exact field from N(0, source_scale^2 I) to a finite data set: what perfect training yields.
+    r"""The exact flow-matching field from a Gaussian to a finite data set.
 
-    With $s_t^2 = \alpha^2\,\mathrm{source\_scale}^2 + \gamma^2$ and
-    $w = \mathrm{softmax}(\log\mathrm{weights}_i - |x - \beta x_i|^2 / 2 s_t^2)$,
+    It is what perfect training yields.
+
+    From N(0, s^2 I), with s the `source_scale`, $s_t^2 = \alpha^2 s^2 + \gamma^2$ and
+    $w = \mathrm{softmax}(\log\mathrm{weights}_i - |x - \beta x_i|^2 / 2 s_t^2)$ it is
     $v(t, x) = \dot\beta \bar x + (\dot s_t / s_t) (x - \beta \bar x)$, $\bar x = \sum w_i x_i$.
-    It memorises: as t -> 1 every particle meets a data point, and at t = 1 itself the
-    field is singular. O(n d) a call; a batch of b allocates (b, n), not (b, n, d).
+    It memorises: as t -> 1 every particle meets a data point, and at t = 1 itself the field is
+    singular. A call costs O(n d); a batch of b allocates (b, n), not (b, n, d).
 
     Attributes:
-        data: Data set.
-        path: Interpolant.
-        source_scale: Standard deviation of the source.
-        weights: Data weights, summing to one; uniform by default.
+        data: Data set, shape (n, d).
+        path: Interpolant; `Linear()` by default.
+        source_scale: Standard deviation s of the source in each coordinate, positive.
+        weights: Weights of the data, shape (n,), summing to one; None for uniform ones.
+
+    Raises:
+        ValueError: The data are no points, `source_scale` is not positive, or `weights` has another
+            shape.
+
+    Example:
+        >>> data = jnp.array([[0.0, 1.0], [2.0, 1.0]])
+        >>> field = tx.fields.EmpiricalField(data)
+        >>> x1 = tx.sampling.flow(field, jr.normal(jr.key(0), (4, 2)), steps=20)
+        >>> round(float(jnp.abs(x1[:, 1] - 1).max()), 3)
+        0.0
 
     References:
         Lim, Wang, Yu et al., On the Hidden Biases of Flow Matching Samplers, 2025.
@@ -49,7 +62,13 @@ class EmpiricalField(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
-        """Velocity at one point and time."""
+        """Velocity at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point, shape (d,).
+            args: Ignored; there for the signature of every field.
+        """
         _checks.point("x", x, "data", self.data)
         wide, t, point = _numbers.widened((self, t, x))
         (alpha, beta, gamma), (alpha_rate, beta_rate, gamma_rate) = wide.path.rates(t)
@@ -76,17 +95,28 @@ class EmpiricalField(eqx.Module):
 
 @_checks.gate
 class SourcedEmpiricalField(eqx.Module):
-    r"""What perfect training yields from any source: `EmpiricalField` without its Gaussian.
+    r"""The exact flow-matching field from a source of known density to a finite data set.
 
     Given the target the source is known, $x_0^i = (x - \beta x_i) / \alpha$, so that
     $v = \sum_i w_i (\dot\alpha x_0^i + \dot\beta x_i)$ with
-    $w = \mathrm{softmax}(\log p_0(x_0^i))$. From an isotropic Gaussian this is a gradient at
-    every time; from other sources it is not. At a pinned end it is singular. O(n d) a call.
+    $w = \mathrm{softmax}(\log p_0(x_0^i))$. From an isotropic Gaussian this is the gradient field
+    `EmpiricalField`; from other sources it is no gradient. At a pinned end it is singular. A call
+    costs O(n d).
 
     Attributes:
-        data: Data set, uniform weights.
-        source_log_density: Log-density of one source point.
-        path: Interpolant without noise.
+        data: Data set with uniform weights, shape (n, d).
+        source_log_density: Log-density of one point of the source, up to a constant.
+        path: Interpolant without noise of its own; `Linear()` by default.
+
+    Raises:
+        ValueError: The data are no points, `path` has noise, or `source_log_density` does not
+            return one number.
+
+    Example:
+        >>> data = jnp.array([[0.0, 1.0], [2.0, 1.0]])
+        >>> field = tx.fields.SourcedEmpiricalField(data, lambda x: -jnp.sum(jnp.abs(x)))
+        >>> field(jnp.array(0.0), jnp.zeros(2)).tolist()  # towards the mean of the data
+        [1.0, 1.0]
 
     References:
         Lim, Wang, Yu et al., On the Hidden Biases of Flow Matching Samplers, 2025.
@@ -103,7 +133,13 @@ class SourcedEmpiricalField(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:
-        """Velocity at one point and time."""
+        """Velocity at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point, shape (d,).
+            args: Ignored; there for the signature of every field.
+        """
         _checks.point("x", x, "data", self.data)
         wide, t, point = _numbers.widened((self, t, x))
         (alpha, beta, _), (alpha_rate, beta_rate, _) = wide.path.rates(t)

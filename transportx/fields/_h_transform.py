@@ -1,9 +1,11 @@
-r"""Guidance towards a tilted target, $p_1(x_1)\,e^{-E(x_1)}$, by a field that knows p_1 alone.
+r"""Doob's h-transform: guidance towards a tilted target by a field of the target itself.
+
+The tilted target has the density $p_1(x_1)\,e^{-E(x_1)}$.
 
 From a Gaussian source the density at time t is tilted too, by
 $h_t(x) = E[e^{-E(x_1)} \mid x_t = x]$. Its score gains $\nabla\log h_t$, and its velocity
 $(\beta'\sigma^2/\beta - \sigma\sigma')\,\nabla\log h_t$ in the notation of
-`interpolants.Predictions`: exact. How h_t is come by is where guidances differ.
+`interpolants.Predictions`: exact. Guidances differ in how they find h_t.
 """
 
 from collections.abc import Callable
@@ -27,25 +29,37 @@ Point = Float[Array, "..."]
 
 @_checks.gate
 class EnergyGuided(eqx.Module):
-    r"""A field pushed down an energy of the target that it predicts.
+    r"""Energy guidance: a field pushed down an energy of the target that it predicts.
 
-    With $D = E[x_1 | x_t = x]$ it takes $h_t(x) \approx e^{-w E(D(t, x))}$, so that
-    $\nabla\log h_t = -w\,(\partial D/\partial x)^\top \nabla E(D)$: the mean of the target for
-    the target. Exact for an affine energy of Gaussian targets; otherwise off by what E bends
-    over the spread of $x_1$ given $x_t$, which is large early and gone at the end.
-    One evaluation of `field` and one derivative in reverse a call.
+    With the denoised target $D = E[x_1 | x_t = x]$ it approximates $h_t(x)$ by $e^{-w E(D(t, x))}$,
+    so that $\nabla\log h_t = -w\,(\partial D/\partial x)^\top \nabla E(D)$. Exact for an affine
+    energy of Gaussian targets; otherwise it errs by the curvature of E over the spread of $x_1$
+    given $x_t$, which is large early and vanishes at the end. A call costs one evaluation of
+    `field` and one derivative in reverse.
 
     Attributes:
-        field: Velocity field of one example.
-        path: Its interpolant.
-        energy: `energy(x1, args)`, a number; its scale is that of a log-density.
-        strength: w; zero is no guidance. May be traced.
-        source_scale: Standard deviation of the Gaussian source.
+        field: Velocity field of one example, `field(t, x, args)`.
+        path: The interpolant of `field`.
+        energy: `energy(x1, args) -> scalar`, in units of a log-density.
+        strength: The factor w, any finite number; zero is no guidance. May be traced.
+        source_scale: Standard deviation of the Gaussian source, positive.
+
+    Raises:
+        ValueError: `strength` is not finite or `source_scale` not positive; when called, `field` or
+            `energy` returns another shape.
+
+    Example:
+        >>> S = jnp.eye(1)
+        >>> field = tx.fields.GaussianField(jnp.zeros(1), S, jnp.zeros(1), S)
+        >>> path = tx.interpolants.Linear()
+        >>> tilted = tx.fields.EnergyGuided(field, path, lambda x1, args: -jnp.sum(x1))
+        >>> x1 = tx.sampling.flow(tilted, jnp.zeros((1, 1)), steps=100)
+        >>> round(float(x1[0, 0]), 1)  # exp(x1) N(0, 1) is N(1, 1)
+        1.0
 
     References:
-        Chung et al., Diffusion posterior sampling for general noisy inverse problems, 2023,
-        theorem 1; Pokle et al., Training-free linear image inverses via flows, 2023,
-        lemma 1 (velocities).
+        Chung et al., Diffusion posterior sampling for general noisy inverse problems, 2023, theorem
+        1; Pokle et al., Training-free linear image inverses via flows, 2023, lemma 1 (velocities).
     """
 
     field: Callable[..., Array]
@@ -60,7 +74,13 @@ class EnergyGuided(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
-        """Guided velocity at one point and time."""
+        """Guided velocity at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point of any shape.
+            args: Condition of this point, handed on to the given functions.
+        """
         wide, point = _numbers.widened((t, x))
 
         def energy(denoiser):
@@ -80,19 +100,34 @@ class EnergyGuided(eqx.Module):
 
 @_checks.gate
 class ClassifierGuided(eqx.Module):
-    r"""A field pushed up a log-density that knows the time: $\nabla\log h_t$ given outright.
+    r"""Classifier guidance: a field pushed up a log-likelihood that depends on the time.
 
     Exact where `log_likelihood` is $\log h_t(x)$ up to a number for each t, as
-    $\log p(y \mid x_t = x)$ is for samples given y. Where $\beta = 0$ the point tells nothing
-    of the target and $h_t$ is flat, which the velocity divides by $\beta$: with a learnt
-    one, that is not flat there, start a sampler a little later.
+    $\log p(y \mid x_t = x)$ is for samples given y. Where $\beta = 0$ the point tells nothing of
+    the target and $h_t$ is flat, and the velocity divides its slope by $\beta$: with a learnt
+    log-likelihood that is not flat there, start a sampler a little later.
 
     Attributes:
-        field: Velocity field of one example.
-        path: Its interpolant.
-        log_likelihood: `log_likelihood(t, x, args)`, a number.
-        strength: Factor of its slope; may be traced.
-        source_scale: Standard deviation of the Gaussian source.
+        field: Velocity field of one example, `field(t, x, args)`.
+        path: The interpolant of `field`.
+        log_likelihood: `log_likelihood(t, x, args) -> scalar`.
+        strength: Factor of the slope of `log_likelihood`, any finite number; may be traced.
+        source_scale: Standard deviation of the Gaussian source, positive.
+
+    Raises:
+        ValueError: `strength` is not finite or `source_scale` not positive; when called, `field` or
+            `log_likelihood` returns another shape.
+
+    Example:
+        >>> S = jnp.eye(1)
+        >>> field = tx.fields.GaussianField(jnp.zeros(1), S, jnp.zeros(1), S)
+        >>> path = tx.interpolants.Linear()
+        >>> def log_likelihood(t, x, args):  # of an exponential tilt, up to a number for each t
+        ...     return t * jnp.sum(x) / (t**2 + (1 - t) ** 2)
+        >>> tilted = tx.fields.ClassifierGuided(field, path, log_likelihood)
+        >>> x1 = tx.sampling.flow(tilted, jnp.zeros((1, 1)), steps=100)
+        >>> round(float(x1[0, 0]), 1)
+        1.0
 
     References:
         Dhariwal and Nichol, Diffusion models beat GANs on image synthesis, 2021, section 4.
@@ -110,7 +145,13 @@ class ClassifierGuided(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
-        """Guided velocity at one point and time."""
+        """Guided velocity at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point of any shape.
+            args: Condition of this point, handed on to the given functions.
+        """
         wide, point = _numbers.widened((t, x))
         apart = off_the_source(wide)
 
@@ -138,7 +179,7 @@ def pulled_back(
     slope: Callable[[Point], Point],
     source_scale: ScalarLike,
 ) -> tuple[Point, Point]:
-    """A field's velocity, and its gain where log h has this slope in the denoised target."""
+    """The velocity of a field, and its gain for a slope of log h in the denoised target."""
     apart = off_the_source(t)
     told = noised_target(path, apart, source_scale).turning != 0
 
@@ -161,7 +202,7 @@ def pulled_back(
 def velocity_gain(
     path: AbstractInterpolant, t: Time, apart: Time, score_gain: Point, source_scale: ScalarLike
 ) -> Point:
-    """What a velocity gains at `t` where the score gains this at `apart`, close to it.
+    """What a velocity gains at `t` where the score gains this at `apart`, a time close to `t`.
 
     The gain over beta has a limit where beta = 0; the rates that multiply it are those of `t`.
     """

@@ -18,36 +18,46 @@ Point = Float[Array, "..."]
 
 @_checks.gate
 class ObservationGuided(eqx.Module):
-    r"""The field of targets given $y = A x_1 + \mathrm{noise}\cdot\epsilon$.
+    r"""Pseudoinverse guidance: the field of targets given a linear observation.
 
-    It takes $x_1$ given $x_t = x$ for $N(D, r_t^2 I)$, with $D = E[x_1 | x_t = x]$, so that y is
-    $N(A D, r_t^2 A A^\top + \mathrm{noise}^2 I)$, whose log-density is pushed up through D.
-    Exact for targets $N(m, I)$ with the default $r_t^2$; for others it errs by how far the
-    spread of $x_1$ given $x_t$ is from $r_t^2 I$. A call costs one evaluation of `field`, one
-    derivative in reverse, and conjugate gradients in the space of y.
+    The observation is $y = A x_1 + \mathrm{noise}\cdot\epsilon$.
 
-    Example:
-        ```python
-        field = tx.fields.ObservationGuided(field, path, lambda x: x[::2], y, 0.05)
-        x1 = tx.sampling.flow(field, x0)
-        ```
+    It approximates the law of $x_1$ given $x_t = x$ by $N(D, r_t^2 I)$, with the denoised target
+    $D = E[x_1 | x_t = x]$, so that y is $N(A D, r_t^2 A A^\top + \mathrm{noise}^2 I)$, whose
+    log-density is differentiated through D. Exact for targets $N(m, I)$ with the default $r_t^2$;
+    for others it errs by the difference between the covariance of $x_1$ given $x_t$ and $r_t^2 I$.
+    A call costs one evaluation of `field`, one derivative in reverse, and conjugate gradients in
+    the space of y.
 
     Attributes:
-        field: Velocity field of one example.
-        path: Its interpolant, as in `EnergyGuided`.
-        operator: A: any linear function of one example that jax can transpose.
-        observation: y, the same for every example.
-        noise: Standard deviation of the noise in y. Zero makes the field singular at t = 1,
-            as a target in a hyperplane is.
-        variance: $r_t^2$ at time t; by default $\sigma_t^2 / (\beta_t^2 + \sigma_t^2)$, that of
-            targets of covariance I.
-        source_scale: Standard deviation of the Gaussian source.
-        rtol: Residual of the linear solve over its right side, in the largest entry.
-        max_steps: Of the solve; a velocity that needs more is NaN.
+        field: Velocity field of one example, `field(t, x, args)`.
+        path: The interpolant of `field`.
+        operator: A, a linear function of one example that jax can transpose.
+        observation: y, of the shape that `operator` returns; the same for every example.
+        noise: Standard deviation of the noise in y, zero or more. Zero makes the field singular at
+            t = 1, as a target in a hyperplane is.
+        variance: $r_t^2$ as a function of time; None for $\sigma_t^2 / (\beta_t^2 + \sigma_t^2)$,
+            that of targets of covariance I.
+        source_scale: Standard deviation of the Gaussian source, positive.
+        rtol: Largest entry of the residual of the linear solve over that of its right side,
+            positive.
+        max_steps: Largest number of steps of the solve; a velocity that needs more is NaN.
+
+    Raises:
+        ValueError: A number is out of its range; when called, a function returns another shape.
+
+    Example:
+        >>> S = jnp.eye(2)
+        >>> field = tx.fields.GaussianField(jnp.zeros(2), S, jnp.zeros(2), S)
+        >>> path, y = tx.interpolants.Linear(), jnp.array([3.0])
+        >>> given = tx.fields.ObservationGuided(field, path, lambda x: x[:1], y, noise=0.1)
+        >>> x1 = tx.sampling.flow(given, jnp.zeros((1, 2)), steps=100)
+        >>> [round(float(v)) for v in x1[0]]  # the first coordinate is seen
+        [3, 0]
 
     References:
-        Song et al., Pseudoinverse-guided diffusion models for inverse problems, 2023,
-        equation 7; Pokle et al., Training-free linear image inverses via flows, 2023.
+        Song et al., Pseudoinverse-guided diffusion models for inverse problems, 2023, equation 7;
+        Pokle et al., Training-free linear image inverses via flows, 2023.
     """
 
     field: Callable[..., Array]
@@ -69,7 +79,13 @@ class ObservationGuided(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
-        """Guided velocity at one point and time."""
+        """Guided velocity at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point of any shape.
+            args: Condition of this point, handed on to the given functions.
+        """
         wide, point, observation = _numbers.widened((t, x, self.observation))
         spread = self._variance(wide)
 

@@ -107,6 +107,11 @@ def solve_least_squares(
     check_density(box, density, rate)
     _checks.scale("rtol", rtol)
     _checks.count("max_steps", max_steps)
+    return _solve(box, density, rate, rtol, max_steps)
+
+
+@eqx.filter_jit
+def _solve(box: Box, density: Cells, rate: Cells, rtol: float, max_steps: int) -> LeastSquaresField:
     weights = box.on_faces(density)
     root = jnp.sqrt(_diagonal(box, weights))
 

@@ -33,24 +33,29 @@ def _selu_jvp(primals, tangents):
 
 @_checks.gate
 class MLP(eqx.Module):
-    """Fully connected field on R^dim; time and condition are appended to the point.
+    """A multilayer perceptron on R^dim, with time and condition appended to the point.
 
-    It computes in float32 at least, or in the dtype of its parameters if that is wider, and
-    returns the dtype of the point: parameters kept in a half are widened on the way.
+    It computes in float32 at least, or in the dtype of its parameters if that is wider, and returns
+    the dtype of the point: parameters kept in a half are widened for the computation.
 
     Args:
         dim: Dimension of the points.
-        width: Units a hidden layer.
-        depth: Hidden layers.
-        condition_dim: Length of `args`, a vector that conditions the field; with 0, `args`
-            is ignored.
-        num_frequencies: Pairs of Fourier features of time beside t itself.
+        width: Units per hidden layer.
+        depth: Number of hidden layers.
+        condition_dim: Length of `args`, a vector that conditions the field; with 0, `args` is
+            ignored.
+        num_frequencies: Number of pairs of Fourier features of time, beside t itself.
         activation: Elementwise nonlinearity; SELU by default.
-        key: Initialisation.
+        key: Randomness of the initial parameters.
 
     Raises:
-        ValueError: A size is not a positive integer; when called, a point or condition of
-            another length.
+        ValueError: A size is not a positive integer; when called, a point or condition has another
+            length.
+
+    Example:
+        >>> field = tx.fields.MLP(2, 8, 1, condition_dim=3, key=jr.key(0))
+        >>> field(jnp.array(0.5), jnp.ones(2), jnp.ones(3)).shape
+        (2,)
     """
 
     layers: tuple[eqx.nn.Linear, ...]
@@ -89,7 +94,13 @@ class MLP(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Float[Array, " d"], args=None) -> Float[Array, " d"]:
-        """Velocity at one point and time."""
+        """Velocity at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point, shape (dim,).
+            args: Condition of this point, shape (condition_dim,); ignored where that is 0.
+        """
         if x.shape != (self.dim,):
             cure = f"give one point of shape ({self.dim},), and batch with vmap"
             _checks.reject("x", f"has shape {x.shape}", cure)

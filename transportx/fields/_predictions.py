@@ -1,4 +1,4 @@
-"""Fields made of networks that predict something else, or that were trained on another path."""
+"""Fields from networks that predict something else, or that were trained on another path."""
 
 from collections.abc import Callable
 
@@ -29,25 +29,34 @@ _REGULAR = 0.75
 class VelocityFrom(eqx.Module):
     r"""The velocity field of a network that predicts noise, score or the denoised target.
 
-    Up to both ends: where a conversion is 0 / 0, the velocity is its limit by the rates at
-    fixed x of $x = \beta D + \sigma N$. From noise and score at $\beta = 0$ that is
+    It is defined up to both ends: where a conversion is 0 / 0, the velocity is its limit by the
+    rates at fixed x of $x = \beta D + \sigma N$. From noise and score at $\beta = 0$ that is
     $-\sigma\,\partial_t N$; from the denoiser at $\sigma = 0$ it is
     $\beta' D - p\,\partial_t(\beta D)$, p = 1/2 where $\sigma^2$ falls linearly and 1 where it
-    does so faster. It takes a derivative of the network in time: at that time alone where
-    examples share theirs, as at fixed steps; at every evaluation, two to three times the
-    cost, where each has its own, as at adaptive steps without `shared_steps`.
-
-    Example:
-        ```python
-        field = tx.fields.VelocityFrom(network, path, tx.interpolants.from_noise)
-        x1 = tx.sampling.flow(field, x0)
-        ```
+    falls faster. The limit costs a derivative of the network in time: at that time alone where
+    examples share their times, as with fixed steps; at every evaluation, two to three times the
+    cost, where each has its own, as with adaptive steps that are not shared.
 
     Attributes:
-        network: `network(t, x, args)`, what `convert` takes.
-        path: Interpolant that it was trained on.
+        network: `network(t, x, args)` of one example, whose output `convert` takes.
+        path: The interpolant that the network was trained on.
         convert: `from_noise`, `from_score` or `from_denoiser` of `transportx.interpolants`.
-        source_scale: Standard deviation of the Gaussian source.
+        source_scale: Standard deviation of the Gaussian source, positive.
+
+    Raises:
+        ValueError: `source_scale` is not positive; when called, `network` returns another shape
+            than that of its point.
+
+    Example:
+        >>> def denoiser(t, x, args):  # all targets are at 1
+        ...     return jnp.ones_like(x)
+        >>> path, convert = tx.interpolants.Linear(), tx.interpolants.from_denoiser
+        >>> field = tx.fields.VelocityFrom(denoiser, path, convert)
+        >>> tx.sampling.flow(field, jnp.zeros((1, 2)), steps=4).round(3).tolist()
+        [[1.0, 1.0]]
+
+    References:
+        Lipman et al., Flow Matching Guide and Code, 2024, section 4.8.
     """
 
     network: Callable[..., Array]
@@ -60,7 +69,13 @@ class VelocityFrom(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
-        """Velocity at one point and time."""
+        """Velocity at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point of any shape.
+            args: Condition of this point, handed on to the given functions.
+        """
         wide, point = _numbers.widened((t, x))
 
         def predictions(t):
@@ -92,17 +107,29 @@ class VelocityFrom(eqx.Module):
 
 @_checks.gate
 class ScoreOf(eqx.Module):
-    """The score of the marginals that a velocity field carries a Gaussian source through.
+    """The score of the marginals of a velocity field from a Gaussian source.
 
-    Where the point is noise alone it is -x / sigma^2, whatever the velocity. Where a velocity
-    does not tell it, at rest and where no noise is left, it is taken a root of a rounding unit
-    away (a fourth root where the noise falls like a square): near its limit, where the target
-    has a density, and of the size of one over the noise there, where it has none.
+    Where the point is noise alone the score is -x / sigma^2, whatever the velocity. Where a
+    velocity does not determine it, at rest and where no noise is left, it is evaluated a root of a
+    rounding unit away (a fourth root where the noise falls like a square): near its limit where the
+    target has a density, and of the size of one over the noise there where it has none.
 
     Attributes:
-        field: Velocity field, trained or exact.
-        path: Its interpolant.
-        source_scale: Standard deviation of the Gaussian source.
+        field: Velocity field of one example, trained or exact.
+        path: The interpolant of `field`.
+        source_scale: Standard deviation of the Gaussian source, positive.
+
+    Raises:
+        ValueError: `source_scale` is not positive; when called, `field` returns another shape than
+            that of its point.
+
+    Example:
+        >>> S = jnp.eye(2)
+        >>> field = tx.fields.GaussianField(jnp.zeros(2), S, jnp.zeros(2), S)
+        >>> score = tx.fields.ScoreOf(field, tx.interpolants.Linear())
+        >>> found = eqx.filter_jit(score)(jnp.array(0.5), jnp.ones(2))
+        >>> found.round(3).tolist()  # the law in the middle is N(0, I / 2)
+        [-2.0, -2.0]
     """
 
     field: Callable[..., Array]
@@ -114,7 +141,13 @@ class ScoreOf(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
-        """Score at one point and time."""
+        """Score at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point of any shape.
+            args: Condition of this point, handed on to the given functions.
+        """
         wide, point = _numbers.widened((t, x))
         wide = self._telling(wide)
         velocity = self.field(wide, point, args)
@@ -140,21 +173,34 @@ class ScoreOf(eqx.Module):
 
 @_checks.gate
 class Rescheduled(eqx.Module):
-    r"""A velocity field, trained on one path, for sampling along another.
+    r"""A velocity field trained on one path, for sampling along another: a change of scheduler.
 
-    Both paths noise the target; where their noise stands in the same ratio to it, one is
-    the other times a number, $x_t = c\,x^{old}_r$. So
-    $v(t, x) = (c'/c)\,x + c r'\,v^{old}(r, x/c)$: exact, with no training. r is found by
-    bisection, its rate by the implicit rule. Where `old` starts at rest, or `new` ends at an
-    infinite rate, that limit is taken to half of the digits.
+    Both paths add noise to the target; where the ratio of noise to target is the same, one is the
+    other times a number, $x_t = c\,x^{old}_r$. So $v(t, x) = (c'/c)\,x + c r'\,v^{old}(r, x/c)$:
+    exact, with no training. The time r is found by bisection, its rate by the implicit rule. Where
+    `old` starts at rest, or `new` ends at an infinite rate, the limit is accurate to half of the
+    digits.
 
     Attributes:
         field: Velocity field of `old`.
-        old: The interpolant that it was trained on. Where the new ratio of noise to target is
-            one that it never has, as before the largest noise of `VarianceExploding` and after
-            the least of `Linear(0.1)`, nothing was learnt and the velocity is NaN.
+        old: The interpolant that `field` was trained on. Where the new ratio of noise to target is
+            one that it never has, as before the largest noise of `VarianceExploding` and after the
+            least of `Linear(0.1)`, nothing was learnt and the velocity is NaN.
         new: The interpolant to sample along.
-        source_scale: Standard deviation of the Gaussian source.
+        source_scale: Standard deviation of the Gaussian source, positive.
+
+    Raises:
+        ValueError: `source_scale` is not positive; when called, `field` returns another shape than
+            that of its point.
+
+    Example:
+        >>> old, new = tx.interpolants.Linear(), tx.interpolants.Trigonometric()
+        >>> field = tx.fields.EmpiricalField(jnp.ones((1, 2)), old)
+        >>> rescheduled = tx.fields.Rescheduled(field, old, new)
+        >>> exact = tx.fields.EmpiricalField(jnp.ones((1, 2)), new)
+        >>> t, x = jnp.array(0.3), jnp.zeros(2)
+        >>> bool(jnp.allclose(eqx.filter_jit(rescheduled)(t, x), exact(t, x), atol=1e-3))
+        True
 
     References:
         Lipman et al., Flow Matching Guide and Code, 2024, section 4.6.2 (scheduler change).
@@ -170,7 +216,13 @@ class Rescheduled(eqx.Module):
 
     @_checks.gate
     def __call__(self, t: Time, x: Point, args: PyTree[Array] = None) -> Point:
-        """Velocity along the new path at one point and time."""
+        """Velocity along the new path at one point and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One point of any shape.
+            args: Condition of this point, handed on to the given functions.
+        """
         wide, point = _numbers.widened((t, x))
         half = jnp.asarray(jnp.finfo(wide.dtype).eps ** 0.5, wide.dtype)
         # Near an infinite rate the old velocity's roundings would be magnified by it.

@@ -22,34 +22,44 @@ _EVERYTHING = jax.checkpoint_policies.everything_saveable
 
 @_checks.gate
 class DiT(eqx.Module):
-    r"""Diffusion transformer: patches as tokens, time and label modulating every block.
+    """A diffusion transformer: patches as tokens, time and label modulating every block.
 
-    Modulation starts at zero, so that every block starts as the identity and the field as
-    zero. All blocks run in one `lax.scan`: compile time does not grow with depth. It computes in
-    float32 at least, or in the dtype of its parameters if that is wider, and returns the dtype
-    of the image: parameters kept in a half are widened on the way.
+    Modulation starts at zero, so that every block starts as the identity and the field as zero. All
+    blocks run in one `lax.scan`: compile time does not grow with depth. It computes in float32 at
+    least, or in the dtype of its parameters if that is wider, and returns the dtype of the image:
+    parameters kept in a half are widened for the computation.
 
     Args:
         shape: (height, width, channels) of one image.
-        patch: Side of a square patch; divides height and width.
+        patch: Side of a square patch in pixels; divides height and width.
         width: Size of a token; a multiple of `heads`.
-        depth: Blocks.
-        heads: Attention heads.
-        num_labels: Classes. `args` is then an integer label, and the value `num_labels`
-            means "no label". With 0 the field is unconditional and ignores `args`. A label
-            outside of 0 to `num_labels` is refused, or gives NaN where it is not yet known.
-        bfloat16: Round the factors of the tokens' matrix products to bfloat16; where the
-            device multiplies in bfloat16, as TPUs and GPUs do, their derivatives' too.
-            Products are summed in float32; parameters, norms, softmax, residual stream and
-            condition stay in float32. Needs float32 examples.
-        keep: What of a block is kept for its derivatives, a policy of `jax.checkpoint`; the
-            rest is computed again. `nothing_saveable` keeps the tokens that enter a block,
-            for about a third more arithmetic; the derivatives are the same.
-        key: Initialisation.
+        depth: Number of blocks.
+        heads: Number of attention heads.
+        num_labels: Number of classes. `args` is then an integer label, and the value `num_labels`
+            means "no label". With 0 the field is unconditional and ignores `args`. A label outside
+            of 0 to `num_labels` is refused, or gives NaN where it is traced.
+        bfloat16: Whether to round the factors of the tokens' matrix products to bfloat16; where the
+            device multiplies in bfloat16, as TPUs and GPUs do, their derivatives' too. Products are
+            summed in float32; parameters, norms, softmax, residual stream and condition stay in
+            float32. Needs float32 examples.
+        keep: Which intermediates of a block are stored for its derivatives, a policy of
+            `jax.checkpoint`; the others are computed again. `nothing_saveable` stores the tokens
+            that enter a block, for about a third more arithmetic; the derivatives are the same.
+        key: Randomness of the initial parameters.
 
     Raises:
-        ValueError: Sizes do not divide; when called, an image of another shape, or of
-            another dtype than float32 with `bfloat16`.
+        ValueError: Sizes do not divide; when called, an image of another shape, or of another dtype
+            than float32 with `bfloat16`.
+
+    Example:
+        >>> @eqx.filter_jit
+        ... def make(key):
+        ...     sizes = {"patch": 2, "width": 8, "depth": 1, "heads": 2, "num_labels": 3}
+        ...     return tx.fields.DiT((4, 4, 1), **sizes, key=key)
+        >>> field = make(jr.key(0))
+        >>> velocity = eqx.filter_jit(field)(jnp.array(0.5), jnp.ones((4, 4, 1)), jnp.array(2))
+        >>> velocity.shape, float(jnp.abs(velocity).max())  # zero at the start
+        ((4, 4, 1), 0.0)
 
     References:
         Peebles and Xie, Scalable Diffusion Models with Transformers, 2023 (adaLN-Zero).
@@ -105,7 +115,13 @@ class DiT(eqx.Module):
     def __call__(
         self, t: Float[Array, ""], x: Float[Array, "h w c"], args: Int[Array, ""] | None = None
     ) -> Float[Array, "h w c"]:
-        """Velocity of one image."""
+        """Velocity at one image and time.
+
+        Args:
+            t: Time, in [0, 1].
+            x: One image, of the shape of the network.
+            args: Integer label of the image; ignored by an unconditional network.
+        """
         if x.shape != self.shape:
             cure = f"give one image of shape {self.shape}, and batch with vmap"
             _checks.reject("x", f"has shape {x.shape}", cure)

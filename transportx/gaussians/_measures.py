@@ -93,10 +93,10 @@ class Mixture(eqx.Module):
         k, d = self.means.shape
         if self.weights.shape != (k,):
             problem = f"has shape {self.weights.shape}"
-            _checks.reject("weights", problem, f"give one number a component, {(k,)}")
+            _checks.reject("weights", problem, f"give one number per component, {(k,)}")
         if self.covariances.shape != (k, d, d):
             problem = f"has shape {self.covariances.shape}"
-            _checks.reject("covariances", problem, f"give one matrix a component, {(k, d, d)}")
+            _checks.reject("covariances", problem, f"give one matrix per component, {(k, d, d)}")
 
     @_checks.gate
     @single_inside

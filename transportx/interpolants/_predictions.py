@@ -238,7 +238,7 @@ def from_noise(
     now = noised_target(path, _numbers.widened(t), source_scale)
     beta, sigma, beta_rate, sigma_rate = now
     wide, given = _numbers.widened((x, noise))
-    # Noise that is not there is not asked for: its prediction may be infinite.
+    # Where sigma = 0 the noise does not count: its prediction may be infinite.
     left = jnp.where(sigma == 0, wide, wide - sigma * given)
     denoiser = jnp.where(now.all_noise, jnp.nan, _over(left, beta, ~now.all_noise))
     velocity = _times(beta_rate, denoiser) + sigma_rate * given

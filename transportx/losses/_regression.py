@@ -1,4 +1,4 @@
-"""What losses on paths share: draw times and noise, compare a network with a target."""
+"""Regression along paths: draw times and noise, compare a network with a target."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""How far, and how straight, a field's particles travel."""
+"""Path energy and straightness of the particles that a field moves."""
 
 from collections.abc import Callable
 

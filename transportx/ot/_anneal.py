@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 from transportx._status import Status, judge
 from transportx._varying import alike, where_asked
 from transportx.ot._problem import Potentials, Problem
-from transportx.ot._solvers import AbstractSolver, Scaling, largest_scaling
+from transportx.ot._scaling import Scaling, largest_scaling
+from transportx.ot._solver import AbstractSolver
 
 Scalar = Float[Array, ""]
 
@@ -18,15 +19,15 @@ Scalar = Float[Array, ""]
 _FACTOR = 8.0
 _LEVEL_TOL = 0.01
 _KNOWN_TOL = 0.1
-# Share of the steps left that one level above the problem's own epsilon may take.
+# One level above the problem's own epsilon may use one in so many of the steps left.
 _LEVEL_SHARE = 4
-# Share of the tolerance that scalings aim at, for the audit to find it met.
+# Scalings aim at this fraction of the tolerance, for the audit to find it met.
 _AIM = 0.6
-# Log-scalings larger than this share of what numbers allow are fitted in the log domain.
+# Log-scalings larger than this fraction of the range of numbers are fitted in the log domain.
 _SAFE_SHARE = 0.7
-# A solver that leaves more than this share of the error, and the dual objective where it was,
-# does not progress. Steps in the log domain, taken in its place, are slow: they are stuck only
-# if they leave this much.
+# A solver that leaves more than this fraction of the error, and the dual objective where it
+# was, does not progress. Steps in the log domain, which replace it, are slow: they are stuck
+# only if they leave this fraction.
 _SLOWEST, _SLOWEST_LOG = 0.7, 0.998
 _LOG_STEPS = 30
 # Audits of steps in the log domain without progress that end a solve.
@@ -36,17 +37,17 @@ _FAR = 2.0
 
 
 class Solved(NamedTuple):
-    """Potentials, and what the audit of these very arrays found."""
+    """Potentials with the audit of these very arrays: the fields of a plan but its problem."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
-    error: Scalar
+    marginal_error: Scalar
     num_steps: Int[Array, ""]
     status: Status
 
 
-class _Level(NamedTuple):
-    """Potentials at a regularisation."""
+class Level(NamedTuple):
+    """Level of annealing: potentials, and the regularisation that they belong to."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
@@ -69,8 +70,8 @@ class _State(NamedTuple):
     epsilon, `above` the level before, with an infinite epsilon where it says nothing.
     """
 
-    level: _Level
-    above: _Level
+    level: Level
+    above: Level
     best: _Audit
     stalls: Int[Array, ""]
     steps: Int[Array, ""]
@@ -78,10 +79,8 @@ class _State(NamedTuple):
     finished: Bool[Array, ""]
 
 
-def anneal(
-    problem: Problem, solver: AbstractSolver, *, init: Potentials, epsilon: Scalar
-) -> Solved:
-    """Solve from `init`, at falling regularisation from `epsilon` down to the problem's.
+def anneal(problem: Problem, solver: AbstractSolver, start: Level) -> Solved:
+    """Solve from a level, at falling regularisation down to that of the problem.
 
     Each round absorbs the potentials into a fresh kernel and audits its marginals; if they
     do not fit at the problem's own epsilon, the solver refines its scalings. So the error
@@ -89,14 +88,13 @@ def anneal(
     solver fails, or scalings would leave the range of numbers, steps in the log domain take
     its place; after one of them no entry of the plan exceeds its marginals.
     """
-    problem, init, epsilon = alike((problem, init, epsilon))
+    problem, (f, g, epsilon) = alike((problem, start))
     infinite = jnp.full_like(problem.epsilon, jnp.inf)
     epsilon = jnp.maximum(epsilon, problem.epsilon)
     ratio = epsilon / problem.epsilon
     factor = ratio ** (1 / jnp.maximum(jnp.ceil(jnp.log(ratio) / jnp.log(_FACTOR)), 1))
-    f, g = init
-    level = _Level(f, g, epsilon)
-    start = _State(
+    level = Level(f, g, epsilon)
+    state = _State(
         level,
         above=level._replace(epsilon=infinite),
         best=_Audit(f, g, infinite, -infinite),
@@ -109,7 +107,7 @@ def anneal(
     end = jax.lax.while_loop(
         lambda state: ~state.finished,
         lambda state: alike(_round(problem, solver, state, factor), problem),
-        alike(start, problem),
+        alike(state, problem),
     )
     f, g = _without_weight(problem, end.best.f, end.best.g)
     return Solved(f, g, end.best.error, end.steps, _status(end, problem, solver))
@@ -176,7 +174,7 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     # Rounding shall not add a level.
     lower = jnp.where(spent | (lower < 1.01 * problem.epsilon), problem.epsilon, lower)
     lower = jnp.where(unsafe & ~spent, epsilon, lower)
-    level = _Level(f, g, epsilon)
+    level = Level(f, g, epsilon)
     return _State(
         _extrapolate(state.above, level, lower, known),
         above=level._replace(epsilon=jnp.where(known, epsilon, jnp.inf)),
@@ -209,7 +207,7 @@ def _judge(
     return stuck, jnp.where(logged & stuck, state.stalls + 1, 0)
 
 
-def _extrapolate(above: _Level, level: _Level, lower: Scalar, known: Bool[Array, ""]) -> _Level:
+def _extrapolate(above: Level, level: Level, lower: Scalar, known: Bool[Array, ""]) -> Level:
     """Follow the potentials, smooth in epsilon, from two levels to the next."""
     fall = above.epsilon - level.epsilon
     known = known & jnp.isfinite(fall) & (fall > 0) & (lower < level.epsilon)
@@ -218,7 +216,7 @@ def _extrapolate(above: _Level, level: _Level, lower: Scalar, known: Bool[Array,
         jnp.where(known, new + share * (new - old), new)
         for new, old in zip(level[:2], above[:2], strict=True)
     )
-    return _Level(f, g, lower)
+    return Level(f, g, lower)
 
 
 def _status(end: _State, problem: Problem, solver: AbstractSolver) -> Status:

@@ -7,10 +7,11 @@ from jaxtyping import Array, Float, ScalarLike
 from transportx import _checks
 from transportx._precision import working
 from transportx.geometry import CostMatrix, PointCloud
+from transportx.ot._newton import Newton
 from transportx.ot._one_dimensional import ratios_to
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._solve import solve
-from transportx.ot._solvers import AbstractSolver, Newton
+from transportx.ot._solver import AbstractSolver
 
 
 @_checks.gate

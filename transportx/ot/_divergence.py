@@ -11,18 +11,18 @@ from transportx import _checks
 from transportx._meshes import released
 from transportx._status import Status, judge
 from transportx.geometry import AbstractCost, Layout, SquaredEuclidean, cloud_between
+from transportx.ot._anneal import Level, Solved
+from transportx.ot._newton import Newton
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
 from transportx.ot._solve import (
-    Solved,
-    Start,
     answer,
     cold_start,
     make_problem,
     solve_symmetric,
     warm_start,
 )
-from transportx.ot._solvers import AbstractSolver, Newton
+from transportx.ot._solver import AbstractSolver
 
 Scalar = Float[Array, ""]
 
@@ -159,11 +159,11 @@ def _between(
     return answer(problem, solver, _start(held, far, f, g, solver.tol))
 
 
-def _start(problem: Problem, far: Start, f: Array, g: Array, tol: float) -> Start:
+def _start(problem: Problem, far: Level, f: Array, g: Array, tol: float) -> Level:
     """Between equal measures the symmetric potentials, with which all terms cancel."""
     f, g = jax.lax.stop_gradient((f, g))
     kernel = problem.kernel(f, g)
     rows, columns = problem.a * (kernel @ problem.b), problem.b * (kernel.T @ problem.a)
     equal = problem.error(f, g, rows, columns) <= tol
-    near = Start(f, g, problem.epsilon)
+    near = Level(f, g, problem.epsilon)
     return jax.tree.map(lambda one, other: jnp.where(equal, one, other), near, far)

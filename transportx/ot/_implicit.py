@@ -45,7 +45,7 @@ def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -
         excesses = problem.geometry.fold_tiles(Sum(), part, (problem.b, g), f)
         return jnp.sum(problem.a * excesses)
 
-    if not problem.geometry.streams:
+    if not internal.may_fuse(problem.geometry, f, g, problem.epsilon, problem.b):
         return gains - problem.epsilon * by_excess(problem, f, g)
     # Fused kernels take products. Times a large epsilon their rounding would count.
     size = jnp.sum(a * jnp.abs(f)) / jnp.sum(a) + jnp.sum(b * jnp.abs(g)) / jnp.sum(b)
@@ -101,7 +101,7 @@ def _optimal_potentials_jvp(primals, tangents):
     kernel = problem.kernel(f, g)
     row_sums, column_sums = kernel @ b, kernel.T @ a
     rows = a * row_sums
-    # Rows that carry nothing take no part, and keep their potentials.
+    # Rows without mass are left out of the system, and keep their potentials.
     still = rows == 0
     row_sums, column_sums = _or_one(row_sums), _or_one(column_sums)
     free = problem.balanced.astype(a.dtype)

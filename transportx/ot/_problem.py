@@ -11,13 +11,13 @@ from transportx.geometry.internal import (
     Maximum,
     SumExp,
     capped_exp,
-    fused_log_totals,
     gibbs_kernel,
     largest_exponent,
+    log_totals,
 )
 
 Scalar = Float[Array, ""]
-# Log of how often what its row asks for an entry may hold, to be as good as none.
+# Log of the ratio of an entry to the required mass of its row, up to which it is harmless.
 _MOST_EXCESS = 3.0
 
 Potentials = tuple[Float[Array, " n"], Float[Array, " m"]]
@@ -67,7 +67,13 @@ class Problem(eqx.Module):
     def between(
         self, geometry: AbstractGeometry, a: Float[Array, " k"], b: Float[Array, " l"]
     ) -> "Problem":
-        """The same regularisation and penalties between other points."""
+        """A problem between other points, with the regularisation and the penalties of this one.
+
+        Args:
+            geometry: Costs, (k, l).
+            a: Source weights, shape (k,).
+            b: Target weights, shape (l,).
+        """
         return Problem(geometry, a, b, self.epsilon, self.loose_a, self.loose_b)
 
     @property
@@ -103,9 +109,7 @@ class Problem(eqx.Module):
     @_checks.gate
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         """The optimal f for this g, by a log-sum-exp: it can neither over- nor underflow."""
-        totals = fused_log_totals(
-            self.geometry, self.b, g, self.epsilon, otherwise=_log_totals_in_tiles
-        )
+        totals = log_totals(self.geometry, self.b, g, self.epsilon)
         # A row without a target at finite cost asks for nothing, where it may.
         largest = jnp.finfo(totals.dtype).max ** 0.4
         return jnp.minimum(-self.damping_a * self.epsilon * totals, largest)
@@ -131,8 +135,8 @@ class Problem(eqx.Module):
     def centre(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Potentials:
         """Move a constant between the potentials; the plan stays as it is.
 
-        Of all f + s, g - s these have the best dual objective; where that does not depend
-        on s, both marginals being enforced, <a, f> = <b, g>.
+        The constant s is the one for which (f + s, g - s) has the largest dual objective; where
+        that does not depend on s, because both marginals are enforced, <a, f> = <b, g>.
         """
         log_a, log_b = (
             log_total(weights, -loose * potential)
@@ -144,7 +148,13 @@ class Problem(eqx.Module):
         return f + shift, g - shift
 
     def dual(self, f: Float[Array, " n"], g: Float[Array, " m"], mass: Float[Array, ""]) -> Scalar:
-        """The dual objective of potentials whose plan has this mass, less a constant."""
+        """Dual objective of potentials, up to a constant.
+
+        Args:
+            f: Source potential, shape (n,).
+            g: Target potential, shape (m,).
+            mass: Total mass of the plan that these potentials define.
+        """
         gains = jnp.sum(self.a * gain(f, self.loose_a)) + jnp.sum(self.b * gain(g, self.loose_b))
         return gains - self.epsilon * mass
 
@@ -169,11 +179,6 @@ class Problem(eqx.Module):
         return distance / jnp.minimum(jnp.sum(required_a), jnp.sum(required_b))
 
 
-def _log_totals_in_tiles(geometry, b, g, epsilon):
-    peaks, sums = geometry.fold_tiles(SumExp(), eqx.Partial(_totals, epsilon), (b, g))
-    return peaks + jnp.log(sums)
-
-
 def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     """Log of the largest cut entry of each row over what its row or its column asks for."""
     loose_g, log_b, g = columns
@@ -184,11 +189,6 @@ def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     held = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
     cut = held & (exponents >= largest_exponent(exponents.dtype))
     return jnp.max(jnp.where(cut, excesses, -jnp.inf), axis=1)
-
-
-def _totals(epsilon, columns, costs):
-    b, g = columns
-    return SumExp.part(b, (g[None, :] - costs) * (1 / epsilon))
 
 
 def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:

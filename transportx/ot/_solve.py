@@ -1,30 +1,28 @@
 """`solve`: from costs and weights to an entropic plan."""
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx._varying import where_asked
-from transportx.geometry import AbstractCloud, AbstractGeometry
-from transportx.geometry.internal import DenseKernel, Maximum
-from transportx.ot._anneal import anneal
+from transportx.geometry import AbstractGeometry
+from transportx.geometry.internal import DenseKernel
+from transportx.ot._anneal import Level, Solved, anneal
+from transportx.ot._feasible import is_feasible, is_regular, kinds_of_costs
 from transportx.ot._implicit import optimal_potentials
+from transportx.ot._newton import Newton
 from transportx.ot._plan import EntropicPlan
 from transportx.ot._problem import Potentials, Problem
-from transportx.ot._solvers import AbstractSolver, Newton, Symmetric
+from transportx.ot._sinkhorn import Symmetric
+from transportx.ot._solver import AbstractSolver
 
 # Streamed problems are solved first between this many points of each side.
 _COARSE_POINTS = 4096
 _COARSE_TOL = 0.01
 # Annealing starts at this many times the spread of the costs.
 _SPREAD = 1.0
-# Masses are equal up to this many units of rounding.
-_MASS_SLACK = 100
 
 
 @_checks.gate
@@ -150,24 +148,6 @@ def solve_symmetric(
     return EntropicPlan(problem, *_solve_symmetric(problem, solver, init))
 
 
-class Solved(NamedTuple):
-    """Fields of a plan besides its problem."""
-
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    marginal_error: Float[Array, ""]
-    num_steps: Int[Array, ""]
-    status: Status
-
-
-class Start(NamedTuple):
-    """Start of a solve: potentials, and the regularisation to anneal from."""
-
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    epsilon: Float[Array, ""]
-
-
 # Compiled, and without the problem, which would be copied: the plan takes it from the caller.
 @eqx.filter_jit
 def _solve(problem: Problem, solver: AbstractSolver, init: Potentials | None) -> Solved:
@@ -183,23 +163,23 @@ def _solve_symmetric(problem: Problem, solver: AbstractSolver, init: Array | Non
         start = warm_start(held, (init, init))
     else:
         f, g, level = cold_start(held, solver)
-        start = Start((f + g) / 2, (f + g) / 2, level)
+        start = Level((f + g) / 2, (f + g) / 2, level)
     return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
 
 
-def cold_start(problem: Problem, solver: AbstractSolver) -> Start:
+def cold_start(problem: Problem, solver: AbstractSolver) -> Level:
     """Start with no potentials known: anneal; streamed problems between some of their points."""
     return _coarse_start(problem, solver) if problem.geometry.streams else _dense_start(problem)
 
 
-def warm_start(problem: Problem, init: Potentials) -> Start:
+def warm_start(problem: Problem, init: Potentials) -> Level:
     """Potentials of a similar problem, at the epsilon of this one."""
     for name, potential, weights in zip(("f", "g"), init, (problem.a, problem.b), strict=True):
         if potential.shape != weights.shape:
-            cure = f"give one number a point, shape {weights.shape}"
+            cure = f"give one number per point, shape {weights.shape}"
             _checks.reject("init", f"has {name} of shape {potential.shape}", cure)
     f, g = (_finite(jax.lax.stop_gradient(p).astype(problem.a.dtype)) for p in init)
-    return Start(f, g, problem.epsilon)
+    return Level(f, g, problem.epsilon)
 
 
 def make_problem(
@@ -224,19 +204,18 @@ def make_problem(
     return Problem(geometry, a, b, epsilon, 1 / rho_a, 1 / rho_b)
 
 
-def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
+def answer(problem: Problem, solver: AbstractSolver, start: Level) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
-    known, forbidding = _kinds_of_costs(held)
-    reached_a, reached_b = _reached(held, forbidding)
-    feasible = _feasible(held, reached_a, reached_b)
-    sound = feasible & _regular(held) & known
+    known, reached_a, reached_b = kinds_of_costs(held)
+    feasible = is_feasible(held, reached_a, reached_b)
+    sound = feasible & is_regular(held) & known
     # Rows that may send nothing, where that is allowed, are those of the plan without them.
     alone = held.between(
         held.geometry, jnp.where(reached_a, held.a, 0), jnp.where(reached_b, held.b, 0)
     )
     epsilon = jnp.where(sound, start.epsilon, jnp.nan)
-    solved = anneal(alone, solver, init=(start.f, start.g), epsilon=epsilon)
+    solved = anneal(alone, solver, start._replace(epsilon=epsilon))
     known &= jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
     status = judge((known & ~feasible, Status.INFEASIBLE), otherwise=solved.status)
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
@@ -244,7 +223,7 @@ def answer(problem: Problem, solver: AbstractSolver, start: Start) -> Solved:
     return Solved(*optimal_potentials(problem, f, g), error, solved.num_steps, status)
 
 
-def _dense_start(problem: Problem) -> Start:
+def _dense_start(problem: Problem) -> Level:
     """Potentials of a large epsilon, and the spread of the costs less them, to anneal from.
 
     In the limit of large epsilon the potentials are the mean costs of a row and of a column.
@@ -262,24 +241,23 @@ def _dense_start(problem: Problem) -> Start:
     left = DenseKernel(jnp.where(allowed, jnp.abs(f[:, None] + g[None, :] - matrix), 0))
     spread = (a @ (left @ b)) / (mass_a * mass_b)
     level = problem.at(_SPREAD * spread)
-    return Start(level.damping_a * f, level.damping_b * g, level.epsilon)
+    return Level(level.damping_a * f, level.damping_b * g, level.epsilon)
 
 
-def _coarse_start(problem: Problem, solver: AbstractSolver) -> Start:
+def _coarse_start(problem: Problem, solver: AbstractSolver) -> Level:
     """Potentials of the problem between some of the points, extended to all of them."""
     n, m = problem.geometry.shape
     few_a, few_b = (slice(None, None, -(-size // _COARSE_POINTS)) for size in (n, m))
     a, b = problem.a[few_a], problem.b[few_b]
     a, b = a * (jnp.sum(problem.a) / jnp.sum(a)), b * (jnp.sum(problem.b) / jnp.sum(b))
     few = problem.between(problem.geometry.restrict(few_a, few_b), a, b)
-    f, g, epsilon = _dense_start(few)
     coarse = Newton(max(solver.tol, _COARSE_TOL), solver.max_steps)
-    solved = anneal(few, coarse, init=(f, g), epsilon=epsilon)
+    solved = anneal(few, coarse, _dense_start(few))
     f = problem.between(problem.geometry.restrict(slice(None), few_b), problem.a, b).update_f(
         solved.g
     )
     g = problem.between(problem.geometry.restrict(few_a), a, problem.b).update_g(solved.f)
-    return Start(_finite(f), _finite(g), problem.epsilon)
+    return Level(_finite(f), _finite(g), problem.epsilon)
 
 
 def _finite(potential: Array) -> Array:
@@ -290,7 +268,7 @@ def _weights(name, weights, size, dtype):
     if weights is None:
         return jnp.full(size, 1 / size, dtype)
     if weights.shape != (size,):
-        cure = f"give one weight a point, shape ({size},)"
+        cure = f"give one weight per point, shape ({size},)"
         _checks.reject(name, f"has shape {weights.shape}", cure)
     _checks.floating(name, weights)
     return weights.astype(dtype)
@@ -306,57 +284,3 @@ def _with_mass_of(a, b, given, penalties):
     close = jnp.abs(ratio - 1) <= 8 * rounding
     enforced = jnp.all(jnp.isinf(jnp.stack([jnp.asarray(rho, a.dtype) for rho in penalties])))
     return jnp.where(close & enforced, ratio, 1) * b
-
-
-def _kinds_of_costs(problem: Problem) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether every cost is a number or infinite; and whether any is infinite."""
-    kinds = problem.geometry.fold_tiles(Maximum(), _worst_kind, problem.b)
-    worst = jnp.max(kinds)
-    known = worst < 2
-    if isinstance(problem.geometry, AbstractCloud):
-        # A point at infinity is a fault, where one so far that its costs overflow is not.
-        ends = (problem.geometry.x, problem.a), (problem.geometry.y, problem.b)
-        for points, weights in ends:
-            known &= jnp.all(jnp.all(jnp.isfinite(points), axis=1) | (weights == 0))
-    return known, worst == 1
-
-
-def _worst_kind(b, costs):
-    """Of each row: 2 where a cost is NaN or minus infinity, else 1 where one is infinite."""
-    bad = jnp.isnan(costs) | (costs == -jnp.inf)
-    kinds = jnp.where(bad, 2, jnp.where(costs == jnp.inf, 1, 0))
-    return jnp.max(kinds, axis=1).astype(costs.dtype)
-
-
-def _reached(
-    problem: Problem, forbidding: Bool[Array, ""]
-) -> tuple[Bool[Array, " n"], Bool[Array, " m"]]:
-    """Sources, and targets, that have weight on the other side at a finite cost."""
-    geometry, a, b = problem.geometry, problem.a, problem.b
-
-    def some():
-        return geometry.reach(b) > 0, geometry.T.reach(a) > 0
-
-    every = jnp.ones_like(a, bool), jnp.ones_like(b, bool)
-    return where_asked(forbidding, some, every, problem)
-
-
-def _regular(problem: Problem) -> Bool[Array, ""]:
-    """Whether epsilon is positive and finite, and the penalties positive."""
-    finite = jnp.isfinite(problem.epsilon) & (problem.epsilon > 0)
-    loose = jnp.stack([problem.loose_a, problem.loose_b])
-    return finite & jnp.all(jnp.isfinite(loose)) & jnp.all(loose >= 0)
-
-
-def _feasible(
-    problem: Problem, reached_a: Bool[Array, " n"], reached_b: Bool[Array, " m"]
-) -> Bool[Array, ""]:
-    """Whether masses agree, and what is enforced has somewhere to go."""
-    a, b = problem.a, problem.b
-    masses = jnp.sum(a), jnp.sum(b)
-    slack = _MASS_SLACK * jnp.finfo(a.dtype).eps * masses[0]
-    same = (jnp.abs(masses[0] - masses[1]) <= slack) | ~problem.balanced
-    some = (masses[0] > 0) & (masses[1] > 0)
-    placed_a = (problem.loose_a > 0) | jnp.all(reached_a | (a == 0))
-    placed_b = (problem.loose_b > 0) | jnp.all(reached_b | (b == 0))
-    return jnp.all(a >= 0) & jnp.all(b >= 0) & some & same & placed_a & placed_b

@@ -16,7 +16,7 @@ from transportx.sampling._batch import as_records, as_span, check_batch, check_s
 
 @_checks.gate
 class Trajectories(eqx.Module):
-    """Where a sampler took each example of a batch, and how each example ended.
+    """Examples of a batch at the times that a sampler recorded, and how each example ended.
 
     Attributes:
         x: Examples at the last time, shape (b, ...), or at recorded times, shape (k, b, ...). NaN
@@ -80,13 +80,9 @@ def flow(
         >>> x0 = jnp.ones((2, 1))
         >>> tx.sampling.flow(field, x0, times=jnp.linspace(0, 1, 5)).shape
         (5, 2, 1)
-        >>> tight = tx.evolution.AdaptiveSteps(rtol=1e-5, atol=1e-5)
-        >>> x1 = tx.sampling.flow(field, x0, steps=tight)
-        >>> round(float(x1[0, 0]), 3)
-        0.368
-        >>> x0_again = tx.sampling.flow(field, x1, t0=1.0, t1=0.0, steps=tight)
-        >>> round(float(x0_again[0, 0]), 3)
-        1.0
+        >>> x1 = tx.sampling.flow(field, x0)
+        >>> round(float(x1[0, 0]), 2)
+        0.37
 
     References:
         Chen et al., Neural Ordinary Differential Equations, 2018.

@@ -18,8 +18,9 @@ from transportx.training._state import Step, TrainState
 class NonFiniteLossError(FloatingPointError):
     """Training stopped: a loss, or the parameters after a finite loss, were NaN or infinite.
 
-    Attributes:
-        step: Number of the step, counted from 0.
+    Args:
+        step: Number of the step, counted from 0; kept as the attribute `step`.
+        culprit: Name of the quantity that is not finite, for the message.
 
     Example:
         >>> str(tx.training.NonFiniteLossError(3))

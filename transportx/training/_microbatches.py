@@ -57,8 +57,8 @@ def _over_devices(total_here: Callable[..., Any], mesh: Mesh) -> Callable[..., A
         return jax.lax.psum(total_here(weights, examples, key, jax.lax.axis_index(axis)), axis)
 
     whole, over = PartitionSpec(), PartitionSpec(axis)
-    # Derivatives are taken inside. Were copies told apart, those of the weights would be
-    # summed over the devices part by part.
+    # Derivatives are computed inside. With varying-axis checks on, the derivative with respect
+    # to the replicated weights would be summed over the devices once per microbatch.
     return jax.shard_map(
         total, mesh=mesh, in_specs=(whole, over, whole), out_specs=whole, check_vma=False
     )

@@ -1,4 +1,4 @@
-"""What training carries from step to step, and one step of it."""
+"""The state of training, and one step of it."""
 
 from collections.abc import Callable
 from typing import Any
