@@ -4,10 +4,11 @@ A *mixing* turns the scores of one head into weights: `Softmax`, `L2`, `Unnormal
 `LinearAttention` or `SinkhornAttention`, each with the potential and the energy that go with it.
 `Attention` adds the matrices Q, K, V and the heads: the field Gamma[alpha](x). `TokenField`
 puts it into motion, in R^d or on the sphere, and `evolve` integrates it in depth;
-`evolve_gaussian` does so for infinitely many tokens of a Gaussian law, and `MixtureContext` is the field of as many of a
-Gaussian mixture. `SelfAttention`, `Block` and `Transformer` are layers to train, whose fields
-these are. Nothing here holds all pairs of many tokens; mixings with a `mesh` share them among
-its devices, over which the tokens lie at every depth.
+`evolve_gaussian` does so for infinitely many tokens of a Gaussian law, and `MixtureContext` is
+the field of infinitely many tokens of a Gaussian mixture. `SelfAttention`, `Block` and
+`Transformer` are layers to train, whose fields these are. Memory grows with the number of tokens,
+not with their pairs; mixings with a `layout` over a mesh share them among its devices, over which
+the tokens lie at every depth.
 
 To add a mixing, subclass `AbstractMixing`, with `__call__`, `potential` and `energy`;
 `AbstractClosedMixing`, with `on_gaussian` too, if its field on a Gaussian is affine;

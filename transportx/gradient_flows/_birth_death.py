@@ -116,7 +116,12 @@ def _rounds(functional, start, t1, dynamics, num: int, steps, threshold, key) ->
         final = jax.tree.map(lambda leaf: leaf[-1], Measure(made.x, made.weights))
         few = _effective_number(final.weights) < threshold * final.weights.size
         drawn = resample(*final, key=key)
-        drawn = jax.tree.map(lambda new, old: jnp.where(few, new, old), drawn, final)
+        drawn = jax.tree.map(
+            lambda new, old, like: jnp.where(few, new, old).astype(like.dtype),
+            drawn,
+            final,
+            measure,
+        )
         return drawn, (drawn, made.num_steps, made.status)
 
     _, (drawn, taken, status) = jax.lax.scan(advance, start, jr.split(key, num))

@@ -31,43 +31,6 @@ class Neurons(eqx.Module):
     activation: AbstractActivation = Relu()
     tile: int | None = eqx.field(static=True, default=None)
 
-    def outputs(self, masses: Float[Array, " n"], x: Float[Array, "m d"]) -> Float[Array, "m e"]:
-        """The integral of all neurons at each row of `x`."""
-        rows = self.inner, self.outer, masses
-        tile = self._rows_at_once(x.shape[0])
-        if self.inner.shape[0] <= tile:
-            return _summand(self.activation, rows, x)
-
-        # Of a checkpointed summand, the backward pass keeps nothing but its neurons.
-        summand = jax.checkpoint(_summand, prevent_cse=False)
-
-        def add(total, tile):
-            return total + summand(self.activation, tile, x), None
-
-        zero = jnp.zeros((x.shape[0], self.outer.shape[1]), x.dtype)
-        return jax.lax.scan(add, zero, _split(rows, tile))[0]
-
-    def map_tiles(
-        self, function: Callable[["Neurons"], PyTree[Array]], num_points: int
-    ) -> PyTree[Array]:
-        """Apply `function` to tiles of neurons, as many as go with that many points.
-
-        Each row of its result, of leading axis t, may depend on the same neuron alone. In the
-        backward pass, of any order, it is computed again.
-        """
-        n = self.inner.shape[0]
-        tile = self._rows_at_once(num_points)
-        if n <= tile:
-            return function(self)
-        # Inside a scan nothing can merge the recomputation with the first pass.
-        tiles = jax.lax.map(jax.checkpoint(function, prevent_cse=False), _split(self, tile))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], tiles)
-
-    def _rows_at_once(self, m: int) -> int:
-        n = self.inner.shape[0]
-        # Activations with what makes them and what is made of them: a few arrays of this size.
-        return default_tile(n, m, copies=4) if self.tile is None else self.tile
-
 
 @_checks.gate
 class Network(eqx.Module):
@@ -149,7 +112,7 @@ class Network(eqx.Module):
         """Outputs at each row of `x`."""
         _checks.points("x", x)
         _checks.same_dimension("x", x, "inner", self.inner)
-        return self.neurons.outputs(self.masses, x)
+        return outputs(self.neurons, self.masses, x)
 
 
 @_checks.gate
@@ -176,6 +139,48 @@ def random_network(
     outer = jr.normal(outer_key, (num, num_outputs), dtype)
     scale = _checks.positive_value("scale", scale, inner.dtype)
     return Network(scale * inner, scale * outer, activation=activation)
+
+
+def outputs(
+    neurons: Neurons, masses: Float[Array, " n"], x: Float[Array, "m d"]
+) -> Float[Array, "m e"]:
+    """The integral of all neurons at each row of `x`."""
+    rows = neurons.inner, neurons.outer, masses
+    tile = _rows_at_once(neurons, x.shape[0])
+    if neurons.inner.shape[0] <= tile:
+        return _summand(neurons.activation, rows, x)
+
+    # Of a checkpointed summand, the backward pass keeps nothing but its neurons.
+    summand = jax.checkpoint(_summand, prevent_cse=False)
+
+    def add(total, tile):
+        return total + summand(neurons.activation, tile, x), None
+
+    zero = jnp.zeros((x.shape[0], neurons.outer.shape[1]), x.dtype)
+    return jax.lax.scan(add, zero, _split(rows, tile))[0]
+
+
+def map_tiles(
+    neurons: Neurons, function: Callable[[Neurons], PyTree[Array]], num_points: int
+) -> PyTree[Array]:
+    """Apply `function` to tiles of neurons, as many as go with that many points.
+
+    Each row of its result, of leading axis t, may depend on the same neuron alone. In the
+    backward pass, of any order, it is computed again.
+    """
+    n = neurons.inner.shape[0]
+    tile = _rows_at_once(neurons, num_points)
+    if n <= tile:
+        return function(neurons)
+    # Inside a scan nothing can merge the recomputation with the first pass.
+    tiles = jax.lax.map(jax.checkpoint(function, prevent_cse=False), _split(neurons, tile))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], tiles)
+
+
+def _rows_at_once(neurons: Neurons, m: int) -> int:
+    n = neurons.inner.shape[0]
+    # Activations with what makes them and what is made of them: a few arrays of this size.
+    return default_tile(n, m, copies=4) if neurons.tile is None else neurons.tile
 
 
 def _summand(activation: AbstractActivation, rows, x) -> Float[Array, "m e"]:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
 from transportx.gradient_flows import AbstractFunctional, Measure
+from transportx.gradient_flows.internal import as_measure
 from transportx.mean_field._activations import AbstractActivation, Relu
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network, Neurons, random_network
@@ -158,7 +159,7 @@ class ResidualRisk(AbstractFunctional):
 
     @_checks.gate
     def value(self, x: Neurons, weights: Float[Array, " n"]) -> Scalar:
-        network = _layered(self.depth, x, weights)
+        network = _layered(self.depth, *as_measure(x, weights))
         return jnp.mean(jax.vmap(self.loss)(network(self.x), self.y))
 
 

@@ -17,7 +17,7 @@ from transportx.gradient_flows import (
 )
 from transportx.gradient_flows.internal import as_measure
 from transportx.mean_field._losses import square_loss
-from transportx.mean_field._network import Neurons, product
+from transportx.mean_field._network import Neurons, map_tiles, outputs, product
 
 Scalar = Float[Array, ""]
 Loss = Callable[[Float[Array, " e"], Float[Array, " e"]], Scalar]
@@ -61,6 +61,7 @@ class Risk(AbstractFunctional):
 
     @_checks.gate
     def value(self, x: Neurons, weights: Float[Array, " n"]) -> Scalar:
+        x, weights = as_measure(x, weights)
         return self._of_outputs(self._outputs(x, weights)) + weights @ self._penalty(x)
 
     @_checks.gate
@@ -71,17 +72,17 @@ class Risk(AbstractFunctional):
         of V, also at neurons of weight zero: they move as probes.
         """
         x, weights = as_measure(x, weights)
-        outputs = self._outputs(x, weights)
-        forces = self._forces(outputs)
+        predicted = self._outputs(x, weights)
+        forces = self._forces(predicted)
 
         def of_tile(neurons):
             # Each V depends on its own neuron alone.
             variation, pull = jax.vjp(partial(self._variation, forces), neurons)
             return pull(jnp.ones_like(variation))[0], variation
 
-        slopes, variation = x.map_tiles(of_tile, self.x.shape[0])
+        slopes, variation = map_tiles(x, of_tile, self.x.shape[0])
         penalty = weights @ self._penalty(x)
-        return Derivatives(self._of_outputs(outputs) + penalty, slopes, variation)
+        return Derivatives(self._of_outputs(predicted) + penalty, slopes, variation)
 
     @_checks.gate
     def batch(self, rows: Int[Array, " b"]) -> "Risk":
@@ -92,7 +93,7 @@ class Risk(AbstractFunctional):
     def _outputs(self, neurons: Neurons, weights: Float[Array, " n"]) -> Float[Array, "m e"]:
         _checks.same_dimension("risk.x", self.x, "neurons.inner", neurons.inner)
         _checks.same_dimension("risk.y", self.y, "neurons.outer", neurons.outer)
-        return neurons.outputs(weights, self.x)
+        return outputs(neurons, weights, self.x)
 
     def _of_outputs(self, outputs: Float[Array, "m e"]) -> Scalar:
         return jnp.mean(jax.vmap(self.loss)(outputs, self.y))
