@@ -176,7 +176,7 @@ class Problem(eqx.Module):
         """
         required_a, required_b = self.required_a(f), self.required_b(g)
         distance = jnp.sum(jnp.abs(rows - required_a)) + jnp.sum(jnp.abs(columns - required_b))
-        return distance / jnp.minimum(jnp.sum(required_a), jnp.sum(required_b))
+        return over_mass(distance, jnp.minimum(jnp.sum(required_a), jnp.sum(required_b)))
 
 
 def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
@@ -186,9 +186,15 @@ def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     over_row = loose_f[:, None] + log_b[None, :]
     over_column = loose_g[None, :] + log_a[:, None]
     excesses = exponents + jnp.maximum(over_row, over_column)
-    held = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
-    cut = held & (exponents >= largest_exponent(exponents.dtype))
+    weighty = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
+    cut = weighty & (exponents >= largest_exponent(exponents.dtype))
     return jnp.max(jnp.where(cut, excesses, -jnp.inf), axis=1)
+
+
+def over_mass(distance: Scalar, mass: Scalar) -> Scalar:
+    """A distance between marginals over their mass: 0 where both are below all numbers."""
+    some = (mass > 0) | (distance > 0)
+    return jnp.where(some, distance / jnp.where(some, mass, 1), 0)
 
 
 def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:
@@ -205,5 +211,5 @@ def gain(potential: Array, loose: Scalar) -> Array:
     series = jnp.ones_like(x)
     for k in range(10, 1, -1):
         series = 1 - jnp.where(small, x, 0) / k * series
-    held = jnp.where(small, 1, x)
-    return potential * jnp.where(small, series, (1 - capped_exp(-held)) / held)
+    large = jnp.where(small, 1, x)
+    return potential * jnp.where(small, series, (1 - capped_exp(-large)) / large)
