@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import subprocess
-import sys
 
 import diffrax
 import equinox as eqx
@@ -319,12 +317,7 @@ def test_two_clusters_last_exponentially_long_in_beta_and_as_long_as_predicted()
 
 
 def test_the_memory_command_says_its_peak():
-    process = subprocess.run(
-        [sys.executable, "-m", "experiments.memory_attention", "--num", "512", "--dim", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = command("--num", 512, "--dim", 2, module="experiments.memory_attention")
     assert process.returncode == 0, process.stderr
     assert "jvp" in process.stdout
     assert "process peak" in process.stdout
