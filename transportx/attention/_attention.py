@@ -103,8 +103,8 @@ class Attention(eqx.Module):
     def energy(self, y: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
         """Energy of the measure, as its mixing defines it.
 
-        For `Unnormalised`, `Linear` and `Sinkhorn` with V = Q^T K symmetric, it is that whose
-        Wasserstein gradient is the field, so that it grows along the flow.
+        For `Unnormalised`, `LinearAttention` and `SinkhornAttention` with V = Q^T K symmetric
+        its Wasserstein gradient is the field, so that it grows along the flow.
         """
         _check_tokens("y", y, self.query)
 

@@ -33,9 +33,9 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
 
     - `Softmax`: $V m + V S M x / \tau$;
     - `L2`: $V (I + 2 S K^\top K/\tau)^{-1} (m + 2 S M x/\tau)$;
-    - `Sinkhorn`: $V m + V G M (x - m)$, with G the slope of the entropic plan of regularisation
-      2 tau from $N(Mm, M S M^\top)$ to N(m, S);
-    - `Linear`: $V (S + m m^\top) M x / \tau$, whatever the law.
+    - `SinkhornAttention`: $V m + V G M (x - m)$, with G the slope of the entropic plan of
+      regularisation 2 tau from $N(Mm, M S M^\top)$ to N(m, S);
+    - `LinearAttention`: $V (S + m m^\top) M x / \tau$, whatever the law.
 
     Args:
         attention: With a mixing of these, not causal; value matrices are square.
@@ -53,7 +53,9 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
     mixing = attention.mixing
     if not isinstance(mixing, AbstractClosedMixing):
         problem = f"is {type(mixing).__name__}, whose field on a Gaussian is not affine"
-        _checks.reject("attention.mixing", problem, "give Softmax, L2, Linear or Sinkhorn")
+        _checks.reject(
+            "attention.mixing", problem, "give Softmax, L2, LinearAttention or SinkhornAttention"
+        )
     check_no_order(mixing)
 
     def head(query, key, value):
@@ -99,7 +101,7 @@ class GaussianTokens(eqx.Module):
 
 
 @_checks.gate
-def gaussian_flow(
+def evolve_gaussian(
     attention: Attention,
     mean: Point,
     covariance: Matrix,

@@ -24,7 +24,7 @@ class SelfAttention(eqx.Module):
 
     Example:
         ```python
-        layer = tx.attention.SelfAttention(64, 4, tx.attention.Sinkhorn(4.0), key=key)
+        layer = tx.attention.SelfAttention(64, 4, tx.attention.SinkhornAttention(4.0), key=key)
         mixed = jax.vmap(lambda x: layer(x, x))(batch)      # (b, n, 64)
         ```
 
@@ -46,7 +46,7 @@ class SelfAttention(eqx.Module):
         ValueError: `heads` does not divide `dim`, or either is not a positive integer.
 
     Differentiation:
-        That of the mixing, exact: implicit for `Sinkhorn`, no iteration unrolled.
+        That of the mixing, exact: implicit for `SinkhornAttention`, no iteration unrolled.
 
     References:
         Vaswani et al., Attention is all you need, 2017, section 3.2.2; Sander, Ablin, Blondel

@@ -23,7 +23,7 @@ _TILE = 128
 
 
 @_checks.gate
-class Linear(AbstractClosedMixing, AbstractOnMixtures):
+class LinearAttention(AbstractClosedMixing, AbstractOnMixtures):
     r"""$\sum_j w_j \langle Qx, Ky_j\rangle V y_j / \tau$: linear in x, by second moments alone.
 
     Its potential is $\phi(x) = \sum_j w_j \langle Qx, Ky_j\rangle^2 / 2\tau$ and its energy

@@ -27,10 +27,10 @@ class MixtureContext(eqx.Module):
     - `L2`: $V\sum_c p_c (m_c + S_c K^\top C_c^{-1}(Qx - K m_c))$ with $C_c = K S_c K^\top +
       \tau/2$ and $p_c \propto w_c N(Qx;\ K m_c, C_c)$;
     - `Unnormalised`: as `Softmax`, with what $p_c$ is proportional to in its place;
-    - `Linear`: $V M z$ with $M = \sum_c w_c (S_c + m_c m_c^\top)$.
+    - `LinearAttention`: $V M z$ with $M = \sum_c w_c (S_c + m_c m_c^\top)$.
 
     O(h c d^2) a point, and d^3 for `L2`. Tokens that move in it do not change it; a law that
-    follows its own field stays a mixture only where it is one Gaussian (`gaussian_flow`).
+    follows its own field stays a mixture only where it is one Gaussian (`evolve_gaussian`).
 
     Example:
         ```python
@@ -59,7 +59,7 @@ class MixtureContext(eqx.Module):
         mixing = self.attention.mixing
         if not isinstance(mixing, AbstractOnMixtures):
             problem = f"is {type(mixing).__name__}, whose field on a mixture has no closed form"
-            cure = "give Softmax, L2, Unnormalised or Linear"
+            cure = "give Softmax, L2, Unnormalised or LinearAttention"
             _checks.reject("attention.mixing", problem, cure)
         check_no_order(mixing)
         dim, found = self.attention.query.shape[-1], self.mixture.means.shape[1]

@@ -14,7 +14,7 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
-class Sinkhorn(AbstractAverage):
+class SinkhornAttention(AbstractAverage):
     r"""Values weighed by $w_j e^{(\langle Qx, Ky_j\rangle + f(x) + g_j)/\tau}$.
 
     f and g are the potentials of entropic transport of the tokens' queries onto their keys,
