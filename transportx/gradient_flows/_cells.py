@@ -44,7 +44,7 @@ class CellBox(eqx.Module):
 
     @property
     def volume(self) -> float:
-        """Of one cell."""
+        """Volume of one cell."""
         return float(np.prod(self.spacing))
 
     @property
@@ -95,7 +95,7 @@ class Entropy(AbstractInternalEnergy):
     r"""$\int \rho\log\rho$: its flow is the heat equation $\partial_t\rho = \Delta\rho$.
 
     Attributes:
-        volume: Of one cell, or of each.
+        volume: Volume of one cell, or of each, shape (n,).
     """
 
     volume: ScalarLike | Float[Array, " n"]
@@ -114,7 +114,7 @@ class PorousMedium(AbstractInternalEnergy):
     r"""$\frac1{m-1}\int\rho^m$: its flow is $\partial_t\rho = \Delta\rho^m$, with fronts.
 
     Attributes:
-        volume: Of one cell, or of each.
+        volume: Volume of one cell, or of each, shape (n,).
         exponent: m, above one; near one it is the `Entropy`.
     """
 

@@ -38,7 +38,7 @@ class MMD(AbstractFunctional):
         target: Points of beta.
         kernel: Symmetric positive kernel: a module of this room, or any callable
             `k(x, y) -> scalar` with finite derivatives where x = y.
-        weights: Of the target; uniform by default.
+        weights: Weights of the target points, shape (m,); uniform of total one by default.
         layout: The devices that share the pairs, points and target lying over the mesh's one
             axis; their number divides those of both.
 
@@ -97,8 +97,8 @@ class SinkhornDivergenceTo(AbstractFunctional):
     Attributes:
         target: Points.
         epsilon: Regularisation, in units of the cost; details below its root stay unmatched.
-        weights: Of the target; uniform by default.
-        cost: As in `ot.sinkhorn_divergence`.
+        weights: Weights of the target points, shape (m,); uniform of total one by default.
+        cost: Symmetric cost with exp(-cost / epsilon) a positive kernel, as squared distances are.
         solver: Its tolerance bounds the error of the gradient.
         layout: The devices that share the costs, points and target lying over the mesh's one
             axis; their number divides those of both.
@@ -143,7 +143,7 @@ class SlicedWasserstein(AbstractFunctional):
     Attributes:
         target: Points.
         directions: Unit vectors, shape (k, d), as `random_directions` draws.
-        weights: Of the target; uniform by default.
+        weights: Weights of the target points, shape (m,); uniform of total one by default.
 
     References:
         Bonneel, Rabin, Peyre and Pfister, Sliced and Radon Wasserstein barycenters, 2015.

@@ -20,7 +20,7 @@ from transportx.gradient_flows._functional import (
 
 
 class AbstractDynamics(eqx.Module):
-    """How a functional moves a measure: a state, and its rates.
+    """Dynamics by which a functional moves a measure: a state, and its rates.
 
     A new one says what its state is, which measure that stands for, and its rates. The
     recorded energy is the functional's, and `dissipation` its rate of fall.

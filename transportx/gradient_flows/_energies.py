@@ -110,7 +110,7 @@ def kl_divergence(
     density shifts the value by a constant.
 
     Args:
-        log_density: Of one point, differentiable; a score alone goes through
+        log_density: Log-density of one point, differentiable; a score alone goes through
             `potential_from_score`, negated.
         bandwidth: h of the smoothed entropy.
         layout: The devices that share the pairs, points lying over the mesh's one axis; their

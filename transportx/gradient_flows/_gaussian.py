@@ -34,7 +34,7 @@ class GaussianFlow(eqx.Module):
         times: When.
         means: Shape (k, d). NaN from where the flow failed.
         covariances: Shape (k, d, d).
-        energy: Of each record.
+        energy: Energy of each record, shape (k,).
         dissipation: Minus its derivative.
         num_steps: Steps taken, rejected ones included.
         status: How it ended.

@@ -17,8 +17,8 @@ class GaussianRelativeEntropy(eqx.Module):
     """KL of N(m, S) to N(mean, covariance): Fokker-Planck's, of Ornstein-Uhlenbeck processes.
 
     Attributes:
-        mean: Of the target.
-        covariance: Of the target, positive definite.
+        mean: Mean of the target, shape (d,).
+        covariance: Covariance of the target, shape (d, d), positive definite.
     """
 
     mean: Mean
@@ -39,8 +39,8 @@ class GaussianFisher(eqx.Module):
     r"""Half relative Fisher information, $\frac12\int|\nabla\log(\rho/\pi)|^2 d\rho$.
 
     Attributes:
-        mean: Of the target pi.
-        covariance: Of the target, positive definite.
+        mean: Mean of the target pi, shape (d,).
+        covariance: Covariance of the target, shape (d, d), positive definite.
     """
 
     mean: Mean

@@ -28,7 +28,7 @@ class GridFlow(eqx.Module):
         times: When.
         masses: Shape (k, n): of one total, and positive after the start. NaN where the start has
             a negative mass, or none at all.
-        energy: Of each record; it never rises.
+        energy: Energy of each record, shape (k,); it never rises.
         decrement: What the last Newton step of each time step could still gain, relative.
         num_steps: Newton steps in all.
         status: COMPLETED if every time step met the tolerance.
@@ -75,8 +75,8 @@ def grid_flow(
     O(f^3) a Newton step for f faces: to about a thousand cells.
 
     Args:
-        functional: Of the cells' centres and masses: `Potential`, `Interaction`, `Entropy`,
-            `PorousMedium`, `DensityCap`, `HalfFisher`, `MMD`, ... and their sums.
+        functional: Functional of the cells' centres and masses: `Potential`, `Interaction`,
+            `Entropy`, `PorousMedium`, `DensityCap`, `HalfFisher`, `MMD`, ... and their sums.
         box: The cells.
         masses0: One number per cell, zero or positive, not all zero.
         t1: Last time, positive; may be traced.

@@ -31,12 +31,13 @@ def jko_flow(
     O((n d)^3) a Newton step: to about a thousand coordinates.
 
     Args:
-        functional: What falls: of known value, twice differentiable.
+        functional: Functional that falls, of known value, twice differentiable.
         x0: Points at time 0.
         weights: Positive; uniform of total one by default.
         t1: Last time, positive; may be traced.
         num_steps: Equal steps, each of them recorded.
-        tol: As in `grid_flow`.
+        tol: Bound on the Newton decrement before the last Newton step; by default the square root
+            of the dtype's precision, which leaves an error of about the precision.
         max_steps: Newton steps at most, each time step.
 
     Raises:

@@ -35,7 +35,7 @@ class Risk(AbstractFunctional):
     Attributes:
         x: Data, shape (m, d).
         y: Targets, shape (m, e), as the loss wants them.
-        loss: Of one example: `square_loss` (with its 1/2), `logistic_loss`, `softmax_loss`, or
+        loss: Loss of one example: `square_loss` (with its 1/2), `logistic_loss`, `softmax_loss`, or
             any differentiable `loss(prediction, target) -> scalar`.
         ridge: lambda, not negative; may be traced.
 
