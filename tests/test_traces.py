@@ -84,7 +84,7 @@ GOOD = """attention.blow_up_depth attention.gaussian_flow attention.token_path
     couplings.Conditional.__call__ fields.solve_least_squares gradient_flows.gaussian_flow
     gradient_flows.grid_flow gradient_flows.jko_flow gradient_flows.line_flow
     mean_field.birth_death mean_field.linear_training mean_field.sgd mean_field.train_residual
-    ot.assignment ot.birkhoff ot.sorting_plan"""
+    metrics.path_energy ot.assignment ot.birkhoff ot.sorting_plan"""
 
 
 def good(name):

@@ -165,7 +165,11 @@ def train_residual(
     _checks.positive("t1", t1)
     _checks.count("num_steps", num_steps)
     step = _numbers.not_negative(t1, x.dtype) / num_steps
+    return _train(network, x, y, step, num_steps, loss)
 
+
+@eqx.filter_jit
+def _train(network, x, y, step, num_steps, loss) -> ResidualTraining:
     def described(neurons):
         value, slopes = jax.value_and_grad(_risk)(neurons, network, x, y, loss)
         velocity = jax.tree.map(lambda slope: -_per_mass(slope, network), slopes)
