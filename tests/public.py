@@ -13,7 +13,6 @@ ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py")
 # Rooms whose docstrings are still to be brought to the rules of `test_words.py`.
 TO_DO = {
     "attention",
-    "geometry",
     "gradient_flows",
     "learned_energies",
     "mean_field",

@@ -67,10 +67,16 @@ def test_meshes_of_either_kind_answer_as_one_device(ask):
     assert close(alone, over(*placed))
 
 
+def _streamed(x, y):
+    return tx.ot.solve(tx.geometry.PointCloud(x, y, tile=2), epsilon=0.5)
+
+
 BATCHES = jr.normal(jr.key(1), (2, DEVICES, 6, 12))
 ALONE = {
     "assignment": lambda x, y: tx.ot.assignment(tx.geometry.PointCloud(x, y).matrix()),
     "solve": lambda x, y: tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.5).f,
+    "streamed value": lambda x, y: _streamed(x, y).value,
+    "streamed value in float32": lambda x, y: _streamed(*jnp.float32([x, y])).value,
     "divergence": lambda x, y: tx.ot.sinkhorn_divergence(x, y, epsilon=0.5).value,
     "soft sort": lambda x, y: tx.ot.soft_sort(x[:, 0], epsilon=0.1),
     "pairs": lambda x, y: tx.couplings.Entropic(epsilon=0.5)(x, y, key=jr.key(0))[1],

@@ -213,6 +213,32 @@ def test_targets_that_do_not_count_do_not_scale_down_those_that_do():
         assert jnp.allclose(peaks + jnp.log(sums), expected)
 
 
+MERGES = {
+    "sum": (internal.Sum(), lambda values: jnp.sum(values, axis=1)),
+    "maximum": (internal.Maximum(), lambda values: jnp.max(values, axis=1)),
+    "any of": (internal.AnyOf(), lambda values: internal.AnyOf.part(jnp.where(values > 1, 1, 2))),
+}
+
+
+@pytest.mark.parametrize("name", MERGES)
+def test_blocks_of_targets_join_to_what_all_of_them_give(name):
+    merge, part = MERGES[name]
+    values = jr.normal(jr.key(5), (4, 6))
+    blocks = part(values[:, :2]), part(values[:, 2:])
+    assert jnp.allclose(merge.join(*blocks), part(values))
+    assert jnp.array_equal(merge.join(merge.empty(blocks[0]), blocks[0]), blocks[0])
+
+
+def test_one_device_refuses_a_merge_that_many_could_not_use():
+    def two_of_each(columns, costs):
+        return costs[:, :2], jnp.zeros((costs.shape[0], 2), jnp.int32)
+
+    cloud = tx.geometry.PointCloud(*clouds(3, 4, 2))
+    assert cloud.fold_tiles(internal.Largest(4, 2), two_of_each, jnp.ones(4))[0].shape == (3, 2)
+    with pytest.raises(ValueError, match="`merge` joins two parts to something else; give the"):
+        cloud.fold_tiles(internal.Largest(4, 1), two_of_each, jnp.ones(4))
+
+
 def test_cost_matrix_gives_back_its_entries():
     costs = jr.normal(jr.key(0), (3, 5))
     geometry = tx.geometry.CostMatrix(costs)
@@ -295,6 +321,7 @@ def cloud_of(*shape, dtype=jnp.float64):
             lambda: tx.geometry.PointCloud(cloud_of(3, 2), cloud_of(3, 2), tile=2.5),  # pyright: ignore[reportArgumentType]
             "`tile` is 2.5.*integer",
         ),
+        (lambda: tx.geometry.Layout(tile=0), "`tile` is 0.*at least 1"),
         (lambda: tx.geometry.CostMatrix(cloud_of(3)), r"`costs`.*shape \(n, m\)"),
         (
             lambda: tx.geometry.CostMatrix(cloud_of(3, 0)),

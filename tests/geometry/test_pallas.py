@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 import transportx as tx
 from tests.helpers import check_derivatives
-from transportx.geometry import _streamed
+from transportx.geometry import _gibbs_sums
 from transportx.geometry._fused import log_totals, product
 
 on_each_platform = pytest.mark.parametrize("platform", ["tpu", "cuda"])
@@ -200,6 +200,6 @@ def test_kernels_answer_as_tiles_do(monkeypatch):
 
     expected = jax.jit(values_and_gradients)(*arguments)
     # As if every platform had kernels: their derivatives, with sums by XLA.
-    monkeypatch.setattr(_streamed, "_choose", lambda kernel, _, *operands: kernel(*operands))
+    monkeypatch.setattr(_gibbs_sums, "_choose", lambda kernel, _, *operands: kernel(*operands))
     got = jax.jit(lambda *args: values_and_gradients(*args))(*arguments)
     assert_close(got, expected, 1e-11)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import transportx as tx
+from transportx.ot._feasible import kinds_of_costs
 
 COSTS = jnp.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 1.0, 0.5]])
 FORBIDDEN = np.array([[True, False, False], [False, False, True], [False, False, False]])
@@ -169,3 +170,18 @@ def test_float32_weights_of_float64_points_are_feasible():
 def test_a_tolerance_that_all_plans_meet_is_refused(kind):
     with pytest.raises(ValueError, match="`tol` is infinite"):
         kind(tol=float("inf"))
+
+
+def test_points_that_reach_no_weight_at_a_finite_cost_are_found():
+    inf = jnp.inf
+    costs = jnp.array([[1.0, inf, inf, 2.0], [inf, 3.0, inf, 4.0], [inf, inf, inf, 5.0]])
+    a, b, one = jnp.array([0.5, 0.0, 0.5]), jnp.array([0.3, 0.3, 0.4, 0.0]), jnp.array(1.0)
+
+    def kinds(costs):
+        problem = tx.ot.Problem(tx.geometry.CostMatrix(costs), a, b, one, 0 * one, 0 * one)
+        return [np.asarray(found).tolist() for found in kinds_of_costs(problem)]
+
+    assert kinds(costs) == [True, [True, True, False], [True, False, False, True]]
+    assert kinds(jnp.where(costs == inf, 1.0, costs)) == [True, [True] * 3, [True] * 4]
+    assert kinds(costs.at[0, 0].set(-inf))[0] is False
+    assert kinds(costs.at[2, 3].set(jnp.nan))[0] is False

@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
-from transportx.geometry._geometries import PointCloud
-from transportx.geometry._merges import AbstractMerge, Sum
+from transportx.geometry._merges import AbstractMerge
+from transportx.geometry._point_cloud import PointCloud
 from transportx.geometry._ring import Lies, Ring, ring_sum
 
 
@@ -32,19 +32,11 @@ class Given(NamedTuple):
         return cloud.map_tiles(eqx.Partial(function, columns), *rows)
 
 
-def fold(ring: Ring, merge: Sum | AbstractMerge, tile: int, given: Given) -> PyTree[Array]:
+def fold(ring: Ring, merge: AbstractMerge, tile: int, given: Given) -> PyTree[Array]:
     """What all targets give each row, `tile` rows of costs held at once."""
-    if not isinstance(merge, Sum):
-        return _joined(Fold(ring, merge, tile), given)
-    leaves, lies, rebuild = _flat(given)
-
-    def visit(*blocks):
-        return rebuild(blocks).part(tile)
-
-    shapes, tree = jax.tree.flatten(jax.eval_shape(visit, *ring.cut(leaves, lies)))
-    out = [Lies.ROWS] * len(shapes)
-    sums = ring_sum(ring, lambda *b: jax.tree.leaves(visit(*b)), leaves, lies, out)
-    return jax.tree.unflatten(tree, sums)
+    fold = Fold(ring, merge, tile)
+    # A rule for derivatives would hide that sums are linear: what has one is not transposed.
+    return fold.add(given) if merge.additive else _joined(fold, given)
 
 
 class Fold(eqx.Module):
@@ -59,6 +51,18 @@ class Fold(eqx.Module):
     ring: Ring = eqx.field(static=True)
     merge: AbstractMerge
     tile: int = eqx.field(static=True)
+
+    def add(self, given: Given) -> PyTree[Array]:
+        """The sum of all parts."""
+        leaves, lies, rebuild = _flat(given)
+
+        def visit(*blocks):
+            return rebuild(blocks).part(self.tile)
+
+        shapes, tree = jax.tree.flatten(jax.eval_shape(visit, *self.ring.cut(leaves, lies)))
+        out = [Lies.ROWS] * len(shapes)
+        sums = ring_sum(self.ring, lambda *b: jax.tree.leaves(visit(*b)), leaves, lies, out)
+        return jax.tree.unflatten(tree, sums)
 
     def join(self, given: Given) -> PyTree[Array]:
         """Visit block after block; not to be differentiated, which would keep all of them."""

@@ -20,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from transportx.geometry._fused_tile import capped_exp
-from transportx.geometry._geometries import PointCloud
+from transportx.geometry._point_cloud import PointCloud
 
 _KERNELS = {"tpu": "transportx.geometry._fused_tpu", "cuda": "transportx.geometry._fused_gpu"}
 

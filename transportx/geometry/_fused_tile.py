@@ -5,21 +5,19 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from transportx import _checks
+from transportx.geometry._merges import largest_exponent
 
 # In place of minus infinity, which less itself is not a number.
 LOWEST = -1e38
-# Up to this many coordinates costs are sums of squared differences, as XLA's tiles take them.
-FEW_COORDINATES = 8
 
 
 @_checks.gate
 def capped_exp(exponents: Array) -> Array:
-    """As `geometry.capped_exp`; NaN stays NaN, which minima in compiled kernels may drop."""
-    cap = 0.7 * float(np.log(jnp.finfo(exponents.dtype).max))
+    """The exponential, cut at `largest_exponent`; NaN stays NaN, which compiled minima may drop."""
+    cap = largest_exponent(exponents.dtype)
     return jnp.exp(jnp.where(exponents > cap, jnp.full_like(exponents, cap), exponents))
 
 

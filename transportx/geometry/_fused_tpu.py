@@ -14,8 +14,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
+from transportx.geometry._costs import FEW_COORDINATES
 from transportx.geometry._fused_tile import (
-    FEW_COORDINATES,
     LOWEST,
     capped_exp,
     counted,

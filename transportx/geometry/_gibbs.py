@@ -8,10 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx.geometry._forbidden import exponents
+from transportx.geometry import _gibbs_sums
 from transportx.geometry._geometries import AbstractGeometry
-from transportx.geometry._merges import Sum, capped_exp
-from transportx.geometry._streamed import fused_product
 
 Scalar = Float[Array, ""]
 
@@ -68,8 +66,7 @@ class StreamedKernel(AbstractKernel):
         return StreamedKernel(self.geometry.T, self.g, self.f, self.epsilon)
 
     def __matmul__(self, v: Float[Array, "m *k"]) -> Float[Array, "n *k"]:
-        ends = self.f, self.g, self.epsilon
-        return fused_product(self.geometry, *ends, v, otherwise=_product_in_tiles)
+        return _gibbs_sums.product(self.geometry, self.f, self.g, self.epsilon, v)
 
 
 @_checks.gate
@@ -82,18 +79,4 @@ def gibbs_kernel(
     """
     if geometry.streams:
         return StreamedKernel(geometry, f, g, epsilon)
-    return DenseKernel(_entries(geometry.working_matrix(), f, g, epsilon))
-
-
-def _product_in_tiles(geometry, f, g, epsilon, v):
-    return geometry.fold_tiles(Sum(), eqx.Partial(_product, epsilon), (g, v), f)
-
-
-def _product(epsilon, columns, costs, f):
-    g, v = columns
-    entries = _entries(costs, f, g, epsilon)
-    return jnp.matmul(entries, v, precision=jax.lax.Precision.HIGHEST)
-
-
-def _entries(costs, f, g, epsilon):
-    return capped_exp(exponents(costs, f[:, None] + g[None, :], epsilon))
+    return DenseKernel(_gibbs_sums.entries(geometry.working_matrix(), f, g, epsilon))

@@ -13,7 +13,14 @@ _TILE_ENTRIES = 2**20
 
 @_checks.gate
 class Layout(eqx.Module):
-    """Where the costs between two clouds are computed, and how many rows of them at once.
+    """How costs between two clouds are laid out: over which devices, in tiles of how many rows.
+
+    Example:
+        >>> x = jnp.arange(6.0).reshape(6, 1)
+        >>> layout = tx.geometry.Layout(tile=2)
+        >>> cloud = tx.geometry.cloud_between(x, x + 1, layout=layout)
+        >>> cloud.streams, float(cloud.mean_cost()) == float(jnp.mean(cloud.matrix()))
+        (True, True)
 
     Attributes:
         mesh: Devices that share the costs, points lying over the mesh's one axis, of type Auto

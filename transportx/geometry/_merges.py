@@ -2,6 +2,7 @@
 
 import abc
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -22,16 +23,28 @@ def largest_exponent(dtype: DTypeLike) -> float:
     return 0.7 * math.log(jnp.finfo(dtype).max)
 
 
-class Sum(eqx.Module):
-    """A reduction over targets whose parts are added up: linear where they are."""
-
-
 class AbstractMerge(eqx.Module):
     """A reduction over targets, known by how two of its parts are joined.
 
     A part is what a block of targets gives each of t rows: a pytree of arrays with leading
     axis t. Joining is associative, and commutative up to rounding.
+
+    Implementing a merge: `empty` and `join` say how parts are reduced, `share` says how the
+    result is differentiated.
+
+    Attributes:
+        additive: Whether joining is adding, so that the result is linear where the parts are.
     """
+
+    additive: ClassVar[bool] = False
+
+    def check(self, part: PyTree[Array]) -> None:
+        """Refuse a part that two of cannot be joined: one device refuses what many would."""
+        joined = jax.eval_shape(self.join, part, part)
+        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (part, joined))
+        if shapes[0] != shapes[1]:
+            cure = "give the merge that fits what `function` returns"
+            _checks.reject("merge", "joins two parts to something else", cure)
 
     @abc.abstractmethod
     def empty(self, part: PyTree[jax.ShapeDtypeStruct]) -> PyTree[Array]:
@@ -43,11 +56,45 @@ class AbstractMerge(eqx.Module):
 
     @abc.abstractmethod
     def share(self, whole: PyTree[Array], part: PyTree[Array]) -> PyTree[Array]:
-        """What a part has in the whole, of which all parts were joined.
+        """What one part contributes to the `whole` that all parts were joined to.
 
-        Derivatives of the whole, in what it has of floating numbers, are those of the sum of
-        all shares, the `whole` that they are given held.
+        Gradients flow through the sum of `share(whole, part)` over all parts, with `whole` held
+        constant (stop-gradient); leaves that are not floating have none.
         """
+
+
+class Sum(AbstractMerge):
+    """Parts are added up."""
+
+    additive: ClassVar[bool] = True
+
+    def empty(self, part: PyTree[jax.ShapeDtypeStruct]) -> PyTree[Array]:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), part)
+
+    def join(self, one: PyTree[Array], other: PyTree[Array]) -> PyTree[Array]:
+        return jax.tree.map(jnp.add, one, other)
+
+    def share(self, whole: PyTree[Array], part: PyTree[Array]) -> PyTree[Array]:
+        return part
+
+
+class AnyOf(AbstractMerge):
+    """Parts are integers whose bits say what any target of the row has."""
+
+    @staticmethod
+    def part(flags: Int[Array, "t k"]) -> Int[Array, " t"]:
+        """The bits that any of a block's targets has, row by row."""
+        zero = jnp.zeros((), flags.dtype)
+        return jax.lax.reduce(flags, zero, jax.lax.bitwise_or, (1,))
+
+    def empty(self, part: jax.ShapeDtypeStruct) -> Array:
+        return jnp.zeros(part.shape, part.dtype)
+
+    def join(self, one: Array, other: Array) -> Array:
+        return one | other
+
+    def share(self, whole: Array, part: Array) -> Array:
+        return part
 
 
 class Maximum(AbstractMerge):

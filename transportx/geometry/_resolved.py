@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float
 from transportx import _checks
 from transportx._precision import at_least_single
 from transportx._varying import alike
-from transportx.geometry._costs import FEW_COORDINATES, AbstractCost, SquaredEuclidean
+from transportx.geometry._cost import AbstractCost
+from transportx.geometry._costs import FEW_COORDINATES, SquaredEuclidean
 
 Scalar = Float[Array, ""]
 

@@ -107,7 +107,8 @@ class Ring(NamedTuple):
 
     def map(self, body: Callable[..., Any], lies: Sequence[Lies], out: Any) -> Callable[..., Any]:
         """`body` on every device, by how its arguments and results lie."""
-        # Derivatives do not pass through here, so nothing needs to know what is a copy.
+        # With `check_vma` JAX tracks which arrays are copies, to transpose sums over devices.
+        # Derivatives have rules of their own below and never pass through this `shard_map`.
         specs = tuple(self.spec(one) for one in lies)
         out_specs = jax.tree.map(self.spec, out)
         return jax.shard_map(
@@ -137,11 +138,15 @@ def ring_sum(
     return _ring_sum.bind(*arguments, ring=ring, visit=visit, lies=tuple(lies), out=tuple(out))
 
 
+# A primitive, for the sake of its derivatives. Differentiated by JAX, the scan below would keep
+# what each visit computed, all blocks of costs together, and pass it round once more. With rules
+# of its own a derivative is a ring sum of another visit: nothing is kept but the arguments.
 _ring_sum = Primitive("ring_sum")
 _ring_sum.multiple_results = True
 
 
 def _run(*arguments, ring: Ring, visit: Visit, lies, out):
+    """One scan on every device: visit the block that is here, then pass on what moves."""
     parts = jax.eval_shape(visit, *ring.cut(arguments, lies))
 
     def body(*arguments):
@@ -156,6 +161,7 @@ def _run(*arguments, ring: Ring, visit: Visit, lies, out):
                 _put(total, part, place) if where is Lies.ENTRIES else total + part
                 for total, part, where in zip(sums, visit(*blocks), out, strict=True)
             ]
+            # Sums that belong to columns travel with them, and are home after a full round.
             moving, travelling = ring.pass_on((moving, _moving(sums, out)))
             return (moving, _merged(sums, travelling, out)), None
 
@@ -167,6 +173,7 @@ def _run(*arguments, ring: Ring, visit: Visit, lies, out):
         (_, sums), _ = jax.lax.scan(
             step, (moving, zeros), jnp.arange(ring.num_columns, dtype=jnp.int32)
         )
+        # What devices hold copies of: each has added the part of its own rows alone.
         over = {Lies.WHOLE: ring.row_axes, Lies.COLUMNS: ring.other_axes}
         return [jax.lax.psum(s, over.get(w, ())) for s, w in zip(sums, out, strict=True)]
 
@@ -216,6 +223,8 @@ def _scaled(shape, counts, *, divide):
 
 
 def _jvp(primals, tangents, *, ring: Ring, visit: Visit, lies, out):
+    """The sum of what the visits' derivatives give, tangents lying as their arguments do."""
+    # Symbolic zeros stay at home: a tangent costs as much to pass on as what it belongs to.
     moved = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
     count = len(primals)
 
@@ -241,9 +250,15 @@ def _replaced(arrays, places, new):
 
 
 def _transpose(cotangents, *arguments, ring: Ring, visit: Visit, lies, out):
+    """The sum of what the visits' transposes give: arguments and results change places.
+
+    A result over ROWS becomes an argument over ROWS, and so on: what was summed over columns is
+    handed to every block of them, and what was handed to each is summed.
+    """
     linear = [i for i, one in enumerate(arguments) if ad.is_undefined_primal(one)]
     known = [i for i in range(len(arguments)) if i not in linear]
     live = [i for i, cotangent in enumerate(cotangents) if type(cotangent) is not ad.Zero]
+    # JAX gives no values for these, only their types.
     shapes = ring.cut([arguments[i].aval for i in linear], [lies[i] for i in linear])
 
     def pull(*blocks):
@@ -269,7 +284,8 @@ def _transpose(cotangents, *arguments, ring: Ring, visit: Visit, lies, out):
 
 
 def _batch(arguments, axes, *, ring: Ring, visit: Visit, lies, out):
-    # Behind the axes that blocks are cut along.
+    """One round for the whole batch: each visit is vmapped."""
+    # Batch axes go behind the axes that blocks are cut along, so that `lies` stays as it is.
     behind = [len(ring.blocks(where)) for where in lies]
     out_axes = [len(ring.blocks(where)) for where in out]
     arguments = [
@@ -281,6 +297,7 @@ def _batch(arguments, axes, *, ring: Ring, visit: Visit, lies, out):
     return ring_sum(ring, each, arguments, lies, out), out_axes
 
 
+# All that JAX has to know of a primitive: its values, types, derivatives, batches and programs.
 _ring_sum.def_impl(_run)
 _ring_sum.def_abstract_eval(_abstract)
 ad.primitive_jvps[_ring_sum] = _jvp

@@ -12,37 +12,54 @@ from jaxtyping import Array, Float, Int, PyTree
 from transportx import _checks
 from transportx._meshes import automatic, released
 from transportx._precision import common
-from transportx.geometry._costs import AbstractCost, Pointwise, SquaredEuclidean, Swapped
+from transportx.geometry._cost import AbstractCost, Pointwise, Swapped
+from transportx.geometry._costs import SquaredEuclidean
 from transportx.geometry._fold import Given, fold, whole_costs
-from transportx.geometry._geometries import AbstractCloud, AbstractGeometry, PointCloud
+from transportx.geometry._geometries import AbstractGeometry
 from transportx.geometry._layout import Layout, default_tile, may_be_held
-from transportx.geometry._merges import AbstractMerge, Sum
+from transportx.geometry._merges import AbstractMerge
+from transportx.geometry._point_cloud import AbstractCloud, PointCloud
 from transportx.geometry._ring import Ring
 
 
 @_checks.gate
 class ShardedCloud(AbstractCloud):
-    """Costs between two clouds that lie over an axis of a mesh of devices.
+    """A point cloud whose points lie over an axis of a mesh of devices.
 
-    Every device keeps its own sources. Targets, and what belongs to them, go around a ring
-    of the devices: each visits the block that it has, whole or in tiles, and passes it on.
-    No device ever holds all targets, nor costs beyond a tile: plans, their products and
-    derivatives are the same calls as for `PointCloud`, with memory O((n + m) d / devices)
-    both ways. A device sends m (d + O(1)) numbers for a product, which a Sinkhorn step
-    has two of; its derivatives visit once more and send twice as many. Small
-    problems (up to 2^24 costs a device) hold the costs of their rows; a product then moves
-    O(n + m) numbers. Call it inside `jit`.
+    Every device keeps its own sources. Targets, and the arrays that belong to them, go around a
+    ring of the devices: each device computes with the block that it has, whole or in tiles, and
+    passes it on. No device ever holds all targets, nor costs beyond a tile. Plans, their
+    products and derivatives are the same calls as for `PointCloud`, with memory
+    O((n + m) d / devices) forwards and backwards. A device sends m (d + O(1)) numbers per
+    product, of which a Sinkhorn step makes two; the derivatives of a product send twice as many
+    more. Small problems (up to 2^24 costs per device) hold the costs of their rows; a product
+    then sends O(n + m) numbers. Call it inside `jit`.
+
+    Example:
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> @jax.jit
+        ... def mean_cost(x):
+        ...     cloud = tx.geometry.ShardedCloud(x, x, mesh=mesh, axes=("data", "data"))
+        ...     return cloud.mean_cost()
+        >>> float(mean_cost(x))
+        0.5
 
     Attributes:
-        x: Source points; their number is a multiple of the devices along the axis.
-        y: Target points; likewise.
+        x: Source points, shape (n, d); n is a multiple of the devices along the axis.
+        y: Target points, shape (m, d); m is a multiple of the devices along the axis.
         cost: An `AbstractCost`, or any callable `cost(x, y) -> scalar`.
         mesh: Devices, with axes of type Auto or Explicit.
         axes: Names of the mesh axis that sources and that targets lie over; None for points
             that every device holds.
-        tile: Rows that a device holds at once of their costs with one device's targets. By
-            default all of them up to 2^20 costs.
-        centre: As in `PointCloud`.
+        tile: Rows of costs, with one device's targets, that a device holds at once. By default
+            all of them up to 2^20 costs.
+        centre: A point that costs are computed around, as if it were the origin, shape (d,); for
+            costs that a translation does not change. By default a robust centre of all points.
+
+    Raises:
+        ValueError: A cloud is no matrix of real numbers, the dimensions differ, the mesh has no
+            such axis, or its devices do not divide the points.
     """
 
     x: Float[Array, "n d"]
@@ -115,9 +132,13 @@ class ShardedCloud(AbstractCloud):
     def restrict(
         self, sources: Int[Array, " k"] | slice, targets: Int[Array, " l"] | slice = slice(None)
     ) -> AbstractGeometry:
-        """As elsewhere; every device then holds the points of a restricted side.
+        """Costs between some of the points; every device then holds those of a restricted side.
 
-        Of two restricted sides the sources stay divided, where they can be.
+        Where both sides are restricted the sources stay divided, if the devices divide them.
+
+        Args:
+            sources: Indices of the sources to keep, or a slice.
+            targets: Indices of the targets to keep, or a slice; all by default.
         """
         x, y = self.x[sources], self.y[targets]
         axis_x, axis_y = (
@@ -140,7 +161,13 @@ class ShardedCloud(AbstractCloud):
 
     @_checks.gate
     def map_tiles(self, function: Callable[..., Any], *rows: Array) -> PyTree[Array]:
-        """As elsewhere; but each device holds its rows of costs whole."""
+        """Apply `function(costs, *rows)` to the rows of each device, whose costs it holds whole.
+
+        Args:
+            function: Acts on all rows at once; each row of its result may depend on the same row
+                of its arguments alone.
+            *rows: Arrays with leading axis n.
+        """
         given = self._given(_as_they_are, (), self.x)
         costs = whole_costs(self._ring, self.tile, given)
         return function(costs[: self.x.shape[0]], *rows)
@@ -148,7 +175,7 @@ class ShardedCloud(AbstractCloud):
     @_checks.gate
     def fold_tiles(
         self,
-        merge: Sum | AbstractMerge,
+        merge: AbstractMerge,
         function: Callable[..., Any],
         columns: PyTree[Array],
         *rows: Array,
@@ -160,8 +187,7 @@ class ShardedCloud(AbstractCloud):
     def _given(self, function: Callable[..., Any], columns: PyTree[Array], *rows: Array) -> Given:
         # One centre for all blocks: a block of padding would choose a bad one.
         rows, columns = released(self.mesh, (rows, columns))
-        wanted = self.cost.wants_centring(self.y.shape[1])
-        centre = self._shift() if wanted else None
+        centre = self._shift() if self.cost.wants_centring(self.x.shape[1]) else None
         rows = tuple(self._rows(row) for row in rows)
         return Given((self.cost, function, centre), rows, (self.y, columns))
 
@@ -182,14 +208,24 @@ def cloud_between(
     layout: Layout = Layout(),
     centre: Float[Array, " d"] | None = None,
 ) -> AbstractCloud:
-    """Costs between two clouds: of one device, or shared by those of a mesh.
+    """A `PointCloud` on one device, or a `ShardedCloud` over the devices of a layout.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[2.0]])
+        >>> tx.geometry.cloud_between(x, y).matrix().tolist()
+        [[4.0], [1.0]]
+        >>> layout = tx.geometry.Layout(mesh=jax.make_mesh((1,), ("data",)))
+        >>> type(tx.geometry.cloud_between(x, y, layout=layout)).__name__
+        'ShardedCloud'
 
     Args:
-        x: Source points; a number that the devices do not divide is filled up.
-        y: Target points; the devices divide their number.
+        x: Source points, shape (n, d). Where the devices do not divide their number, every
+            device holds all of them and computes some of their rows.
+        y: Target points, shape (m, d); the number of devices divides m.
         cost: An `AbstractCost`, or any callable `cost(x, y) -> scalar`.
         layout: The devices that share the costs, and rows of costs that one holds at once.
-        centre: A point near those that count, to compute costs around; robust by default.
+        centre: A point that costs are computed around, as if it were the origin, shape (d,); for
+            costs that a translation does not change. By default a robust centre of all points.
 
     Raises:
         ValueError: A cloud is no matrix of real numbers, the dimensions differ, or the devices

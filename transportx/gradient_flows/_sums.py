@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from transportx import _checks
 from transportx._meshes import released
-from transportx.geometry import Layout, cloud_between
-from transportx.geometry.internal import FEW_COORDINATES, Sum, centre_between, default_tile
+from transportx.geometry import Layout, PointCloud, cloud_between
+from transportx.geometry.internal import FEW_COORDINATES, Sum, default_tile
 from transportx.gradient_flows._kernels import AbstractRadialKernel, Gaussian, Kernel
 
 Scalar = Float[Array, ""]
@@ -66,13 +66,12 @@ def product_and_slopes(
     The weights `a` of x only say which points count: the rest may lie anywhere.
     """
     # Slopes are differences of moments, which round relative to distances from the origin.
-    centre = centre_between(x, y, a, b)
-    x, y = x - centre[None, :], y - centre[None, :]
+    x, y = PointCloud(x, y).weighed(a, b).centred()
     columns = v, b, y
     if layout.mesh is None and layout.tile is None:
         # Values and slopes of all pairs, and two arrays of the same size on their way.
         layout = Layout(tile=default_tile(x.shape[0], y.shape[0], copies=4))
-    origin = jnp.zeros_like(centre)
+    origin = jnp.zeros_like(x[0])
     cloud = cloud_between(x, y, kernel.squares, layout=layout, centre=origin)
     return cloud.fold_tiles(Sum(), eqx.Partial(_tile, kernel), columns, x)
 

@@ -1,48 +1,57 @@
 """Whether an entropic problem has an answer: its masses, its numbers and its infinite costs."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from transportx._varying import where_asked
 from transportx.geometry import AbstractCloud
-from transportx.geometry.internal import Maximum
+from transportx.geometry.internal import AnyOf
 from transportx.ot._problem import Problem
 
+# Bits that say what costs a row has.
+_REACHED, _INFINITE, _BAD = 1, 2, 4
 # Masses are equal up to this many units of rounding.
 _MASS_SLACK = 100
 
 
-def kinds_of_costs(problem: Problem) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether every cost is a number or infinite; and whether any is infinite."""
-    kinds = problem.geometry.fold_tiles(Maximum(), _worst_kind, problem.b)
-    worst = jnp.max(kinds)
-    known = worst < 2
+def kinds_of_costs(
+    problem: Problem,
+) -> tuple[Bool[Array, ""], Bool[Array, " n"], Bool[Array, " m"]]:
+    """Whether every cost is a number or infinite; who has weight at a finite cost.
+
+    One pass over all pairs says it of the sources. Of the targets a second pass says it, which
+    runs only where some cost is infinite.
+
+    Returns:
+        Whether no cost is NaN or minus infinity, and no point with weight at infinity; which
+        sources, and which targets, have weight on the other side at a finite cost.
+    """
+    kinds = _row_kinds(problem)
+    known = jnp.all(kinds & _BAD == 0)
     if isinstance(problem.geometry, AbstractCloud):
         # A point at infinity is a fault, where one so far that its costs overflow is not.
         ends = (problem.geometry.x, problem.a), (problem.geometry.y, problem.b)
         for points, weights in ends:
             known &= jnp.all(jnp.all(jnp.isfinite(points), axis=1) | (weights == 0))
-    return known, worst == 1
+    forbidding = jnp.any(kinds & _INFINITE != 0)
+    reached_a = (kinds & _REACHED != 0) | ~forbidding
+    every = jnp.ones_like(problem.b, bool)
+    reached_b = where_asked(
+        forbidding, lambda: _row_kinds(problem.T) & _REACHED != 0, every, problem
+    )
+    return known, reached_a, reached_b
 
 
-def _worst_kind(b, costs):
-    """Kind of each row: 2 if a cost is NaN or minus infinity, else 1 if one is infinite, else 0."""
+def _row_kinds(problem: Problem) -> Int[Array, " n"]:
+    """Bits of each row: whether a cost is no number, one infinite, one finite with some weight."""
+    return problem.geometry.fold_tiles(AnyOf(), _kinds, problem.b)
+
+
+def _kinds(b, costs):
     bad = jnp.isnan(costs) | (costs == -jnp.inf)
-    kinds = jnp.where(bad, 2, jnp.where(costs == jnp.inf, 1, 0))
-    return jnp.max(kinds, axis=1).astype(costs.dtype)
-
-
-def reached_points(
-    problem: Problem, forbidding: Bool[Array, ""]
-) -> tuple[Bool[Array, " n"], Bool[Array, " m"]]:
-    """Sources, and targets, that have weight on the other side at a finite cost."""
-    geometry, a, b = problem.geometry, problem.a, problem.b
-
-    def some():
-        return geometry.reach(b) > 0, geometry.T.reach(a) > 0
-
-    every = jnp.ones_like(a, bool), jnp.ones_like(b, bool)
-    return where_asked(forbidding, some, every, problem)
+    reached = jnp.where(b[None, :] > 0, _REACHED, 0)
+    kinds = jnp.where(bad, _BAD, jnp.where(costs == jnp.inf, _INFINITE, reached))
+    return AnyOf.part(kinds.astype(jnp.int32))
 
 
 def is_regular(problem: Problem) -> Bool[Array, ""]:

@@ -45,7 +45,7 @@ def _objective(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) -
         excesses = problem.geometry.fold_tiles(Sum(), part, (problem.b, g), f)
         return jnp.sum(problem.a * excesses)
 
-    if not problem.geometry.streams:
+    if not internal.may_fuse(problem.geometry, f, g, problem.epsilon, problem.b):
         return gains - problem.epsilon * by_excess(problem, f, g)
     # Fused kernels take products. Times a large epsilon their rounding would count.
     size = jnp.sum(a * jnp.abs(f)) / jnp.sum(a) + jnp.sum(b * jnp.abs(g)) / jnp.sum(b)

@@ -11,9 +11,9 @@ from transportx.geometry.internal import (
     Maximum,
     SumExp,
     capped_exp,
-    fused_log_totals,
     gibbs_kernel,
     largest_exponent,
+    log_totals,
 )
 
 Scalar = Float[Array, ""]
@@ -109,9 +109,7 @@ class Problem(eqx.Module):
     @_checks.gate
     def update_f(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         """The optimal f for this g, by a log-sum-exp: it can neither over- nor underflow."""
-        totals = fused_log_totals(
-            self.geometry, self.b, g, self.epsilon, otherwise=_log_totals_in_tiles
-        )
+        totals = log_totals(self.geometry, self.b, g, self.epsilon)
         # A row without a target at finite cost asks for nothing, where it may.
         largest = jnp.finfo(totals.dtype).max ** 0.4
         return jnp.minimum(-self.damping_a * self.epsilon * totals, largest)
@@ -181,11 +179,6 @@ class Problem(eqx.Module):
         return distance / jnp.minimum(jnp.sum(required_a), jnp.sum(required_b))
 
 
-def _log_totals_in_tiles(geometry, b, g, epsilon):
-    peaks, sums = geometry.fold_tiles(SumExp(), eqx.Partial(_totals, epsilon), (b, g))
-    return peaks + jnp.log(sums)
-
-
 def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     """Log of the largest cut entry of each row over what its row or its column asks for."""
     loose_g, log_b, g = columns
@@ -196,11 +189,6 @@ def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     held = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
     cut = held & (exponents >= largest_exponent(exponents.dtype))
     return jnp.max(jnp.where(cut, excesses, -jnp.inf), axis=1)
-
-
-def _totals(epsilon, columns, costs):
-    b, g = columns
-    return SumExp.part(b, (g[None, :] - costs) * (1 / epsilon))
 
 
 def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:

@@ -10,7 +10,7 @@ from transportx._status import Status, judge
 from transportx.geometry import AbstractGeometry
 from transportx.geometry.internal import DenseKernel
 from transportx.ot._anneal import Level, Solved, anneal
-from transportx.ot._feasible import is_feasible, is_regular, kinds_of_costs, reached_points
+from transportx.ot._feasible import is_feasible, is_regular, kinds_of_costs
 from transportx.ot._implicit import optimal_potentials
 from transportx.ot._newton import Newton
 from transportx.ot._plan import EntropicPlan
@@ -207,8 +207,7 @@ def make_problem(
 def answer(problem: Problem, solver: AbstractSolver, start: Level) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
     held = jax.lax.stop_gradient(problem)
-    known, forbidding = kinds_of_costs(held)
-    reached_a, reached_b = reached_points(held, forbidding)
+    known, reached_a, reached_b = kinds_of_costs(held)
     feasible = is_feasible(held, reached_a, reached_b)
     sound = feasible & is_regular(held) & known
     # Rows that may send nothing, where that is allowed, are those of the plan without them.
