@@ -129,12 +129,6 @@ CALLS = {
     "hutchinson_log_prob": lambda k: tx.sampling.hutchinson_log_prob(
         FIELD, cloud(k), key=k, base_log_prob=base_log_prob, steps=3
     ),
-    "likelihood": lambda k: tx.sampling.likelihood(
-        FIELD, cloud(k), base_log_prob=base_log_prob, steps=3
-    ),
-    "hutchinson_likelihood": lambda k: tx.sampling.hutchinson_likelihood(
-        FIELD, cloud(k), key=k, base_log_prob=base_log_prob, steps=3
-    ),
     "exponential_flow": lambda k: tx.sampling.exponential_flow(
         FIELD, cloud(k), path=PATH, steps=3, source_scale=0.5 + float(jr.uniform(k)), **span(k)
     ),
