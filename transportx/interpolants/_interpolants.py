@@ -259,9 +259,9 @@ class EncodingDecoding(AbstractInterpolant):
 
     @_checks.gate
     def coefficients(self, t: Time) -> Coefficients:
-        share = jnp.cos(jnp.pi * t) ** 2
+        weight = jnp.cos(jnp.pi * t) ** 2
         first = t < 0.5
-        return jnp.where(first, share, 0), jnp.where(first, 0, share), jnp.sin(jnp.pi * t) ** 2
+        return jnp.where(first, weight, 0), jnp.where(first, 0, weight), jnp.sin(jnp.pi * t) ** 2
 
 
 def root(square: Time) -> Time:

@@ -20,11 +20,11 @@ _FACTOR = 8.0
 _LEVEL_TOL = 0.01
 _KNOWN_TOL = 0.1
 # One level above the problem's own epsilon may use one in so many of the steps left.
-_LEVEL_SHARE = 4
+_LEVEL_DIVISOR = 4
 # Scalings aim at this fraction of the tolerance, for the audit to find it met.
 _AIM = 0.6
 # Log-scalings larger than this fraction of the range of numbers are fitted in the log domain.
-_SAFE_SHARE = 0.7
+_SAFE_FRACTION = 0.7
 # A solver that leaves more than this fraction of the error, and the dual objective where it
 # was, does not progress. Steps in the log domain, which replace it, are slow: they are stuck
 # only if they leave this fraction.
@@ -135,7 +135,7 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
         jnp.max(jnp.abs(scaling.fit_rows(row_sums))),
         jnp.max(jnp.abs(scaling.fit_columns(column_sums))),
     )
-    unsafe = ~(fit < _SAFE_SHARE * largest_scaling(f.dtype)) | (final & spent & ~(error <= _FAR))
+    unsafe = ~(fit < _SAFE_FRACTION * largest_scaling(f.dtype)) | (final & spent & ~(error <= _FAR))
     # That costs a pass over all pairs: only before an answer is believed.
     believed = final & (error <= solver.tol)
     hides = where_asked(believed, lambda: local.hides(f, g), jnp.array(False), problem)
@@ -154,8 +154,8 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     def refine():
         start = scaling.complete(jnp.zeros_like(f), column_sums)
         tol = jnp.where(final, _AIM * solver.tol, _LEVEL_TOL)
-        share = jnp.where(final, budget, budget // _LEVEL_SHARE)
-        iterate, taken = solver.refine(scaling, start, tol=tol, budget=share)
+        most = jnp.where(final, budget, budget // _LEVEL_DIVISOR)
+        iterate, taken = solver.refine(scaling, start, tol=tol, budget=most)
         usable = jnp.isfinite(iterate.error)
         phi, psi = (jnp.where(usable, move, 0) for move in (iterate.phi, iterate.psi))
         log_steps = jnp.where(usable, 0, jnp.minimum(_LOG_STEPS, budget - taken))
@@ -211,9 +211,9 @@ def _extrapolate(above: Level, level: Level, lower: Scalar, known: Bool[Array, "
     """Follow the potentials, smooth in epsilon, from two levels to the next."""
     fall = above.epsilon - level.epsilon
     known = known & jnp.isfinite(fall) & (fall > 0) & (lower < level.epsilon)
-    share = (level.epsilon - lower) / jnp.where(known, fall, 1)
+    fraction = (level.epsilon - lower) / jnp.where(known, fall, 1)
     f, g = (
-        jnp.where(known, new + share * (new - old), new)
+        jnp.where(known, new + fraction * (new - old), new)
         for new, old in zip(level[:2], above[:2], strict=True)
     )
     return Level(f, g, lower)

@@ -154,9 +154,9 @@ def _between(
     problem: Problem, solver: AbstractSolver, init: Potentials | None, f: Array, g: Array
 ) -> Solved:
     """The solve between the two clouds, from the potentials within each if they are equal."""
-    held = jax.lax.stop_gradient(problem)
-    far = cold_start(held, solver) if init is None else warm_start(held, init)
-    return answer(problem, solver, _start(held, far, f, g, solver.tol))
+    fixed = jax.lax.stop_gradient(problem)
+    far = cold_start(fixed, solver) if init is None else warm_start(fixed, init)
+    return answer(problem, solver, _start(fixed, far, f, g, solver.tol))
 
 
 def _start(problem: Problem, far: Level, f: Array, g: Array, tol: float) -> Level:

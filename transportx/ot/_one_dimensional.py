@@ -232,8 +232,8 @@ def _running(weights: Float[Array, " n"]) -> tuple[Float[Array, " n"], Scalar]:
     """Running sums and their last: never falling, and equal where a weight is zero."""
     sums = jnp.cumsum(weights)
     # Sums of one and the same mass may differ by rounding: hold them there.
-    held = jax.lax.cummax(jnp.where(weights == 0, 0, sums))
-    return sums + jax.lax.stop_gradient(held - sums), sums[-1]
+    level = jax.lax.cummax(jnp.where(weights == 0, 0, sums))
+    return sums + jax.lax.stop_gradient(level - sums), sums[-1]
 
 
 def _equal_levels(size: int, dtype: np.dtype) -> _Levels:

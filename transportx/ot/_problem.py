@@ -186,8 +186,8 @@ def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     over_row = loose_f[:, None] + log_b[None, :]
     over_column = loose_g[None, :] + log_a[:, None]
     excesses = exponents + jnp.maximum(over_row, over_column)
-    held = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
-    cut = held & (exponents >= largest_exponent(exponents.dtype))
+    weighty = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
+    cut = weighty & (exponents >= largest_exponent(exponents.dtype))
     return jnp.max(jnp.where(cut, excesses, -jnp.inf), axis=1)
 
 
@@ -205,5 +205,5 @@ def gain(potential: Array, loose: Scalar) -> Array:
     series = jnp.ones_like(x)
     for k in range(10, 1, -1):
         series = 1 - jnp.where(small, x, 0) / k * series
-    held = jnp.where(small, 1, x)
-    return potential * jnp.where(small, series, (1 - capped_exp(-held)) / held)
+    large = jnp.where(small, 1, x)
+    return potential * jnp.where(small, series, (1 - capped_exp(-large)) / large)

@@ -151,18 +151,18 @@ def solve_symmetric(
 # Compiled, and without the problem, which would be copied: the plan takes it from the caller.
 @eqx.filter_jit
 def _solve(problem: Problem, solver: AbstractSolver, init: Potentials | None) -> Solved:
-    held = jax.lax.stop_gradient(problem)
-    start = cold_start(held, solver) if init is None else warm_start(held, init)
+    fixed = jax.lax.stop_gradient(problem)
+    start = cold_start(fixed, solver) if init is None else warm_start(fixed, init)
     return answer(problem, solver, start)
 
 
 @eqx.filter_jit
 def _solve_symmetric(problem: Problem, solver: AbstractSolver, init: Array | None) -> Solved:
-    held = jax.lax.stop_gradient(problem)
+    fixed = jax.lax.stop_gradient(problem)
     if init is not None:
-        start = warm_start(held, (init, init))
+        start = warm_start(fixed, (init, init))
     else:
-        f, g, level = cold_start(held, solver)
+        f, g, level = cold_start(fixed, solver)
         start = Level((f + g) / 2, (f + g) / 2, level)
     return answer(problem, Symmetric(solver.tol, solver.max_steps), start)
 
@@ -206,17 +206,17 @@ def make_problem(
 
 def answer(problem: Problem, solver: AbstractSolver, start: Level) -> Solved:
     """Solve, attach the derivatives of the optimum; NaN throughout where there is no answer."""
-    held = jax.lax.stop_gradient(problem)
-    known, reached_a, reached_b = kinds_of_costs(held)
-    feasible = is_feasible(held, reached_a, reached_b)
-    sound = feasible & is_regular(held) & known
+    fixed = jax.lax.stop_gradient(problem)
+    known, reached_a, reached_b = kinds_of_costs(fixed)
+    feasible = is_feasible(fixed, reached_a, reached_b)
+    sound = feasible & is_regular(fixed) & known
     # Rows that may send nothing, where that is allowed, are those of the plan without them.
-    alone = held.between(
-        held.geometry, jnp.where(reached_a, held.a, 0), jnp.where(reached_b, held.b, 0)
+    alone = fixed.between(
+        fixed.geometry, jnp.where(reached_a, fixed.a, 0), jnp.where(reached_b, fixed.b, 0)
     )
     epsilon = jnp.where(sound, start.epsilon, jnp.nan)
     solved = anneal(alone, solver, start._replace(epsilon=epsilon))
-    known &= jnp.all(jnp.isfinite(held.a)) & jnp.all(jnp.isfinite(held.b))
+    known &= jnp.all(jnp.isfinite(fixed.a)) & jnp.all(jnp.isfinite(fixed.b))
     status = judge((known & ~feasible, Status.INFEASIBLE), otherwise=solved.status)
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
     f, g, error = (jnp.where(failed, jnp.nan, part) for part in solved[:3])
