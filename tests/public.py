@@ -16,7 +16,6 @@ TO_DO = {
     "gradient_flows",
     "learned_energies",
     "mean_field",
-    "transportx",
 }
 Definition = ast.FunctionDef | ast.ClassDef
 
