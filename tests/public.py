@@ -14,7 +14,6 @@ ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py")
 TO_DO = {
     "attention",
     "gradient_flows",
-    "learned_energies",
     "mean_field",
 }
 Definition = ast.FunctionDef | ast.ClassDef

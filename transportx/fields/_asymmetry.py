@@ -13,7 +13,7 @@ from transportx import _checks, _numbers
 def asymmetry(
     field: Callable[..., Array], t: Float[Array, ""], x: Float[Array, " d"], args=None
 ) -> Float[Array, ""]:
-    r"""Distance of a field from a gradient at a point: $|J - J^\top|_F / 2|J|_F$, in [0, 1].
+    r"""Asymmetry of the Jacobian of a field at a point: $|J - J^\top|_F / 2|J|_F$, in [0, 1].
 
     Zero where the Jacobian J is symmetric, one where it is antisymmetric; NaN where it is zero. It
     costs d forward derivatives of the field.

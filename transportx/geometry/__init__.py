@@ -1,4 +1,4 @@
-"""What moving costs: costs between points, and all the costs between two sets of points.
+"""Costs of transport: between two points, and between all points of two sets.
 
 A *cost* says what it takes to move one point to another. A *geometry* is all the costs
 between n sources and m targets: `CostMatrix` holds them as a matrix, `PointCloud` computes

@@ -13,7 +13,7 @@ _TILE_ENTRIES = 2**20
 
 @_checks.gate
 class Layout(eqx.Module):
-    """How costs between two clouds are laid out: over which devices, in tiles of how many rows.
+    """Layout of the costs between two clouds: over which devices, in tiles of how many rows.
 
     Example:
         >>> x = jnp.arange(6.0).reshape(6, 1)

@@ -7,14 +7,22 @@ the $F_l$ are combinations of functions and functionals that the caller names, a
 says in its status whether the populations determine every coefficient.
 `transport_displacements` moves each population to the next by optimal transport;
 `fit_displacements` fits a combination without entropy to the velocities that this gives, and
-`fit_network` a potential of any form. `Monomials` and `Bumps` are dictionaries for V; any
-`features(x) -> (p,)` of one point is one too.
+`fit_network` a potential of any form. `Monomials` and `Bumps` are dictionaries for V; so is any
+`features(x) -> (p,)` of one point.
 
-`energy_along`, `update_asymmetry`, `gradient_share`, `update_spectrum` and `linear_cka` ask of
-paired states, such as the layers of a network, whether a gradient flow moved them.
+`energy_along`, `update_asymmetry`, `gradient_share`, `update_spectrum` and `linear_cka` test
+whether paired states, such as the layers of a network, follow a gradient flow.
 
 A new fit makes linear equations for the coefficients of `_equations.Unknowns`, solves them by
 `_least_squares.least_squares` and answers with `_fit.as_fit`.
+
+Example:
+    >>> le = tx.learned_energies
+    >>> x, times = jnp.array([[-1.0], [0.5], [2.0]]), jnp.array([0.0, 0.1, 0.2])
+    >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
+    >>> fit = le.fit_weak_form(snapshots, times, le.Monomials(1, 2), entropy=False)
+    >>> round(float(fit.energy.potential.coefficients[1]), 2)
+    0.5
 """
 
 from transportx.learned_energies._diagnostics import EnergyAlong as EnergyAlong

@@ -1,4 +1,4 @@
-"""Is an update a gradient flow? What paired states, such as layers of a network, say of it."""
+"""Diagnostics of paired states, such as layers of a network: is their update a gradient flow?"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,13 +17,19 @@ _FULL = jax.lax.Precision.HIGHEST
 
 
 class EnergyAlong(NamedTuple):
-    """An energy along paired states of k layers.
+    """Energy along paired states of k layers, and how its descent aligns with the updates.
 
     Attributes:
-        energy: At every state; a flow that descends it never lets it rise.
-        falls: Share of the k - 1 steps that do not raise it.
-        alignment: Cosine between each step and minus the Wasserstein gradient where it
-            starts, over all points and coordinates; one where short steps follow the flow.
+        energy: Energy of every state, shape (k,); a flow that descends it never lets it rise.
+        falls: Fraction of the k - 1 steps that do not raise it.
+        alignment: Cosine between each step and minus the Wasserstein gradient at its start, over
+            all points and coordinates, shape (k - 1,); one where short steps follow the flow.
+
+    Example:
+        >>> bowl = tx.gradient_flows.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> states = jnp.array([[[2.0]], [[1.0]], [[0.5]]])
+        >>> tx.learned_energies.energy_along(bowl, states).energy.tolist()
+        [2.0, 0.5, 0.125]
     """
 
     energy: Float[Array, " k"]
@@ -32,12 +38,18 @@ class EnergyAlong(NamedTuple):
 
 
 class UpdateSpectrum(NamedTuple):
-    """Updates by scale: one entry a direction.
+    """Spectrum of updates: variance, power and relaxation rate along each direction.
 
     Attributes:
-        variance: Of the states.
-        power: Mean square of the updates.
-        rate: How fast the states relax: minus the slope of update on state.
+        variance: Variance of the states along each direction, shape (d,).
+        power: Mean square of the updates along each direction, shape (d,).
+        rate: Relaxation rate of the states: minus the regression slope of update on state, (d,).
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+        >>> spectrum = tx.learned_energies.update_spectrum(x, -0.5 * x)
+        >>> [round(float(value), 2) for value in spectrum.variance]
+        [2.0, 0.5]
     """
 
     variance: Float[Array, " d"]
@@ -46,13 +58,20 @@ class UpdateSpectrum(NamedTuple):
 
 
 class GradientShare(NamedTuple):
-    """Shares of the updates' mean square that regressions explain, in sample.
+    """Fractions of the updates' mean square that two regressions explain, in sample.
 
     Attributes:
-        gradient: By the gradient of the best combination of the features.
-        any: By the best combination of their slopes in each coordinate on its own, and a
-            constant: at least as much. Near each other where the updates are a gradient
-            of such a combination.
+        gradient: Fraction explained by the gradient of the best combination of the features.
+        any: Fraction explained by the best combination of their slopes in each coordinate on its
+            own, and a constant: at least as much. The two are near each other where the updates
+            are a gradient of such a combination.
+
+    Example:
+        >>> x = jr.normal(jr.key(0), (8, 2))
+        >>> features = tx.learned_energies.Monomials(2, 2)
+        >>> found = tx.learned_energies.gradient_share(x, -x, features)
+        >>> round(float(found.gradient), 2), round(float(found.any), 2)
+        (1.0, 1.0)
     """
 
     gradient: Scalar
@@ -61,13 +80,27 @@ class GradientShare(NamedTuple):
 
 @_checks.gate
 def energy_along(functional: AbstractFunctional, states: States) -> EnergyAlong:
-    """Follow an energy along paired states: row i of each layer is one particle.
+    """Evaluate an energy along paired states: row i of each layer is one particle.
+
+    Args:
+        functional: Energy of a cloud with uniform weights, with a Wasserstein gradient.
+        states: Paired states, shape (k, n, d), k at least 2.
+
+    Returns:
+        Energies, the fraction of steps that do not raise them, and alignments.
 
     Raises:
         ValueError: `states` is not of shape (k, n, d), k at least 2.
 
     Differentiation:
-        Forward and reverse, but for `falls`.
+        Forward and reverse, except for `falls`.
+
+    Example:
+        >>> bowl = tx.gradient_flows.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> states = jnp.array([[[2.0]], [[1.0]], [[0.5]]])
+        >>> along = tx.learned_energies.energy_along(bowl, states)
+        >>> float(along.falls), along.alignment.tolist()
+        (1.0, [1.0, 1.0])
     """
     _check_states(states)
     energy, slopes = jax.lax.map(functional.value_and_gradient, states)
@@ -80,13 +113,23 @@ def energy_along(functional: AbstractFunctional, states: States) -> EnergyAlong:
 
 @_checks.gate
 def update_asymmetry(update: Callable[[Array], Array], x: Cloud) -> Float[Array, " n"]:
-    r"""`fields.asymmetry` of $x \mapsto \mathrm{update}(x) - x$ at each point: 0 for a gradient.
+    r"""Asymmetry of the Jacobian of update(x) - x at each point: zero for a gradient.
 
-    A residual layer of one token is such an update; one that mixes tokens has the whole
-    sequence, flat, for its point. d forward derivatives a point.
+    It is `fields.asymmetry`, in [0, 1]. A residual layer of one token is such an update; one that
+    mixes tokens has the whole sequence, flat, for its point. d forward derivatives per point.
+
+    Args:
+        update: `update(x) -> y` of one point (d,), of the same shape.
+        x: Points, shape (n, d).
 
     Raises:
         ValueError: `x` is not a cloud, or the update changes the shape of a point.
+
+    Example:
+        >>> def update(x):
+        ...     return x + jnp.array([x[1], -x[0]])  # a rotation
+        >>> tx.learned_energies.update_asymmetry(update, jnp.ones((2, 2))).tolist()
+        [1.0, 1.0]
     """
     _checks.points("x", x)
 
@@ -100,19 +143,27 @@ def update_asymmetry(update: Callable[[Array], Array], x: Cloud) -> Float[Array,
 
 @_checks.gate
 def gradient_share(x: Cloud, updates: Cloud, features: Callable[[Array], Array]) -> GradientShare:
-    r"""How much of paired updates is a gradient: two regressions, one of gradients only.
+    r"""Fraction of paired updates that is a gradient: two regressions, one of gradients only.
 
     Fits $u = \sum_k c_k \nabla\phi_k$ and, each coordinate on its own, $u_i = c_i +
     \sum_{jk} c_{ijk} \partial_j\phi_k$. It needs no model of the update. The points are all
     that it sees: on a curve every field is a gradient.
 
     Args:
-        x: States.
-        updates: What each of them is changed by.
-        features: `features(x) -> (p,)` of one point, as `Monomials`.
+        x: States, shape (n, d).
+        updates: Change of each state, shape (n, d).
+        features: `features(x) -> (p,)` of one point, such as `Monomials`.
 
     Raises:
         ValueError: Shapes do not fit.
+
+    Example:
+        >>> x = jr.normal(jr.key(0), (8, 2))
+        >>> rotation = x @ jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+        >>> features = tx.learned_energies.Monomials(2, 2)
+        >>> found = tx.learned_energies.gradient_share(x, rotation, features)
+        >>> bool(found.gradient < found.any), round(float(found.any), 2)
+        (True, 1.0)
     """
     _check_pair(x, updates)
     slopes = jax.vmap(jax.jacfwd(features))(x)
@@ -128,22 +179,28 @@ def gradient_share(x: Cloud, updates: Cloud, features: Callable[[Array], Array])
 def update_spectrum(
     x: Cloud, updates: Cloud, directions: Float[Array, "d d"] | None = None
 ) -> UpdateSpectrum:
-    r"""Updates of paired states, scale by scale.
+    r"""Relaxation rates of paired states along each direction, such as principal directions.
 
     The order in which scales relax tests the spectrum of the energy, not whether there is
     one: the flow of $\frac12 x^\top A x$ relaxes each eigenvector of A at its own rate, large
     scales first or small ones first as A has it, and a rotation among directions of one
-    variance, no gradient, leaves all rates as they are. For that ask `update_asymmetry` or
-    `gradient_share`.
+    variance, which is no gradient, leaves all rates unchanged. Whether there is an energy,
+    `update_asymmetry` or `gradient_share` tell.
 
     Args:
-        x: States.
-        updates: What each of them is changed by.
-        directions: Orthonormal columns, such as Fourier modes; by default the principal
-            directions of the states, of falling variance.
+        x: States, shape (n, d).
+        updates: Change of each state, shape (n, d).
+        directions: Orthonormal columns, shape (d, d), such as Fourier modes; by default the
+            principal directions of the states, of falling variance.
 
     Raises:
         ValueError: Shapes do not fit.
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+        >>> spectrum = tx.learned_energies.update_spectrum(x, -0.5 * x)
+        >>> [round(float(value), 2) for value in spectrum.rate]
+        [0.5, 0.5]
     """
     _check_pair(x, updates)
     centred = x - jnp.mean(x, axis=0)[None, :]
@@ -166,12 +223,21 @@ def update_spectrum(
 def linear_cka(x: Cloud, y: Float[Array, "n e"]) -> Scalar:
     r"""Linear centred kernel alignment $|Y^\top X|_F^2 / (|X^\top X|_F\,|Y^\top Y|_F)$, in [0, 1].
 
-    How alike two layers describe the same n examples, of any widths: one for rotated and
-    scaled copies. About $d/n$ and more by chance: give many more examples than coordinates.
+    It measures how alike two layers describe the same n examples, of any widths: one for rotated
+    and scaled copies. About $d/n$ and more by chance: give many more examples than coordinates.
     NaN where a layer is constant. Over all pairs of layers by two `vmap`.
+
+    Args:
+        x: First layer, shape (n, d).
+        y: Second layer, shape (n, e), of the same examples.
 
     Raises:
         ValueError: A layer is not of shape (n, d), or they have unequal numbers of examples.
+
+    Example:
+        >>> x = jr.normal(jr.key(0), (8, 2))
+        >>> round(float(tx.learned_energies.linear_cka(x, 3.0 * x[:, ::-1])), 2)
+        1.0
 
     References:
         Kornblith, Norouzi, Lee and Hinton, Similarity of neural network representations

@@ -20,14 +20,23 @@ Features = Callable[[Array], Array]
 
 
 class Displacements(NamedTuple):
-    """How optimal transport moves each population to the next, for all k - 1 steps.
+    """Velocities of populations by optimal transport from each one to the next, for k - 1 steps.
 
     Attributes:
-        x: Where the velocities are taken.
-        velocities: Displacement over the time between the populations.
-        weights: Of total one in each step; zero where a smaller population is filled up.
-        status: How the plans of each step ended, shape (k,): `CONVERGED`, or the status of the
+        x: Points to which the velocities belong, shape (k - 1, n, d).
+        velocities: Displacement over the time between the populations, shape (k - 1, n, d).
+        weights: Weights of the points, shape (k - 1, n), of total one in each step; zero where a
+            smaller population is filled up.
+        status: How the plans of each step ended, shape (k - 1,): `CONVERGED`, or the status of the
             plan that did not converge.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0], [2.0]])
+        >>> made = tx.learned_energies.transport_displacements(
+        ...     jnp.stack([x, x + 0.5]), jnp.array([0.0, 1.0]), epsilon=0.05
+        ... )
+        >>> made.x.shape, made.converged.tolist()
+        ((1, 3, 1), [True])
     """
 
     x: Float[Array, "k n d"]
@@ -56,19 +65,29 @@ def transport_displacements(
     earlier one, less the bias $S'(y) - y$ of the plan to itself.
 
     Args:
-        snapshots: Populations of any sizes, two or more.
-        times: Rising.
-        epsilon: Of the plans, in squared units of the points; a hundredth of their variance.
-        at: Where on its way a velocity belongs: 1 is the later population, where the
+        snapshots: Populations of any sizes, two or more: an array (k, n, d), or a sequence of
+            arrays (n_j, d).
+        times: Rising times of the populations, shape (k,).
+        epsilon: Regularisation of the plans, in squared units of the points; a hundredth of
+            their variance, say.
+        at: Place of a velocity on its way: 1 is the later population, where the
             first-order condition of a JKO step $(y - S(y))/\tau = -\nabla\,\delta F(y)$ holds,
-            with an error of first order in the time step; 1/2, midway, has second.
-        solver: Of the plans.
+            with an error of first order in the time step; 1/2, midway, has second order.
+        solver: Solver of the plans.
 
     Raises:
         ValueError: Populations, times or a number do not fit.
 
     Differentiation:
-        As `ot.solve`.
+        With respect to the points and epsilon, implicitly, as for `ot.solve`.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0], [2.0]])
+        >>> made = tx.learned_energies.transport_displacements(
+        ...     jnp.stack([x, x + 0.5]), jnp.array([0.0, 0.5]), epsilon=0.05
+        ... )
+        >>> round(float(jnp.mean(made.velocities)), 1)
+        1.0
     """
     _checks.positive("epsilon", epsilon)
     given = as_snapshots(snapshots, times)
@@ -103,26 +122,41 @@ def fit_displacements(
     r"""Learn the free energy without entropy whose descent is nearest to given velocities.
 
     Minimises $E\,|v + \nabla\delta F(x)|^2$, in which every step counts alike: the linear form of
-    `fit_network`. Its equations have the root of the condition of `fit_first_order`'s, so that it
-    bears large dictionaries, such as `Bumps`, with few points; it knows no temperature.
+    `fit_network`. The condition number of its equations is the square root of that of
+    `fit_first_order`, so it bears large dictionaries, such as `Bumps`, with few points; it finds
+    no temperature.
 
     Args:
-        displacements: Of `transport_displacements`. Where a population is left out, those of
-            its neighbours pass over it.
-        features: As in `fit_weak_form`.
-        terms: As in `fit_weak_form`.
-        threshold: As in `fit_weak_form`, as if points erred independently.
-        ridge: As in `fit_weak_form`; larger ones shrink the velocities towards none.
+        displacements: Velocities from `transport_displacements`. Where a population is left out,
+            those of its neighbours pass over it.
+        features: Dictionary of potentials, `features(x) -> (p,)` of one point, such as `Monomials`.
+        terms: Functionals F_l with a Wasserstein gradient, such as an `Interaction` for each
+            kernel; their coefficients are fitted.
+        threshold: In standard errors, as if points erred independently: while the weakest
+            coefficient is below, it is set to zero and the rest fitted again. Zero keeps all.
+        ridge: Number added to the diagonal of the Gram matrix, which is one; positive. Larger
+            ones shrink the velocities.
 
     Returns:
-        As `fit_first_order`, but with a misfit in units of the velocities: the root mean square
-        of what no energy sought explains, of one coordinate.
+        The energy with status, rank, condition and misfit. The misfit is in units of the
+        velocities: the root mean square, per coordinate, of the residual.
 
     Raises:
         ValueError: A number does not fit, or there are fewer coordinates of points than unknowns.
 
     Differentiation:
-        As `fit_weak_form`, in the displacements.
+        Forward and reverse, with respect to the displacements and parameters of features and
+        terms; the choice of dropped coefficients counts as given.
+
+    Example:
+        >>> le = tx.learned_energies
+        >>> x = jnp.array([[-1.0], [0.5], [2.0], [3.0]])
+        >>> times = jnp.array([0.0, 0.1, 0.2, 0.3])
+        >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
+        >>> moved = le.transport_displacements(snapshots, times, epsilon=0.01)
+        >>> fit = le.fit_displacements(moved, le.Monomials(1, 2))
+        >>> bool(fit.determined), round(float(fit.energy.potential.coefficients[1]), 1)
+        (True, 0.5)
     """
     _checks.not_negative("threshold", threshold)
     _checks.positive("ridge", ridge)

@@ -1,4 +1,4 @@
-"""Moments of populations and their rates under each part of a free energy."""
+"""Moments of populations and their rates under each term of a free energy."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ _SHIELD = 1e-2
 
 
 class Unknowns(eqx.Module):
-    """What a free energy is sought among, and the functions of a point that test it.
+    """Terms of a free energy whose coefficients are unknown, and test functions of a point.
 
     Attributes:
         features: Potentials, `features(x) -> (p,)`.

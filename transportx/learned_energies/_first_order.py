@@ -32,34 +32,52 @@ def fit_first_order(
     ridge: ScalarLike = 1e-6,
     solver: ot.AbstractSolver = ot.Newton(),
 ) -> EnergyFit:
-    r"""Learn the free energy of populations from the transport between them.
+    r"""Learn the free energy of populations from the first-order condition of JKO steps.
 
     $E\,\nabla\psi\cdot(v + \nabla\delta F) = T\,E\,\Delta\psi$ for all tests, where v are
-    `transport_displacements`: the weak form of JKO's first-order condition, linear in the
-    coefficients. Against `fit_weak_form` it needs two plans a step, and errs by the length of
+    `transport_displacements`: the weak form of that condition, linear in the coefficients.
+    Compared with `fit_weak_form` it needs two plans per step, and errs by the length of
     the steps; its velocities also serve `fit_network`.
 
     Args:
-        snapshots: As in `fit_weak_form`.
-        times: Rising.
-        features: As in `fit_weak_form`.
-        epsilon: As in `transport_displacements`.
-        at: As in `transport_displacements`.
-        terms: As in `fit_weak_form`.
-        entropy: As in `fit_weak_form`.
-        tests: As in `fit_weak_form`.
-        threshold: As in `fit_weak_form`.
-        ridge: As in `fit_weak_form`.
-        solver: Of the plans.
+        snapshots: Populations of any sizes, two or more: an array (k, n, d), or a sequence of
+            arrays (n_j, d). No point is followed from one to the next.
+        times: Rising times of the populations, shape (k,).
+        features: Dictionary of potentials, `features(x) -> (p,)` of one point, such as `Monomials`.
+        epsilon: Regularisation of the plans, in squared units of the points.
+        at: Place of a velocity on its way, from 0 (earlier population) to 1 (later); see
+            `transport_displacements`.
+        terms: Functionals F_l with a Wasserstein gradient, such as an `Interaction` for each
+            kernel; their coefficients are fitted.
+        entropy: Whether a temperature is fitted; without, it is zero.
+        tests: Test functions `tests(x) -> (a,)`, twice differentiable; the features by default.
+        threshold: In standard errors: while the weakest coefficient is below, it is set to zero
+            and the rest fitted again. Zero keeps all.
+        ridge: Number added to the diagonal of the Gram matrix, which is one; positive.
+        solver: Solver of the plans.
 
     Returns:
-        As `fit_weak_form`; NOT_TRANSPORTED where a plan did not converge.
+        The energy with status, rank, condition and misfit; its status is NOT_TRANSPORTED where a
+        plan did not converge.
 
     Raises:
-        ValueError: As `fit_weak_form`.
+        ValueError: Populations, times or a number do not fit, or there are fewer equations,
+            (k - 1) times the tests, than unknowns.
 
     Differentiation:
-        As `fit_weak_form`, through the plans.
+        Forward and reverse, through the plans, with respect to snapshots, times and parameters of
+        features, terms and tests; the choice of dropped coefficients counts as given.
+
+    Example:
+        >>> le = tx.learned_energies
+        >>> x = jnp.array([[-1.0], [0.5], [2.0], [3.0]])
+        >>> times = jnp.array([0.0, 0.1, 0.2, 0.3])
+        >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
+        >>> fit = le.fit_first_order(
+        ...     snapshots, times, le.Monomials(1, 2), epsilon=0.01, entropy=False
+        ... )
+        >>> bool(fit.determined), round(float(fit.energy.potential.coefficients[1]), 1)
+        (True, 0.5)
 
     References:
         Terpin, Lanzetti, Gadea and Dorfler, Learning diffusion at lightspeed, 2024.

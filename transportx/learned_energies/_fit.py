@@ -19,11 +19,17 @@ Point = Float[Array, " d"]
 
 @_checks.gate
 class LinearPotential(eqx.Module):
-    r"""$V = \sum_k c_k \phi_k$.
+    r"""Potential $V = \sum_k c_k \phi_k$, a linear combination of features.
 
     Attributes:
         features: phi, `features(x) -> (p,)` of one point.
-        coefficients: c.
+        coefficients: c, shape (p,).
+
+    Example:
+        >>> monomials = tx.learned_energies.Monomials(1, 2)
+        >>> V = tx.learned_energies.LinearPotential(monomials, jnp.array([0.0, 0.5]))
+        >>> float(V(jnp.array([3.0])))
+        4.5
     """
 
     features: Callable[[Array], Array] = eqx.field(converter=as_pytree)
@@ -31,7 +37,7 @@ class LinearPotential(eqx.Module):
 
     @_checks.gate
     def __call__(self, x: Point) -> Scalar:
-        """V at one point."""
+        """V at one point (d,)."""
         features = self.features(x)
         _checks.same_shape("features(x)", features, "coefficients", self.coefficients)
         return jnp.sum(self.coefficients * features)
@@ -39,16 +45,24 @@ class LinearPotential(eqx.Module):
 
 @_checks.gate
 class LearnedEnergy(eqx.Module):
-    r"""$F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
+    r"""Free energy $F(\rho) = \int V\,d\rho + \sum_l c_l F_l(\rho) + T\int\rho\log\rho$.
 
     Particles descend it with noise in place of the entropy: ``gf.flow(energy.functional, x0,
     t1=1.0, dynamics=gf.Langevin(energy.temperature), key=key)``.
 
     Attributes:
-        potential: V.
+        potential: V, `potential(x) -> scalar` of one point.
         terms: F_l, each of known form.
-        coefficients: c.
+        coefficients: c, one number per term, shape (q,).
         temperature: T, not negative.
+
+    Example:
+        >>> def V(x):
+        ...     return jnp.sum(x**2) / 2
+        >>> energy = tx.learned_energies.LearnedEnergy(V, (), jnp.zeros(0), 0.1)
+        >>> weights = jnp.array([0.5, 0.5])
+        >>> float(energy.functional(jnp.array([[1.0], [-1.0]]), weights))
+        0.5
     """
 
     potential: Callable[[Array], Array] = eqx.field(converter=as_pytree)
@@ -58,29 +72,39 @@ class LearnedEnergy(eqx.Module):
 
     @property
     def functional(self) -> AbstractFunctional:
-        """All but the entropy."""
+        """The energy without its entropy, as a functional of particles."""
         scaled = [c * term for c, term in zip(self.coefficients, self.terms, strict=True)]
         return Sum((Potential(self.potential), *scaled))
 
 
 @_checks.gate
 class EnergyFit(eqx.Module):
-    """A free energy fitted to populations by least squares.
+    """Free energy fitted to populations by least squares, and whether they determine it.
 
     Attributes:
-        energy: What was found.
+        energy: The fitted free energy.
         deviations: Standard errors of its coefficients, in the order potential, terms,
-            temperature; zero where dropped. Of `fit_weak_form`, those of independent draws, by
-            the influence of each point on moments and rates, times the misfit if above one; of
-            the others for errors of the size of the misfit.
-        kept: Which coefficients were not dropped.
+            temperature; zero where dropped. `fit_weak_form` gives those of independent draws, by
+            the influence of each point on moments and rates, times the misfit if above one; the
+            other fits assume errors of the size of the misfit.
+        kept: Whether each coefficient was kept, not dropped.
         misfit: Root of the squared residuals over what sampling alone would leave: near one where
             the energy explains independent populations, far above where it does not; below one
             where populations share their draws. It sees what no coefficients can explain, not
             an error of the integrals over time that other coefficients imitate.
-        rank: Combinations of the coefficients kept that the equations see.
-        condition: Of the equations, columns of unit length: by up to as much errors grow.
-        status: Whether to believe it.
+        rank: Number of combinations of the kept coefficients that the equations determine.
+        condition: Condition number of the equations with columns of unit length: errors grow by
+            up to this factor.
+        status: DETERMINED, UNDETERMINED, NON_FINITE or NOT_TRANSPORTED.
+
+    Example:
+        >>> le = tx.learned_energies
+        >>> x = jnp.array([[-1.0], [0.5], [2.0], [3.0]])
+        >>> times = jnp.array([0.0, 0.1, 0.2, 0.3])
+        >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
+        >>> fit = le.fit_weak_form(snapshots, times, le.Monomials(1, 2), entropy=False)
+        >>> int(fit.rank), fit.kept.tolist(), tx.Status[fit.status]
+        (2, [True, True], 'The data determine every coefficient.')
     """
 
     energy: LearnedEnergy
@@ -93,14 +117,14 @@ class EnergyFit(eqx.Module):
 
     @property
     def determined(self) -> Bool[Array, "..."]:
-        """Whether every coefficient is."""
+        """Whether the populations determine every coefficient."""
         return self.status == Status.DETERMINED
 
 
 def as_fit(
     solved: Solution, unknowns: Unknowns, transported: Bool[Array, ""] | bool = True
 ) -> EnergyFit:
-    """Deal coefficients out to the parts of the energy, and judge them."""
+    """Assign coefficients to the terms of the energy, and judge them."""
     c = solved.coefficients
     first = c.size - len(unknowns.terms) - unknowns.entropy
     last = c.size - unknowns.entropy

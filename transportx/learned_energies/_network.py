@@ -20,12 +20,20 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class NetworkFit(eqx.Module):
-    """A free energy whose potential is a network.
+    """Free energy whose potential is a fitted network.
 
     Attributes:
-        energy: With the potential at its last step.
-        losses: Of every step's batch.
+        energy: The energy with the potential after the last step.
+        losses: Loss of every step's batch, shape (num_steps,).
         status: DETERMINED, NOT_TRANSPORTED or NON_FINITE; a network has no rank.
+
+    Example:
+        >>> le = tx.learned_energies
+        >>> potential = le.LinearPotential(le.Monomials(1, 2), jnp.array([0.0, 0.5]))
+        >>> energy = le.LearnedEnergy(potential, (), jnp.zeros(0), 0.0)
+        >>> fit = le.NetworkFit(energy, jnp.zeros(2), tx.Status.DETERMINED)
+        >>> bool(fit.determined)
+        True
     """
 
     energy: LearnedEnergy
@@ -49,7 +57,7 @@ def fit_network(
     temperature: ScalarLike = 0.0,
     key: PRNGKeyArray,
 ) -> NetworkFit:
-    r"""Fit a potential to the velocities between populations.
+    r"""Fit a potential of any form, such as a network, to the velocities between populations.
 
     Minimises $E\,|v + \nabla V(x)|^2 - 2T\,E\,\Delta V(x)$, which is, up to a constant,
     $E\,|v + \nabla V + T\nabla\log\rho|^2$: no density is estimated. The loss may be negative
@@ -58,15 +66,28 @@ def fit_network(
     Args:
         potential: `potential(x) -> scalar` of one point, an `equinox.Module`; twice
             differentiable, three times where the temperature is not zero.
-        displacements: Of `transport_displacements`.
-        optimizer: Any of optax.
-        num_steps: Steps of the optimiser.
-        batch: Points a step, of all times together.
-        temperature: T, known or of `fit_weak_form`; may be traced.
-        key: Draws the batches.
+        displacements: Velocities from `transport_displacements`.
+        optimizer: Any optax gradient transformation.
+        num_steps: Number of steps of the optimiser, at least 1.
+        batch: Number of points in a step's batch, drawn from all times together.
+        temperature: T, not negative, known or from `fit_weak_form`; may be traced.
+        key: Randomness of the batches.
 
     Raises:
         ValueError: A count is not positive, or the temperature is negative.
+
+    Example:
+        >>> le = tx.learned_energies
+        >>> x = jnp.array([[-1.0], [0.5], [2.0], [3.0]])
+        >>> times = jnp.array([0.0, 0.1, 0.2, 0.3])
+        >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
+        >>> moved = le.transport_displacements(snapshots, times, epsilon=0.01)
+        >>> potential = le.LinearPotential(le.Monomials(1, 2), jnp.zeros(2))
+        >>> fit = le.fit_network(
+        ...     potential, moved, optimizer=optax.sgd(0.02), num_steps=3, batch=4, key=jr.key(0)
+        ... )
+        >>> fit.losses.shape, bool(fit.determined)
+        ((3,), True)
 
     References:
         Terpin, Lanzetti, Gadea and Dorfler, Learning diffusion at lightspeed, 2024.

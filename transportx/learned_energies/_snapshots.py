@@ -19,13 +19,13 @@ _WINDOW = 4
 
 
 class Snapshots(NamedTuple):
-    """Populations, no point of which is followed from one to the next.
+    """Populations at several times, no point of which is followed from one to the next.
 
     Attributes:
-        x: Points; a smaller population is filled up with points of weight zero.
-        weights: Of total one at each time.
-        counts: Points of each population.
-        times: Rising.
+        x: Points, shape (k, n, d); a smaller population is filled up with points of weight zero.
+        weights: Weights of total one at each time, shape (k, n).
+        counts: Number of points of each population, shape (k,).
+        times: Rising times, shape (k,).
     """
 
     x: Float[Array, "k n d"]

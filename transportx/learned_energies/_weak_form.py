@@ -36,7 +36,7 @@ def fit_weak_form(
 ) -> EnergyFit:
     r"""Learn the free energy that unpaired populations descend, from their moments.
 
-    Of the flow of $F = \int V\,d\rho + \sum_l c_l F_l + T\int\rho\log\rho$ each test function
+    Along the flow of $F = \int V\,d\rho + \sum_l c_l F_l + T\int\rho\log\rho$ each test function
     obeys
     $$\frac{d}{dt} E\,\psi = -E\,\nabla\psi\cdot\nabla\frac{\delta}{\delta\rho}\Bigl(\int V +
     \sum_l c_l F_l\Bigr) + T\,E\,\Delta\psi,$$
@@ -47,26 +47,19 @@ def fit_weak_form(
     more than `misfit` shows: fit every other population too, and compare. Noise in the rates
     draws coefficients towards zero, by less than a deviation for thousands of points.
 
-    Example:
-        ```python
-        made = le.fit_weak_form(
-            snapshots, times, le.Monomials(2, 4), terms=[gf.Interaction(gf.Gaussian(0.7))]
-        )
-        made.determined, made.misfit, made.energy.temperature
-        ```
-
     Args:
-        snapshots: Populations of any sizes, two or more, no point followed; the noise assumed
-            is that of independent draws.
-        times: When, rising; spaced closer where populations change faster.
-        features: Dictionary of potentials, `features(x) -> (p,)` of one point, as `Monomials`.
+        snapshots: Populations of any sizes, two or more: an array (k, n, d), or a sequence of
+            arrays (n_j, d). No point is followed; the noise assumed is that of independent draws.
+        times: Rising times, shape (k,), spaced closer where populations change faster.
+        features: Dictionary of potentials, `features(x) -> (p,)` of one point, such as
+            `Monomials`.
         terms: Functionals with a Wasserstein gradient, such as an `Interaction` for each kernel.
-        entropy: Whether a temperature is sought; without, it is zero.
+        entropy: Whether a temperature is fitted; without, it is zero.
         tests: Test functions, twice differentiable; the features by default.
         threshold: In standard errors: while the weakest coefficient is below, it is set to zero
             and the rest fitted again. Zero keeps all; 3 to 4 finds a few in a large dictionary.
             A temperature below zero is always dropped.
-        ridge: Added to the equations' Gram matrix, of unit diagonal; positive.
+        ridge: Number added to the diagonal of the Gram matrix, which is one; positive.
 
     Returns:
         The energy with status, rank, condition and misfit.
@@ -76,8 +69,17 @@ def fit_weak_form(
             (k - 1) times the tests, than unknowns.
 
     Differentiation:
-        Forward and reverse, in snapshots, times, and parameters of features, terms and tests;
-        which coefficients are dropped counts as given.
+        Forward and reverse, with respect to snapshots, times and parameters of features, terms and
+        tests; the choice of dropped coefficients counts as given.
+
+    Example:
+        >>> le = tx.learned_energies
+        >>> x = jnp.array([[-1.0], [0.5], [2.0], [3.0]])
+        >>> times = jnp.array([0.0, 0.1, 0.2, 0.3])
+        >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
+        >>> fit = le.fit_weak_form(snapshots, times, le.Monomials(1, 2), entropy=False)
+        >>> bool(fit.determined), round(float(fit.energy.potential.coefficients[1]), 2)
+        (True, 0.5)
 
     References:
         Messenger and Bortz, Learning mean-field equations from particle data using WSINDy,
@@ -147,7 +149,7 @@ def _covariance(
     equations: _Equations,
     coefficients: Float[Array, " u"],
 ) -> Float[Array, "r r"]:
-    """Of the errors of the equations, by the influence of each point on all of them.
+    """Covariance of the errors of the equations, by the influence of each point on all of them.
 
     A point errs in the moments of its population, and in the rates there, which enter the
     equations of all later times: an error that does not average out over the times.
