@@ -40,7 +40,6 @@ NOT_COMPILED = {
     "ot.sorting_plan": "job of ot.soft_sort",
     "couplings.Diagnostics": "answer of couplings.diagnose",
     "couplings.Pairs": "answer of a coupling",
-    "couplings.take": "indexing",
     "interpolants.Predictions": "an answer",
     "interpolants.NoisedTarget": "an answer",
     "fields.FieldDiagnostics": "answer of fields.diagnose_field",
@@ -250,8 +249,8 @@ _GAUSSIANS = {
     ),
     "gaussians.geodesic": Job(tx.gaussians.geodesic, (T, *ENDS)),
     "gaussians.log_density": Job(tx.gaussians.log_density, (POINT, MEAN, MATRIX)),
-    "gaussians.sinkhorn_divergence": Job(
-        lambda *ends: tx.gaussians.sinkhorn_divergence(*ends, epsilon=0.1), ENDS
+    "gaussians.debiased_divergence": Job(
+        lambda *ends: tx.gaussians.debiased_divergence(*ends, epsilon=0.1), ENDS
     ),
     "gaussians.sqrtm": Job(tx.gaussians.sqrtm, (MATRIX,)),
     "gaussians.transport_map": Job(
@@ -314,6 +313,7 @@ _PATHS = {
         ),
         (BATCH, BATCH, shape(16, 2), KEY),
     ),
+    "couplings.take": Job(tx.couplings.take, (BATCH, shape(16, dtype=np.int32))),
     "couplings.diagnose": Job(
         lambda x, y: tx.couplings.diagnose(tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.1)),
         (X, Y),
@@ -437,6 +437,18 @@ _SAMPLING = {
     ),
     "sampling.hutchinson_log_prob": Job(
         lambda x, key: tx.sampling.hutchinson_log_prob(
+            velocity, x, key=key, base_log_prob=normal, steps=4
+        ),
+        (BATCH, KEY),
+    ),
+    "sampling.trajectories": Job(
+        lambda x: tx.sampling.trajectories(velocity, x, steps=4), (BATCH,)
+    ),
+    "sampling.likelihood": Job(
+        lambda x: tx.sampling.likelihood(velocity, x, base_log_prob=normal, steps=4), (BATCH,)
+    ),
+    "sampling.hutchinson_likelihood": Job(
+        lambda x, key: tx.sampling.hutchinson_likelihood(
             velocity, x, key=key, base_log_prob=normal, steps=4
         ),
         (BATCH, KEY),

@@ -1,9 +1,14 @@
 """What tests of several rooms share: derivatives against differences, commands, programs."""
 
+import contextlib
 import functools
+import io
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +18,24 @@ from jax.flatten_util import ravel_pytree
 
 # Programs that run once: what counts is how soon they are compiled.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+# Most of a command's time at its smoke size is XLA's too.
+_EAGER = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+_COMPILED = tempfile.TemporaryDirectory()
+
+
+def settings():
+    """The environment of a command: on the CPU, soon compiled, each program once a session."""
+    flags = _EAGER
+    if jax.__version_info__ < (0, 11):
+        flags += " --xla_cpu_use_fusion_emitters=false"
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+        "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
 
 
 def check_derivatives(function, *arguments, order=1, step=1e-4, tol=1e-6, forward=True):
@@ -75,9 +98,29 @@ def command(*arguments, module="experiments.train"):
         [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=settings(),
         check=False,
     )
+
+
+def refusal(*arguments, module="experiments.train"):
+    """Run a command in this process, which saves its imports; for one that ends at once."""
+    said, before = io.StringIO(), sys.argv
+    sys.argv = [module, *map(str, arguments)]
+    try:
+        with (
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            # Of modules that another test has imported.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            runpy.run_module(module, run_name="__main__")
+    except SystemExit as ended:
+        return subprocess.CompletedProcess(sys.argv, ended.code, "", said.getvalue())
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(arguments, 0, "", said.getvalue())
 
 
 def assert_refused(process, *words):

@@ -1,10 +1,11 @@
 """The README's Python runs as it stands, in a fresh process as a user would run it."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.helpers import settings
 
 USES = """
 i0, i1 = Sorted()(x0, x1, key=jr.key(7))
@@ -24,7 +25,7 @@ def test_the_readme_runs():
         [sys.executable, "-W", "error", "-c", "\n".join([*blocks, USES])],
         capture_output=True,
         text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=settings(),
         check=False,
     )
     assert process.returncode == 0, process.stderr

@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import subprocess
-import sys
 
 import diffrax
 import equinox as eqx
@@ -23,7 +21,7 @@ MIXINGS = {
     "softmax": att.Softmax(1.7),
     "l2": att.L2(2.6),
     "unnormalised": att.Unnormalised(1.5),
-    "linear": att.Linear(0.8),
+    "linear": att.LinearAttention(0.8),
 }
 every_mixing = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS.keys())
 
@@ -319,12 +317,7 @@ def test_two_clusters_last_exponentially_long_in_beta_and_as_long_as_predicted()
 
 
 def test_the_memory_command_says_its_peak():
-    process = subprocess.run(
-        [sys.executable, "-m", "experiments.memory_attention", "--num", "512", "--dim", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = command("--num", 512, "--dim", 2, module="experiments.memory_attention")
     assert process.returncode == 0, process.stderr
     assert "jvp" in process.stdout
     assert "process peak" in process.stdout
@@ -342,7 +335,10 @@ def with_mixing(mixing: att.AbstractMixing = CAUSAL):
 @pytest.mark.parametrize(
     ("call", "argument"),
     [
-        (lambda: att.MixtureContext(with_mixing(att.Sinkhorn()), MIXTURE), "attention.mixing"),
+        (
+            lambda: att.MixtureContext(with_mixing(att.SinkhornAttention()), MIXTURE),
+            "attention.mixing",
+        ),
         (lambda: att.MixtureContext(with_mixing(), MIXTURE), "attention.mixing"),
         (lambda: att.MixtureContext(softmax_attention(), MIXTURE), "mixture"),
         (lambda: att.MixtureContext(with_mixing(att.L2()), MIXTURE)(X), "x"),

@@ -1,8 +1,6 @@
 """Commands around fields and paths at their smoke size: what they write and what they say."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -58,11 +56,6 @@ def test_a_folder_in_use_is_refused(made):
 
 
 def test_the_memory_command_says_its_peak():
-    process = subprocess.run(
-        [sys.executable, "-m", "experiments.memory_sinkhorn", "--num", "512", "--dim", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    process = command("--num", 512, "--dim", 2, module="experiments.memory_sinkhorn")
     assert process.returncode == 0, process.stderr
     assert "process peak" in process.stdout

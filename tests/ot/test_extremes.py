@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 
@@ -185,3 +186,20 @@ def test_points_that_reach_no_weight_at_a_finite_cost_are_found():
     assert kinds(jnp.where(costs == inf, 1.0, costs)) == [True, [True] * 3, [True] * 4]
     assert kinds(costs.at[0, 0].set(-inf))[0] is False
     assert kinds(costs.at[2, 3].set(jnp.nan))[0] is False
+
+
+@pytest.mark.parametrize("far", [10.0, 30.0, 1e4])
+def test_where_moving_never_pays_the_plan_is_zero_and_the_value_is_the_penalties(far):
+    """KL(0 | a) is 1 on either side, and so is KL(0 | a b), times epsilon."""
+    x, y = (jr.normal(jr.key(k), (n, 2), jnp.float32) for k, n in ((0, 20), (1, 15)))
+    plan = tx.ot.solve(
+        tx.geometry.PointCloud(x, y + jnp.float32(far)),
+        epsilon=jnp.float32(0.1),
+        rho_a=jnp.float32(1),
+        rho_b=jnp.float32(2),
+    )
+    assert plan.status in (tx.Status.CONVERGED, tx.Status.STALLED)
+    np.testing.assert_allclose(plan.value, 1 + 2 + 0.1, rtol=1e-6)
+    np.testing.assert_allclose(plan.gap, 0, atol=1e-6)
+    np.testing.assert_array_less(plan.matrix(), 1e-15)
+    assert plan.num_steps < 1000

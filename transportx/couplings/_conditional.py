@@ -8,7 +8,7 @@ from transportx import _checks
 from transportx._precision import working
 from transportx._status import Status, judge
 from transportx.couplings._coupling import AbstractCoupling, check_batches, flat
-from transportx.couplings._pairs import Pairs, pairs_or_poison
+from transportx.couplings._pairs import Pairs
 
 
 @_checks.gate
@@ -85,4 +85,5 @@ class Conditional(eqx.Module):
         pairs = self.coupling(*marked, key=key)
         usable = jnp.all(jnp.isfinite(marks))
         status = judge((~usable, Status.NON_FINITE), otherwise=pairs.status)
-        return pairs_or_poison(pairs, usable, status, x0, x1)
+        i0, i1 = pairs
+        return Pairs(jnp.where(usable, i0, x0.shape[0]), i1, status)

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from transportx import _checks
 from transportx.couplings._coupling import AbstractCoupling, check_batches, geometry_between
@@ -92,8 +92,7 @@ class Entropic(AbstractCoupling):
     @eqx.filter_jit
     def draw(self, plan: EntropicPlan, *, key: PRNGKeyArray) -> Pairs:
         """Draw a source for every target of a plan between clouds."""
-        found = plan.sample_sources(key=key), jnp.arange(plan.b.size)
-        return _pairs(found, plan)
+        return _pairs(plan.sample_sources(key=key), None, plan)
 
 
 @_checks.gate
@@ -144,7 +143,7 @@ class Unbalanced(AbstractCoupling):
             jnp.asarray(number, unit.dtype) * unit for number in (self.epsilon, self.rho)
         )
         plan = solve(geometry, epsilon=epsilon, rho_a=rho, rho_b=rho, solver=self.solver)
-        return _pairs(plan.sample(key=key, num=x1.shape[0]), plan)
+        return _pairs(*plan.sample(key=key, num=x1.shape[0]), plan)
 
 
 def _with_unit(
@@ -158,10 +157,12 @@ def _with_unit(
     return geometry, jnp.where(unit == 0, 1, unit)
 
 
-def _pairs(found: tuple[Array, Array], plan: EntropicPlan) -> Pairs:
+def _pairs(i0: Int[Array, " b"], i1: Int[Array, " b"] | None, plan: EntropicPlan) -> Pairs:
     """Pairs drawn from a plan, or poison if too much of its mass is misplaced."""
     x0, x1 = points_of(plan)
     met = plan.converged | (plan.marginal_error <= _USABLE)
     known = jnp.all(jnp.isfinite(plan.f)) & jnp.all(jnp.isfinite(plan.g))
-    in_range = jnp.all(found[0] < x0.shape[0]) & jnp.all(found[1] < x1.shape[0])
-    return pairs_or_poison(found, met & known & in_range, plan.status, x0, x1)
+    usable = met & known & jnp.all(i0 < x0.shape[0])
+    if i1 is not None:
+        usable &= jnp.all(i1 < x1.shape[0])
+    return pairs_or_poison(i0, i1, usable, plan.status, x0, x1)

@@ -16,9 +16,10 @@ Batch = TypeVar("Batch", bound=PyTree)
 class Pairs(tuple[Int[Array, " b"], Int[Array, " b"]]):
     """Indices (i0, i1) of paired points, which ``i0, i1 = pairs`` unpacks, and a status.
 
-    Where no pairing was found, both indices are out of range, and `take` gives NaN: what
-    is computed from such pairs, a loss say, is NaN too. (``x[i]`` would clamp them.) Where
-    points themselves are NaN or infinite, indices are in range and reach one of those.
+    Where no pairing was found, the indices `i0` of the sources are out of range, and `take`
+    gives NaN for them: what is computed from such pairs, a loss say, is NaN too. (``x0[i0]``
+    would clamp them.) Where points themselves are NaN or infinite, indices are in range and
+    reach one of those.
 
     Attributes:
         status: How the search for a plan ended. Pairs may be used, and are in range, also
@@ -68,7 +69,8 @@ def take(batch: Batch, index: Int[Array, " k"]) -> Batch:
 
     Returns:
         The rows. Where an index is out of range: NaN; for integers, the least (or, where
-        they are unsigned, the greatest) number of their dtype.
+        they are unsigned, the greatest) number of their dtype; for
+        booleans, True.
 
     Example:
         >>> x, labels = jnp.array([[1.0], [2.0]]), jnp.array([7, 8])
@@ -79,24 +81,35 @@ def take(batch: Batch, index: Int[Array, " k"]) -> Batch:
     """
 
     def rows(leaf):
-        leaf = jnp.asarray(leaf)
-        return leaf.at[jnp.where(index < 0, leaf.shape[0], index)].get(mode="fill")
+        # The index goes in as it is: compilers know every row in turn, and leave it in place.
+        return jnp.asarray(leaf).at[index].get(mode="fill", wrap_negative_indices=False)
 
     return jax.tree.map(rows, batch)
 
 
 def pairs_or_poison(
-    found: tuple[Array, Array], usable: Bool[Array, ""], status: Status, x0: Array, x1: Array
+    i0: Int[Array, " b"],
+    i1: Int[Array, " b"] | None,
+    usable: Bool[Array, ""],
+    status: Status,
+    x0: Array,
+    x1: Array,
 ) -> Pairs:
-    """The pairs found; where they cannot be used, indices that show it."""
+    """The pairs found; where they cannot be used, indices that show it.
+
+    Without `i1`, every target in turn, whatever happened: the identity, which compilers see,
+    so that targets that lie over a mesh stay where they are.
+    """
     bad0, bad1 = (~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))) for x in (x0, x1))
     shown = jnp.any(bad0) | jnp.any(bad1)
 
-    def checked(index, bad):
+    def from_bad_on(bad):
         # All points in turn from a bad one on, so that it is among the pairs.
-        in_turn = (jnp.argmax(bad) + jnp.arange(index.size)) % bad.size
-        poison = jnp.where(shown, in_turn, bad.size).astype(index.dtype)
-        return jnp.where(usable, index, poison)
+        return ((jnp.argmax(bad) + jnp.arange(i0.size)) % bad.size).astype(i0.dtype)
 
-    i0, i1 = found
-    return Pairs(checked(i0, bad0), checked(i1, bad1), status)
+    poison = jnp.where(shown, from_bad_on(bad0), x0.shape[0])
+    if i1 is None:
+        i1 = jnp.arange(i0.size, dtype=i0.dtype)
+    else:
+        i1 = jnp.where(shown & ~usable, from_bad_on(bad1), i1)
+    return Pairs(jnp.where(usable, i0, poison), i1, status)

@@ -14,7 +14,7 @@ from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Sca
 
 
 @_checks.gate
-class Box(eqx.Module):
+class CellBox(eqx.Module):
     """Equal cells of a box in d dimensions, known by their centres; a measure is their masses.
 
     Attributes:

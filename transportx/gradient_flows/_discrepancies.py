@@ -65,7 +65,7 @@ class MMD(AbstractFunctional):
 
 
 @_checks.gate
-def energy_distance(
+def energy_distance_squared(
     target: Target, weights: TargetWeights | None = None, *, layout: Layout = Layout()
 ) -> MMD:
     r"""Squared energy distance $2 E|X - Y| - E|X - X'| - E|Y - Y'|$ to a target.
@@ -87,7 +87,7 @@ def energy_distance(
 
 
 @_checks.gate
-class SinkhornDivergence(AbstractFunctional):
+class SinkhornDivergenceTo(AbstractFunctional):
     r"""Debiased entropic transport to a target; between transport and a kernel distance.
 
     A measure that is a translate of the target moves there rigidly, at the rate

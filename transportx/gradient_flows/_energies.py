@@ -12,6 +12,7 @@ from transportx.geometry import AbstractCost, Layout
 from transportx.gradient_flows._functional import (
     AbstractFunctional,
     Cloud,
+    Particles,
     Scalar,
     Weights,
     as_pytree,
@@ -31,13 +32,14 @@ class Potential(AbstractFunctional):
     `SmoothedEntropy`.
 
     Attributes:
-        potential: `V(x) -> scalar` of one point; a module may carry parameters to fit.
+        potential: `V(x) -> scalar` of one point, an array (d,) or a pytree of arrays; a module
+            may carry parameters to fit.
     """
 
-    potential: Callable[[Array], Array] = eqx.field(converter=as_pytree)
+    potential: Callable[..., Array] = eqx.field(converter=as_pytree)
 
     @_checks.gate
-    def value(self, x: Cloud, weights: Weights) -> Scalar:
+    def value(self, x: Particles, weights: Weights) -> Scalar:
         return jnp.sum(weights * jax.vmap(self.potential)(x))
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx.gradient_flows._cells import Box
+from transportx.gradient_flows._cells import CellBox
 from transportx.gradient_flows._functional import AbstractFunctional
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
 from transportx.gradient_flows._newton import minimise
@@ -50,7 +50,7 @@ class GridFlow(eqx.Module):
 @_checks.gate
 def grid_flow(
     functional: AbstractFunctional,
-    box: Box,
+    box: CellBox,
     masses0: Masses,
     *,
     t1: ScalarLike,
@@ -135,7 +135,7 @@ def _grid_flow(functional, box, masses0, tau, tol, num_steps, max_steps) -> Grid
 class _Objective(eqx.Module):
     """Energy after a step and the cost of getting there; infinite where a mass is lost."""
 
-    box: Box
+    box: CellBox
 
     def moved(self, passed: Float[Array, " f"], masses: Masses) -> Masses:
         before, behind, _ = self.box.faces
@@ -155,7 +155,7 @@ class _Objective(eqx.Module):
         return jnp.where(jnp.all(moved > 0), value, jnp.inf)
 
 
-def _spreading(box: Box, dtype: Any) -> Callable[[Masses], Float[Array, " f"]]:
+def _spreading(box: CellBox, dtype: Any) -> Callable[[Masses], Float[Array, " f"]]:
     """From masses to what passes the faces, least in square, to bring them nearer to even ones."""
     before, behind, _ = box.faces
     count = box.centres.shape[0]

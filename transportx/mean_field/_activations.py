@@ -26,8 +26,8 @@ class AbstractActivation(eqx.Module):
         """Every entry's image."""
 
 
-class Linear(AbstractActivation):
-    """s: the neurons' second moments close, see `linear_moments`."""
+class Identity(AbstractActivation):
+    """The identity, sigma(s) = s: second moments obey their own equation, `linear_training`."""
 
     degree: ClassVar[int] = 1
 
@@ -47,7 +47,7 @@ class Relu(AbstractActivation):
 
 
 @_checks.gate
-class Power(AbstractActivation):
+class RectifiedPower(AbstractActivation):
     """max(s, 0)^p.
 
     Attributes:

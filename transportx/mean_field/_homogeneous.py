@@ -27,7 +27,7 @@ def invariants(network: Network) -> Float[Array, " n"]:
     if degree is None:
         cure = "take one with a `degree`: only homogeneous activations keep something"
         _checks.reject("network.activation", f"is {network.activation}", cure)
-    inner, outer = (jnp.sum(part**2, axis=1) for part in network.neurons)
+    inner, outer = (jnp.sum(part**2, axis=1) for part in (network.inner, network.outer))
     return outer - inner / degree
 
 
@@ -35,7 +35,7 @@ def invariants(network: Network) -> Float[Array, " n"]:
 def strengths(network: Network) -> Float[Array, " n"]:
     r"""$a_i |u_i| |w_i|^p$ of each neuron: its share of the outputs; p = 1 where there is none."""
     degree = network.activation.degree or 1
-    inner, outer = (jnp.linalg.norm(part, axis=1) for part in network.neurons)
+    inner, outer = (jnp.linalg.norm(part, axis=1) for part in (network.inner, network.outer))
     return network.masses * outer * inner**degree
 
 
@@ -49,7 +49,7 @@ def alignment(network: Network, teacher: Network) -> Float[Array, " n"]:
     """
     _checks.same_dimension("teacher.inner", teacher.inner, "network.inner", network.inner)
     _checks.same_dimension("teacher.outer", teacher.outer, "network.outer", network.outer)
-    pairs = zip(network.neurons, teacher.neurons, strict=True)
+    pairs = (network.inner, teacher.inner), (network.outer, teacher.outer)
     inner, outer = (jnp.maximum(_directions(a) @ _directions(b).T, 0) for a, b in pairs)
     return jnp.max(inner * outer, axis=1)
 

@@ -1,7 +1,6 @@
 """A two-layer network as a measure over its neurons."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,14 +11,25 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
 from transportx.geometry.internal import default_tile
+from transportx.gradient_flows import Measure
 from transportx.mean_field._activations import AbstractActivation, Relu
 
 
-class Neurons(NamedTuple):
-    """Positions of n neurons: what flows."""
+@_checks.gate
+class Neurons(eqx.Module):
+    """Positions of n neurons, the particles of a network: each maps x to u sigma(<w, x>).
 
-    inner: Float[Array, "n d"]
-    outer: Float[Array, "n e"]
+    Attributes:
+        inner: w, shape (n, d); or several records of them, as a `Training` holds.
+        outer: u, shape (n, e), one column per output.
+        activation: sigma, one for all.
+        tile: Neurons visited at once; None decides by their number.
+    """
+
+    inner: Float[Array, "*k n d"]
+    outer: Float[Array, "*k n e"]
+    activation: AbstractActivation = Relu()
+    tile: int | None = eqx.field(static=True, default=None)
 
 
 @_checks.gate
@@ -75,7 +85,12 @@ class Network(eqx.Module):
     @property
     def neurons(self) -> Neurons:
         """Positions without weights."""
-        return Neurons(self.inner, self.outer)
+        return Neurons(self.inner, self.outer, self.activation, self.tile)
+
+    @property
+    def measure(self) -> Measure:
+        """Neurons and their masses: the arguments of a functional such as `Risk`."""
+        return Measure(self.neurons, self.masses)
 
     @property
     def masses(self) -> Float[Array, " n"]:
@@ -97,41 +112,7 @@ class Network(eqx.Module):
         """Outputs at each row of `x`."""
         _checks.points("x", x)
         _checks.same_dimension("x", x, "inner", self.inner)
-        rows = self.inner, self.outer, self.masses
-        tile = self._rows_at_once(x.shape[0])
-        if self.inner.shape[0] <= tile:
-            return _summand(self.activation, rows, x)
-
-        # Of a checkpointed summand, the backward pass keeps nothing but its neurons.
-        summand = jax.checkpoint(_summand, prevent_cse=False)
-
-        def add(total, tile):
-            return total + summand(self.activation, tile, x), None
-
-        zero = jnp.zeros((x.shape[0], self.outer.shape[1]), x.dtype)
-        return jax.lax.scan(add, zero, _split(rows, tile))[0]
-
-    @_checks.gate
-    def map_tiles(
-        self, function: Callable[[Neurons], PyTree[Array]], num_points: int
-    ) -> PyTree[Array]:
-        """Apply `function` to tiles of neurons, as many as go with that many points.
-
-        Each row of its result, of leading axis t, may depend on the same neuron alone. In the
-        backward pass, of any order, it is computed again.
-        """
-        n = self.inner.shape[0]
-        tile = self._rows_at_once(num_points)
-        if n <= tile:
-            return function(self.neurons)
-        # Inside a scan nothing can merge the recomputation with the first pass.
-        tiles = jax.lax.map(jax.checkpoint(function, prevent_cse=False), _split(self.neurons, tile))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], tiles)
-
-    def _rows_at_once(self, m: int) -> int:
-        n = self.inner.shape[0]
-        # Activations with what makes them and what is made of them: a few arrays of this size.
-        return default_tile(n, m, copies=4) if self.tile is None else self.tile
+        return outputs(self.neurons, self.masses, x)
 
 
 @_checks.gate
@@ -160,6 +141,48 @@ def random_network(
     return Network(scale * inner, scale * outer, activation=activation)
 
 
+def outputs(
+    neurons: Neurons, masses: Float[Array, " n"], x: Float[Array, "m d"]
+) -> Float[Array, "m e"]:
+    """The integral of all neurons at each row of `x`."""
+    rows = neurons.inner, neurons.outer, masses
+    tile = _rows_at_once(neurons, x.shape[0])
+    if neurons.inner.shape[0] <= tile:
+        return _summand(neurons.activation, rows, x)
+
+    # Of a checkpointed summand, the backward pass keeps nothing but its neurons.
+    summand = jax.checkpoint(_summand, prevent_cse=False)
+
+    def add(total, tile):
+        return total + summand(neurons.activation, tile, x), None
+
+    zero = jnp.zeros((x.shape[0], neurons.outer.shape[1]), x.dtype)
+    return jax.lax.scan(add, zero, _split(rows, tile))[0]
+
+
+def map_tiles(
+    neurons: Neurons, function: Callable[[Neurons], PyTree[Array]], num_points: int
+) -> PyTree[Array]:
+    """Apply `function` to tiles of neurons, as many as go with that many points.
+
+    Each row of its result, of leading axis t, may depend on the same neuron alone. In the
+    backward pass, of any order, it is computed again.
+    """
+    n = neurons.inner.shape[0]
+    tile = _rows_at_once(neurons, num_points)
+    if n <= tile:
+        return function(neurons)
+    # Inside a scan nothing can merge the recomputation with the first pass.
+    tiles = jax.lax.map(jax.checkpoint(function, prevent_cse=False), _split(neurons, tile))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], tiles)
+
+
+def _rows_at_once(neurons: Neurons, m: int) -> int:
+    n = neurons.inner.shape[0]
+    # Activations with what makes them and what is made of them: a few arrays of this size.
+    return default_tile(n, m, copies=4) if neurons.tile is None else neurons.tile
+
+
 def _summand(activation: AbstractActivation, rows, x) -> Float[Array, "m e"]:
     inner, outer, masses = rows
     activated = activation(product(inner, x.T))
@@ -168,7 +191,7 @@ def _summand(activation: AbstractActivation, rows, x) -> Float[Array, "m e"]:
 
 def _split(rows, tile: int):
     """Tiles of even size, filled up with neurons that are zero."""
-    n = rows[0].shape[0]
+    n = jax.tree.leaves(rows)[0].shape[0]
     count = -(-n // tile)
     size = -(-n // count)
 

@@ -176,7 +176,7 @@ class Problem(eqx.Module):
         """
         required_a, required_b = self.required_a(f), self.required_b(g)
         distance = jnp.sum(jnp.abs(rows - required_a)) + jnp.sum(jnp.abs(columns - required_b))
-        return distance / jnp.minimum(jnp.sum(required_a), jnp.sum(required_b))
+        return over_mass(distance, jnp.minimum(jnp.sum(required_a), jnp.sum(required_b)))
 
 
 def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
@@ -189,6 +189,12 @@ def _cut_excesses(epsilon, columns, costs, f, loose_f, log_a):
     weighty = (log_a[:, None] > -jnp.inf) & (log_b[None, :] > -jnp.inf)
     cut = weighty & (exponents >= largest_exponent(exponents.dtype))
     return jnp.max(jnp.where(cut, excesses, -jnp.inf), axis=1)
+
+
+def over_mass(distance: Scalar, mass: Scalar) -> Scalar:
+    """A distance between marginals over their mass: 0 where both are below all numbers."""
+    some = (mass > 0) | (distance > 0)
+    return jnp.where(some, distance / jnp.where(some, mass, 1), 0)
 
 
 def log_total(weights: Float[Array, " k"], exponents: Float[Array, "*b k"]) -> Float[Array, "*b"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from transportx import _checks
 from transportx.geometry.internal import AbstractKernel, capped_exp
-from transportx.ot._problem import Problem, log_total
+from transportx.ot._problem import Problem, log_total, over_mass
 
 Scalar = Float[Array, ""]
 
@@ -79,7 +79,7 @@ class Scaling(eqx.Module):
         row_sums = self.kernel @ (problem.b * capped_exp(psi))
         required = problem.required_a(self.f + problem.epsilon * phi)
         residual = required - problem.a * capped_exp(phi) * row_sums
-        error = jnp.sum(jnp.abs(residual)) / jnp.sum(required)
+        error = over_mass(jnp.sum(jnp.abs(residual)), jnp.sum(required))
         usable = jnp.all(jnp.isfinite(phi)) & jnp.all(jnp.isfinite(psi))
         error = jnp.where(usable, error, jnp.nan)
         return Iterate(phi, psi, row_sums, column_sums, residual, error)
