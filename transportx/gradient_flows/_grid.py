@@ -103,6 +103,12 @@ def grid_flow(
         _checks.reject("masses0", problem, f"give one mass a cell, shape {centres.shape[:1]}")
     _checks.floating("masses0", masses0)
     tau, tol = step_and_tolerance(t1, num_steps, tol, max_steps, masses0.dtype)
+    return _grid_flow(functional, box, masses0, tau, tol, num_steps, max_steps)
+
+
+@eqx.filter_jit
+def _grid_flow(functional, box, masses0, tau, tol, num_steps, max_steps) -> GridFlow:
+    centres = box.centres.astype(masses0.dtype)
     objective = _Objective(box)
     spread = _spreading(box, masses0.dtype)
 

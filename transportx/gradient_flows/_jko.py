@@ -1,5 +1,6 @@
 """JKO steps of particles: implicit, with an energy that never rises."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import ScalarLike
@@ -53,7 +54,11 @@ def jko_flow(
     """
     weights = as_weights(x0, weights, "x0")
     tau, tol = step_and_tolerance(t1, num_steps, tol, max_steps, x0.dtype)
+    return _jko_flow(functional, x0, weights, tau, tol, num_steps, max_steps)
 
+
+@eqx.filter_jit
+def _jko_flow(functional, x0, weights, tau, tol, num_steps, max_steps) -> ParticleFlow:
     def objective(flat, args):
         functional, x, weights, tau = args
         moved = flat.reshape(x.shape)

@@ -95,7 +95,11 @@ def line_flow(
     _checks.floating("nodes0", nodes0)
     functional = as_pytree(functional)
     tau, tol = step_and_tolerance(t1, num_steps, tol, max_steps, nodes0.dtype)
+    return _line_flow(functional, nodes0, masses, tau, tol, num_steps, max_steps)
 
+
+@eqx.filter_jit
+def _line_flow(functional, nodes0, masses, tau, tol, num_steps, max_steps) -> LineFlow:
     def energy_of(functional, nodes, masses):
         middle = (nodes[1:] + nodes[:-1]) / 2
         return functional(jnp.diff(nodes)).value(middle[:, None], masses)
