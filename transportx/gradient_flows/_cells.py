@@ -21,6 +21,11 @@ class CellBox(eqx.Module):
         low: Lower corner.
         high: Upper corner.
         shape: Cells along each axis.
+
+    Example:
+        >>> box = tx.gradient_flows.CellBox((0.0, 0.0), (1.0, 2.0), (4, 4))
+        >>> box.volume
+        0.125
     """
 
     low: tuple[float, ...] = eqx.field(static=True)

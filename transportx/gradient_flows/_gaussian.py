@@ -88,6 +88,13 @@ def gaussian_flow(
         In moments, `t1` and the parameters of `energy`: the mode that adaptive steps name,
         forward and reverse mode with fixed ones.
 
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> energy = gf.GaussianRelativeEntropy(jnp.zeros(1), jnp.eye(1))
+        >>> path = gf.gaussian_flow(energy, jnp.ones(1), jnp.eye(1), t1=1.0)
+        >>> round(float(path.means[-1, 0]), 2)  # exp(-1)
+        0.37
+
     References:
         Lambert, Chewi, Bach, Bonnabel and Rigollet, Variational inference via Wasserstein
         gradient flows, 2022.

@@ -73,7 +73,13 @@ class GaussianInteraction(eqx.Module):
 
 @_checks.gate
 def gaussian_entropy(mean: Mean, covariance: Covariance) -> Scalar:
-    r"""$\int\rho\log\rho$ of a Gaussian: its flow is the heat flow, S' = 2 I."""
+    r"""$\int\rho\log\rho$ of a Gaussian: its flow is the heat flow, S' = 2 I.
+
+    Example:
+        >>> value = tx.gradient_flows.gaussian_entropy(jnp.zeros(1), jnp.eye(1))
+        >>> bool(jnp.isfinite(value))
+        True
+    """
     value = -(_log_volume(covariance) + mean.size * (jnp.log(2 * jnp.pi) + 1)) / 2
     return _of_a_law(mean, value)
 

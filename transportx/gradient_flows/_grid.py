@@ -92,6 +92,15 @@ def grid_flow(
         First order, forward and reverse, in `masses0`, `t1` and the parameters of
         `functional`, implicitly at each step.
 
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> box = gf.CellBox((-1.0,), (1.0,), (4,))
+        >>> heat = gf.Entropy(box.volume)
+        >>> masses0 = jnp.array([0.7, 0.1, 0.1, 0.1])
+        >>> path = gf.grid_flow(heat, box, masses0, t1=0.5, num_steps=2)
+        >>> bool(path.completed), round(float(jnp.sum(path.masses[-1])), 2)
+        (True, 1.0)
+
     References:
         Cances, Gallouet and Todeschi, A variational finite volume scheme for Wasserstein
         gradient flows, 2020; Maas, Gradient flows of the entropy for finite Markov chains,

@@ -48,6 +48,12 @@ def jko_flow(
         First order, forward and reverse, in `x0`, `weights`, `t1` and the parameters of
         `functional`, implicitly at each step.
 
+    Example:
+        >>> bowl = tx.gradient_flows.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> path = tx.gradient_flows.jko_flow(bowl, jnp.array([[1.0]]), t1=1.0, num_steps=1)
+        >>> round(float(path.x[-1, 0, 0]), 2)  # implicit Euler: 1 / (1 + 1)
+        0.5
+
     References:
         Jordan, Kinderlehrer and Otto, The variational formulation of the Fokker-Planck
         equation, 1998.

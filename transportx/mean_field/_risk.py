@@ -42,6 +42,13 @@ class Risk(AbstractFunctional):
     Raises:
         ValueError: Shapes do not fit, or `ridge` is a negative Python number.
 
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> risk = tx.mean_field.Risk(x, x[:, :1])
+        >>> network = tx.mean_field.Network(jnp.eye(2), jnp.zeros((2, 1)))
+        >>> round(float(risk.value(*network.measure)), 2)  # the mean of y^2 / 2
+        0.25
+
     References:
         Chizat and Bach, On the global convergence of gradient descent for over-parameterized
         models using optimal transport, 2018; Mei, Montanari and Nguyen, A mean field view of
