@@ -109,7 +109,26 @@ def _log_totals_in_tiles(geometry, b, g, epsilon):
 
 def _totals(epsilon, columns, costs):
     b, g = columns
-    return SumExp.part(b, exponents(costs, jnp.broadcast_to(g[None, :], costs.shape), epsilon))
+    return SumExp.part(b, _log_ratios(costs, g, epsilon))
+
+
+@jax.custom_jvp
+def _log_ratios(
+    costs: Float[Array, "t k"], g: Float[Array, " k"], epsilon: Scalar
+) -> Float[Array, "t k"]:
+    """(g_j - C_ij) / epsilon, with the derivatives of `exponents`.
+
+    The guards of `exponents` are for derivatives, and take as long as all else of a log-sum-exp.
+    """
+    return (g[None, :] - costs) * (1 / epsilon)
+
+
+@_log_ratios.defjvp
+def _log_ratios_jvp(primals, tangents):
+    def guarded(costs, g, epsilon):
+        return exponents(costs, jnp.broadcast_to(g[None, :], costs.shape), epsilon)
+
+    return _log_ratios(*primals), jax.jvp(guarded, primals, tangents)[1]
 
 
 def _product_in_tiles(geometry, f, g, epsilon, v):
