@@ -117,63 +117,28 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
     """Absorb and audit; unless that ends the solve, refine and go to the next level."""
     epsilon = state.level.epsilon
     local, final = problem.at(epsilon), epsilon == problem.epsilon
-    f, g = jax.lax.fori_loop(
-        alike(jnp.array(0), problem),
-        state.log_steps,
-        lambda _, potentials: solver.log_step(local, *potentials),
-        local.centre(*state.level[:2]),
-    )
-    kernel = local.kernel(f, g)
-    row_sums, column_sums = kernel @ problem.b, kernel.T @ problem.a
-    error = local.error(f, g, problem.a * row_sums, problem.b * column_sums)
     steps = state.steps + state.log_steps
     # Above the problem's own epsilon a step is kept, for potentials that fit it.
     kept = jnp.where(final, 0, 1)
     spent = steps + kept >= solver.max_steps
-    scaling = Scaling(local, kernel, f, g)
-    fit = jnp.maximum(
-        jnp.max(jnp.abs(scaling.fit_rows(row_sums))),
-        jnp.max(jnp.abs(scaling.fit_columns(column_sums))),
-    )
-    unsafe = ~(fit < _SAFE_FRACTION * largest_scaling(f.dtype)) | (final & spent & ~(error <= _FAR))
-    # That costs a pass over all pairs: only before an answer is believed.
-    believed = final & (error <= solver.tol)
-    hides = where_asked(believed, lambda: local.hides(f, g), jnp.array(False), problem)
-    logged, long = state.log_steps > 0, state.log_steps >= _LOG_STEPS
-    # After a step in the log domain the audit is right, however far rows are off.
-    audited = ~(hides & ~long) & (~unsafe | logged)
-    unsafe = (unsafe | hides) & ~long
-    audit = _Audit(f, g, error, local.dual(f, g, problem.a @ row_sums))
-    stuck, stalls = _judge(state, audit, final)
-    better = final & (audit.error < state.best.error) & audited
-    best = jax.tree.map(lambda one, other: jnp.where(better, one, other), audit, state.best)
+    seen = _look(local, solver, state, final, spent)
+    stuck, stalls = _judge(state, seen.audit, final)
+    better = final & (seen.audit.error < state.best.error) & seen.trusted
+    best = jax.tree.map(lambda one, other: jnp.where(better, one, other), seen.audit, state.best)
     finished = final & ((best.error <= solver.tol) | spent | (stalls >= _MOST_STALLS))
-    finished &= ~unsafe | (steps >= solver.max_steps)
+    finished &= ~seen.unsafe | (steps >= solver.max_steps)
     budget = solver.max_steps - steps - 1 - kept
-
-    def refine():
-        start = scaling.complete(jnp.zeros_like(f), column_sums)
-        tol = jnp.where(final, _AIM * solver.tol, _LEVEL_TOL)
-        most = jnp.where(final, budget, budget // _LEVEL_DIVISOR)
-        iterate, taken = solver.refine(scaling, start, tol=tol, budget=most)
-        usable = jnp.isfinite(iterate.error)
-        phi, psi = (jnp.where(usable, move, 0) for move in (iterate.phi, iterate.psi))
-        log_steps = jnp.where(usable, 0, jnp.minimum(_LOG_STEPS, budget - taken))
-        known = iterate.error <= _KNOWN_TOL
-        refined = f + epsilon * phi, g + epsilon * psi, taken + 1, log_steps, known
-        return alike(refined, problem)
-
-    def stay():
-        more = jnp.where(unsafe, jnp.maximum(4 * state.log_steps, 1), _LOG_STEPS)
-        more = jnp.clip(jnp.minimum(more, _LOG_STEPS), 1, jnp.maximum(budget, 1))
-        return alike((f, g, jnp.array(0), more, jnp.array(False)), problem)
-
-    hold = finished | spent | stuck | unsafe
-    f, g, taken, log_steps, known = where_asked(~hold, refine, stay(), problem)
+    hold = finished | spent | stuck | seen.unsafe
+    f, g, taken, log_steps, known = where_asked(
+        ~hold,
+        lambda: alike(_refine(seen, solver, final, budget), problem),
+        alike(_stay(seen, state, budget), problem),
+        problem,
+    )
     lower = epsilon / factor
     # Rounding shall not add a level.
     lower = jnp.where(spent | (lower < 1.01 * problem.epsilon), problem.epsilon, lower)
-    lower = jnp.where(unsafe & ~spent, epsilon, lower)
+    lower = jnp.where(seen.unsafe & ~spent, epsilon, lower)
     level = Level(f, g, epsilon)
     return _State(
         _extrapolate(state.above, level, lower, known),
@@ -184,6 +149,74 @@ def _round(problem: Problem, solver: AbstractSolver, state: _State, factor: Scal
         log_steps=log_steps,
         finished=finished,
     )
+
+
+class _Seen(NamedTuple):
+    """What a round sees of its level before it moves.
+
+    `trusted` says that no entry of the plan escapes the audit; where it is `unsafe` to fit
+    scalings, steps in the log domain come next.
+    """
+
+    scaling: Scaling
+    column_sums: Float[Array, " m"]
+    audit: _Audit
+    unsafe: Bool[Array, ""]
+    trusted: Bool[Array, ""]
+
+
+def _look(
+    local: Problem, solver: AbstractSolver, state: _State, final: Bool[Array, ""], spent: Array
+) -> _Seen:
+    """Take the steps in the log domain that are due, absorb the potentials, and audit them."""
+    f, g = jax.lax.fori_loop(
+        alike(jnp.array(0), local),
+        state.log_steps,
+        lambda _, potentials: solver.log_step(local, *potentials),
+        local.centre(*state.level[:2]),
+    )
+    kernel = local.kernel(f, g)
+    row_sums, column_sums = kernel @ local.b, kernel.T @ local.a
+    error = local.error(f, g, local.a * row_sums, local.b * column_sums)
+    scaling = Scaling(local, kernel, f, g)
+    fit = jnp.maximum(
+        jnp.max(jnp.abs(scaling.fit_rows(row_sums))),
+        jnp.max(jnp.abs(scaling.fit_columns(column_sums))),
+    )
+    unsafe = ~(fit < _SAFE_FRACTION * largest_scaling(f.dtype))
+    unsafe |= final & spent & ~(error <= _FAR)
+    # That costs a pass over all pairs: only before an answer is believed.
+    believed = final & (error <= solver.tol)
+    hides = where_asked(believed, lambda: local.hides(f, g), jnp.array(False), local)
+    logged, long = state.log_steps > 0, state.log_steps >= _LOG_STEPS
+    # After a step in the log domain the audit is right, however far rows are off.
+    trusted = ~(hides & ~long) & (~unsafe | logged)
+    audit = _Audit(f, g, error, local.dual(f, g, local.a @ row_sums))
+    return _Seen(scaling, column_sums, audit, (unsafe | hides) & ~long, trusted)
+
+
+def _refine(
+    seen: _Seen, solver: AbstractSolver, final: Bool[Array, ""], budget: Int[Array, ""]
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Potentials after the solver's steps, their number, log-domain steps due, and if they fit."""
+    f, g, epsilon = seen.audit.f, seen.audit.g, seen.scaling.problem.epsilon
+    start = seen.scaling.complete(jnp.zeros_like(f), seen.column_sums)
+    tol = jnp.where(final, _AIM * solver.tol, _LEVEL_TOL)
+    allowed = jnp.where(final, budget, budget // _LEVEL_DIVISOR)
+    iterate, taken = solver.refine(seen.scaling, start, tol=tol, budget=allowed)
+    usable = jnp.isfinite(iterate.error)
+    phi, psi = (jnp.where(usable, move, 0) for move in (iterate.phi, iterate.psi))
+    log_steps = jnp.where(usable, 0, jnp.minimum(_LOG_STEPS, budget - taken))
+    return f + epsilon * phi, g + epsilon * psi, taken + 1, log_steps, iterate.error <= _KNOWN_TOL
+
+
+def _stay(
+    seen: _Seen, state: _State, budget: Int[Array, ""]
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The same potentials, and steps in the log domain that are due: four times the last ones."""
+    more = jnp.where(seen.unsafe, jnp.maximum(4 * state.log_steps, 1), _LOG_STEPS)
+    more = jnp.clip(jnp.minimum(more, _LOG_STEPS), 1, jnp.maximum(budget, 1))
+    return seen.audit.f, seen.audit.g, jnp.array(0), more, jnp.array(False)
 
 
 def _without_weight(problem: Problem, f: Array, g: Array) -> Potentials:
