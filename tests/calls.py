@@ -304,7 +304,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "path": tx.interpolants.Noised(tx.interpolants.Linear(), tx.interpolants.BridgeNoise(1.0))
     },
     "learned_energies.fit_displacements": {"features": jnp.tanh},
-    "learned_energies.fit_first_order": {"features": jnp.tanh},
+    "learned_energies.fit_first_order": {
+        "features": jnp.tanh,
+        "displacements": tx.learned_energies.Displacements(
+            jnp.ones((2, 4, 2)), jnp.ones((2, 4, 2)), jnp.full((2, 4), 0.25), jnp.ones(2, bool)
+        ),
+    },
     "learned_energies.fit_weak_form": {"features": jnp.tanh},
     "mean_field.Risk.batch": {"rows": jnp.arange(2)},
     "mean_field.linear_training": {"moments": jnp.eye(4)},
