@@ -12,7 +12,6 @@ PACKAGE = pathlib.Path(tx.__file__).parent
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 # Rooms whose docstrings are still to be brought to the rules of `test_words.py`.
 TO_DO = {
-    "attention",
     "gradient_flows",
     "mean_field",
     "transportx",

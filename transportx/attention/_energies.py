@@ -16,7 +16,7 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class AttentionEnergy(AbstractFunctional):
-    r"""The energy of attention as a functional of the measure of tokens: `Attention.energy`.
+    """Energy of attention, `Attention.energy`, as a functional of the measure of tokens.
 
     Its Wasserstein `gradient` equals the field exactly where attention is a gradient flow, for
     `Unnormalised`, `LinearAttention` and `SinkhornAttention` with V = Q^T K symmetric.
@@ -24,6 +24,13 @@ class AttentionEnergy(AbstractFunctional):
 
     Attributes:
         attention: The attention that tokens pay to each other.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> energy = tx.attention.AttentionEnergy(attention)
+        >>> weights = jnp.array([0.5, 0.5])
+        >>> bool(energy.value(jnp.eye(2), weights) == attention.energy(jnp.eye(2), weights))
+        True
     """
 
     attention: Attention
@@ -37,7 +44,7 @@ class AttentionEnergy(AbstractFunctional):
 def energy_rate(
     energy: AbstractFunctional, field: TokenField, tokens: Tokens, weights: Weights | None = None
 ) -> Scalar:
-    r"""$\frac{d}{dt} E(\alpha_t)$ along a field, by one forward derivative.
+    r"""Rate of an energy $\frac{d}{dt} E(\alpha_t)$ along a field, by one forward derivative.
 
     Along its own Wasserstein gradient it is `squared_speed`.
 
@@ -46,6 +53,13 @@ def energy_rate(
         field: The field that moves the tokens; not necessarily the gradient of `energy`.
         tokens: Tokens, shape (n, d).
         weights: Their masses, shape (n,); uniform of total one by default.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> energy = tx.attention.AttentionEnergy(attention)
+        >>> field = tx.attention.TokenField(attention)
+        >>> bool(tx.attention.energy_rate(energy, field, jnp.eye(2)) > 0)  # it grows
+        True
     """
     velocity = field(jnp.zeros((), tokens.dtype), tokens, weights)
     dtype = _precision.common(tokens.dtype, velocity.dtype)
@@ -55,6 +69,18 @@ def energy_rate(
 
 @_checks.gate
 def squared_speed(field: TokenField, tokens: Tokens, weights: Weights | None = None) -> Scalar:
-    r"""$\int |\dot x|^2\,d\alpha$: the squared speed of the measure, as far as it is a gradient."""
+    r"""Squared speed $\int |\dot x|^2\,d\alpha$ of the tokens.
+
+    Args:
+        field: Velocity of all tokens.
+        tokens: Tokens, shape (n, d).
+        weights: Their masses, shape (n,); uniform by default.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> field = tx.attention.TokenField(attention)
+        >>> round(float(tx.attention.squared_speed(field, jnp.array([[3.0, 4.0]]))), 2)
+        25.0
+    """
     velocity = field(jnp.zeros((), tokens.dtype), tokens, weights)
     return jnp.sum(token_weights(tokens, weights)[:, None] * velocity**2)
