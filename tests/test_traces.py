@@ -80,10 +80,10 @@ COUPLINGS = {
     "Unbalanced": tx.couplings.Unbalanced(epsilon=0.3, rho=1.0),
 }
 # More flows and couplings, on the good call of each that other tests start from.
-GOOD = """attention.blow_up_depth attention.gaussian_flow attention.token_path
+GOOD = """attention.blow_up_depth attention.evolve_gaussian attention.token_path
     couplings.Conditional.__call__ fields.solve_least_squares gradient_flows.gaussian_flow
     gradient_flows.grid_flow gradient_flows.jko_flow gradient_flows.line_flow
-    mean_field.birth_death mean_field.linear_training mean_field.sgd mean_field.train_residual
+    gradient_flows.birth_death mean_field.linear_training
     ot.assignment ot.birkhoff ot.sorting_plan"""
 
 
