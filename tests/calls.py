@@ -307,7 +307,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "learned_energies.fit_first_order": {
         "features": jnp.tanh,
         "displacements": tx.learned_energies.Displacements(
-            jnp.ones((2, 4, 2)), jnp.ones((2, 4, 2)), jnp.full((2, 4), 0.25), jnp.ones(2, bool)
+            jnp.ones((2, 4, 2)), jnp.ones((2, 4, 2)), jnp.ones((2, 4)), tx.Status.CONVERGED
         ),
     },
     "learned_energies.fit_weak_form": {"features": jnp.tanh},

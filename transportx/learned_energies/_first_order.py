@@ -21,9 +21,9 @@ Features = Callable[[Array], Array]
 def fit_first_order(
     snapshots: Populations,
     times: Float[Array, " k"],
-    displacements: Displacements,
     features: Features,
     *,
+    displacements: Displacements,
     terms: Sequence[AbstractFunctional] = (),
     entropy: bool = True,
     tests: Features | None = None,
@@ -32,18 +32,18 @@ def fit_first_order(
 ) -> EnergyFit:
     r"""Learn the free energy of populations from the first-order condition of JKO steps.
 
-    $E\,\nabla\psi\cdot(v + \nabla\delta F) = T\,E\,\Delta\psi$ for all tests, where v are the
-    velocities of the displacements: the weak form of that condition, linear in the coefficients.
-    Compared with `fit_weak_form` it needs two plans per step, and errs by the length of
-    the steps; its velocities also serve `fit_network`.
+    $E\,\nabla\psi\cdot(v + \nabla\delta F) = T\,E\,\Delta\psi$ for all tests, where v are
+    `transport_displacements`: the weak form of that condition, linear in the coefficients.
+    Compared with `fit_weak_form` it needs the two plans per step of those velocities, and errs by
+    the length of the steps.
 
     Args:
         snapshots: Populations of any sizes, two or more: an array (k, n, d), or a sequence of
             arrays (n_j, d). No point is followed from one to the next.
         times: Rising times of the populations, shape (k,).
-        displacements: Velocities of these populations, one step between any two that follow each
-            other, by `transport_displacements`.
         features: Dictionary of potentials, `features(x) -> (p,)` of one point, such as `Monomials`.
+        displacements: Velocities between these populations, from
+            `transport_displacements(snapshots, times, ...)`; they also serve `fit_network`.
         terms: Functionals F_l with a Wasserstein gradient, such as an `Interaction` for each
             kernel; their coefficients are fitted.
         entropy: Whether a temperature is fitted; without, it is zero.
@@ -61,7 +61,7 @@ def fit_first_order(
             (k - 1) times the tests, than unknowns.
 
     Differentiation:
-        Forward and reverse, with respect to snapshots, times, displacements and parameters of
+        Forward and reverse, through the plans, with respect to snapshots, times and parameters of
         features, terms and tests; the choice of dropped coefficients counts as given.
 
     Example:
@@ -70,7 +70,9 @@ def fit_first_order(
         >>> times = jnp.array([0.0, 0.1, 0.2, 0.3])
         >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
         >>> moved = le.transport_displacements(snapshots, times, epsilon=0.01)
-        >>> fit = le.fit_first_order(snapshots, times, moved, le.Monomials(1, 2), entropy=False)
+        >>> fit = le.fit_first_order(
+        ...     snapshots, times, le.Monomials(1, 2), displacements=moved, entropy=False
+        ... )
         >>> bool(fit.determined), round(float(fit.energy.potential.coefficients[1]), 1)
         (True, 0.5)
 
@@ -81,13 +83,9 @@ def fit_first_order(
     _checks.positive("ridge", ridge)
     given = as_snapshots(snapshots, times)
     unknowns = Unknowns(features, tuple(terms), entropy, features if tests is None else tests)
-    if displacements.x.shape[0] != given.times.size - 1:
-        problem = f"has {displacements.x.shape[0]} steps between {given.times.size} populations"
-        _checks.reject("displacements", problem, "give one step between any two")
-
-    if displacements.x.shape[2:] != given.x.shape[2:]:
-        problem = f"has points of shape {given.x.shape[2:]}"
-        _checks.reject("snapshots", problem, f"give points like {displacements.x.shape[2:]}")
+    if displacements.x.shape[0] != given.x.shape[0] - 1:
+        problem = f"has {displacements.x.shape[0]} steps for {given.x.shape[0]} populations"
+        _checks.reject("displacements", problem, "give those of the same populations")
 
     def describe(step):
         x, velocities, weights, tau = step
