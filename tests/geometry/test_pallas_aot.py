@@ -3,7 +3,8 @@
 Run with `pytest -m aot`; skipped, with the reason, where a compiler is not installed.
 """
 
-import equinox as eqx
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -60,7 +61,7 @@ def arguments(n, m, d):
 def test_kernels_and_their_gradients_compile(name, d):
     target = one_device(name)
     n, m = 20_011, 30_001
-    gradient = jax.value_and_grad(eqx.Partial(loss, target.platform), argnums=(0, 1, 2, 3))
+    gradient = jax.value_and_grad(functools.partial(loss, target.platform), argnums=(0, 1, 2, 3))
     program = target.compile(gradient, *target.abstract(arguments(n, m, d)))
     # Two forward and more back, none of them by the loop over XLA's tiles.
     assert text(program).count(CALLS[name]) >= 5
@@ -74,7 +75,7 @@ def test_kernels_and_their_gradients_compile(name, d):
 def test_too_many_coordinates_are_left_to_tiles(name):
     target = one_device(name)
     program = target.compile(
-        eqx.Partial(step, target.platform), *target.abstract(arguments(300, 200, 10_000))
+        functools.partial(step, target.platform), *target.abstract(arguments(300, 200, 10_000))
     )
     # Kernels of GPUs take any number of them in chunks.
     assert (CALLS[name] in text(program)) == (name == "h100:1")
@@ -84,7 +85,7 @@ def test_programs_of_several_devices_are_left_to_tiles():
     one_device("v5e:2x4")
     target = ahead.target("v5e:2x4")
     program = target.compile(
-        eqx.Partial(step, target.platform), *target.abstract(arguments(300, 200, 64))
+        functools.partial(step, target.platform), *target.abstract(arguments(300, 200, 64))
     )
     assert "tpu_custom_call" not in text(program)
 
@@ -95,7 +96,7 @@ def test_kernels_of_an_h100_spill_no_registers(d):
     if (reason := gpu_kernels.missing()) is not None:
         pytest.skip(reason)
     points = target.abstract(arguments(20_011, 30_001, d))
-    kernels = gpu_kernels.taken(target, eqx.Partial(step, target.platform), *points)
+    kernels = gpu_kernels.taken(target, functools.partial(step, target.platform), *points)
     assert {"log_totals_kernel", "columns_kernel"} <= set(kernels)
     for kernel in kernels.values():
         assert kernel.spilled_bytes == 0
