@@ -249,8 +249,8 @@ _GAUSSIANS = {
     ),
     "gaussians.geodesic": Job(tx.gaussians.geodesic, (T, *ENDS)),
     "gaussians.log_density": Job(tx.gaussians.log_density, (POINT, MEAN, MATRIX)),
-    "gaussians.sinkhorn_divergence": Job(
-        lambda *ends: tx.gaussians.sinkhorn_divergence(*ends, epsilon=0.1), ENDS
+    "gaussians.debiased_divergence": Job(
+        lambda *ends: tx.gaussians.debiased_divergence(*ends, epsilon=0.1), ENDS
     ),
     "gaussians.sqrtm": Job(tx.gaussians.sqrtm, (MATRIX,)),
     "gaussians.transport_map": Job(

@@ -271,7 +271,7 @@ NAMED: dict[str, Any] = {"dtype": jnp.float32}
 SPECIAL: dict[str, dict[str, Any]] = {
     **{
         f"attention.{mixing}.on_{law}": {"query": jnp.eye(2), "key": jnp.eye(2)}
-        for mixing in ("L2", "Linear", "Softmax", "Unnormalised")
+        for mixing in ("L2", "LinearAttention", "Softmax", "Unnormalised")
         for law in ("gaussian", "mixture")
     },
     "attention.TokenField": {"attention": _attention()},
@@ -293,7 +293,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "fields.upwind_step": {"box": _BOX, "density": _CELLS, "velocity": _FACES},
     "geometry.PNorm": {"p": 1.5},
     "geometry.Pointwise": {"function": lambda x, y: jnp.sum((x - y) ** 2)},
-    "gradient_flows.Box": {"low": (-1.0,), "high": (1.0,), "shape": (4,)},
+    "gradient_flows.CellBox": {"low": (-1.0,), "high": (1.0,), "shape": (4,)},
     "gradient_flows.PorousMedium": {"exponent": 2.0},
     "gradient_flows.Interaction": {"kernel": lambda x, y: jnp.sum((x - y) ** 2)},
     "gradient_flows.MMD": {"kernel": lambda x, y: jnp.exp(-jnp.sum((x - y) ** 2))},
@@ -304,13 +304,19 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "path": tx.interpolants.Noised(tx.interpolants.Linear(), tx.interpolants.BridgeNoise(1.0))
     },
     "learned_energies.fit_displacements": {"features": jnp.tanh},
-    "learned_energies.fit_first_order": {"features": jnp.tanh},
+    "learned_energies.fit_first_order": {
+        "features": jnp.tanh,
+        "displacements": tx.learned_energies.Displacements(
+            jnp.ones((2, 4, 2)), jnp.ones((2, 4, 2)), jnp.ones((2, 4)), tx.Status.CONVERGED
+        ),
+    },
     "learned_energies.fit_weak_form": {"features": jnp.tanh},
     "mean_field.Risk.batch": {"rows": jnp.arange(2)},
     "mean_field.linear_training": {"moments": jnp.eye(4)},
-    "mean_field.sgd": {"num_steps": 10},
+    "mean_field.ResidualRisk": {"depth": 3},
+    "mean_field.train": {"risk": tx.mean_field.Risk(jnp.ones((4, 2)), jnp.ones((4, 2)))},
     "training.fit": {"draw_batch": lambda *, key: None, "num_steps": 1},
     "mean_field.ResidualNetwork": {"layers": _layers()},
-    "mean_field.Power": {"degree": 2},
+    "mean_field.RectifiedPower": {"degree": 2},
     "sampling.KarrasGrid.__call__": {"num_steps": 4},
 }

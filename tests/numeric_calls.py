@@ -83,12 +83,12 @@ CASES: dict[str, Case] = {
         f"attention.{mixing.__name__}": Case(
             functools.partial(_attend, mixing), {"queries": Z}, "temperature"
         )
-        for mixing in (tx.attention.L2, tx.attention.Linear, tx.attention.Softmax)
+        for mixing in (tx.attention.L2, tx.attention.LinearAttention, tx.attention.Softmax)
     },
     "attention.TokenField": Case(_tokens, {"x": Z}, reals="decay"),
     "attention.evolve": Case(given=TWO, from_zero="depth"),
     "attention.energy_rate": Case(),
-    "attention.gaussian_flow": Case(given=TWO, from_zero="depth"),
+    "attention.evolve_gaussian": Case(given=TWO, from_zero="depth"),
     "attention.gaussian_rates": Case(reals="decay"),
     "attention.lipschitz_bound": Case(from_zero="radius"),
     "attention.order_parameter": Case(),
@@ -161,7 +161,7 @@ CASES: dict[str, Case] = {
     "gaussians.bridge": Case(given={"t": 0.5}, positive="sigma", reals="t"),
     "gaussians.entropic_plan": Case(positive="epsilon"),
     "gaussians.log_density": Case(),
-    "gaussians.sinkhorn_divergence": Case(positive="epsilon"),
+    "gaussians.debiased_divergence": Case(positive="epsilon"),
     "gaussians.unbalanced": Case(positive="mass0 mass1 rho_a rho_b"),
     "gaussians.geodesic": Case(reals="t"),
     "gaussians.transport_map": Case(),
@@ -192,9 +192,13 @@ CASES: dict[str, Case] = {
         {"x0": X},
         from_zero="t1 temperature",
     ),
-    "gradient_flows.energy_distance": Case(
-        lambda x, weights, target: tx.gradient_flows.energy_distance(target)(x, weights),
+    "gradient_flows.energy_distance_squared": Case(
+        lambda x, weights, target: tx.gradient_flows.energy_distance_squared(target)(x, weights),
         {"x": X, "weights": A, "target": Y},
+    ),
+    "gradient_flows.birth_death": Case(
+        given=TWO | {"weights": jnp.full(4, 0.25), "num_rounds": 2, "threshold": 0.0},
+        from_zero="t1 threshold",
     ),
     "gradient_flows.flow": Case(given=TWO | {"weights": jnp.full(4, 0.25)}, from_zero="t1"),
     "gradient_flows.gaussian_entropy": Case(),
@@ -258,15 +262,11 @@ CASES: dict[str, Case] = {
     "losses.noise_matching": Case(given={"network": _bent}, positive="source_scale"),
     "losses.score_matching": Case(given={"network": _bent}, positive="source_scale"),
     "mean_field.Network.__call__": Case(),
-    "mean_field.birth_death": Case(
-        given=TWO | {"num_rounds": 2, "rate": 0.5, "threshold": 0.0},
-        from_zero="t1 rate threshold",
-    ),
     "mean_field.linear_training": Case(given=TWO, from_zero="t1"),
     "mean_field.logistic_loss": Case(),
     "mean_field.Risk": Case(
         lambda x, y, ridge, inner: tx.mean_field.Risk(x, y, ridge=ridge)(
-            tx.mean_field.Network(inner, Z[:, :1])
+            tx.mean_field.Neurons(inner, Z[:, :1])
         ),
         {"x": X, "y": A[:, None], "inner": Z},
         from_zero="ridge",

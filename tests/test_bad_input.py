@@ -126,9 +126,9 @@ def _arrays(tree):
 _SLOW_TO_TRACE = {
     *(f"gradient_flows.{kind}_flow" for kind in ("convex", "gaussian", "grid", "jko", "line")),
     "attention.blow_up_depth",
-    "attention.gaussian_flow",
+    "attention.evolve_gaussian",
     "gradient_flows.flow",
-    "mean_field.birth_death",
+    "gradient_flows.birth_death",
     "mean_field.linear_training",
     "ot.sinkhorn_divergence",
 }

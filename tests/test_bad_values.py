@@ -22,7 +22,7 @@ NAN, INF = float("nan"), float("inf")
 # Where an infinite answer to an infinite number is the right one, by reason.
 INFINITE: dict[str, str] = {
     "a field that grows without bound is infinite far away, as is its divergence": """
-        attention.Linear(queries) fields.ScoreOf(x) fields.ObservationGuided(x)
+        attention.LinearAttention(queries) fields.ScoreOf(x) fields.ObservationGuided(x)
         fields.divergence(t) fields.divergence(x)""",
     "an infinite factor of a field": """
         attention.TokenField(decay) attention.gaussian_rates(decay) fields.Guided(strength)""",
@@ -31,7 +31,7 @@ INFINITE: dict[str, str] = {
         gaussians.entropic_plan(m0) gaussians.entropic_plan(m1) gaussians.geodesic(m0)
         gaussians.geodesic(m1) gaussians.transport_map(m0) gaussians.transport_map(m1)""",
     "distances to a point or mean at infinity": """
-        gaussians.sinkhorn_divergence(m0) gaussians.sinkhorn_divergence(m1)
+        gaussians.debiased_divergence(m0) gaussians.debiased_divergence(m1)
         gaussians.wasserstein2_squared(m0) gaussians.wasserstein2_squared(m1)
         geometry.PNorm(x) geometry.PNorm(y) geometry.SquaredEuclidean.matrix(x)
         geometry.SquaredEuclidean.matrix(y) ot.sliced_wasserstein(x) ot.sliced_wasserstein(y)

@@ -32,7 +32,7 @@ def divergence(x, y, weights, layout):
 
 
 def energy(x, y, weights, layout):
-    functional = tx.gradient_flows.energy_distance(y, weights, layout=layout)
+    functional = tx.gradient_flows.energy_distance_squared(y, weights, layout=layout)
     return functional.value_and_gradient(x, weights)
 
 
@@ -82,7 +82,9 @@ ALONE = {
     "pairs": lambda x, y: tx.couplings.Entropic(epsilon=0.5)(x, y, key=jr.key(0))[1],
     "clusters": lambda x, y: tx.attention.num_clusters(x * y, radius=3.0),
     "energy distance": tx.metrics.energy_distance,
-    "kernels": lambda x, y: jax.grad(tx.gradient_flows.energy_distance(y).value)(x, jnp.ones(6)),
+    "kernels": lambda x, y: jax.grad(tx.gradient_flows.energy_distance_squared(y).value)(
+        x, jnp.ones(6)
+    ),
     "flow": lambda x, y: tx.sampling.flow(lambda t, z, args: z * y[0], x, steps=3),
 }
 

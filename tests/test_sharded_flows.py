@@ -56,7 +56,9 @@ MIXINGS = {
     "causal": lambda layout: att.Softmax(0.7, causal=True, layout=layout),
     "l2": lambda layout: att.L2(1.3, layout=layout),
     "unnormalised": lambda layout: att.Unnormalised(1.5, layout=layout),
-    "sinkhorn": lambda layout: att.Sinkhorn(0.9, solver=tx.ot.Newton(tol=1e-11), layout=layout),
+    "sinkhorn": lambda layout: att.SinkhornAttention(
+        0.9, solver=tx.ot.Newton(tol=1e-11), layout=layout
+    ),
 }
 every_mixing = pytest.mark.parametrize(
     "name", [pytest.param(k, marks=pytest.mark.slow) if k == "sinkhorn" else k for k in MIXINGS]
@@ -105,7 +107,7 @@ def test_attention_sends_keys_and_values_round(mesh):
 
 
 def test_linear_attention_sends_moments_alone(mesh):
-    field = att.Attention(*MATRICES, VALUES, att.Linear(0.8))
+    field = att.Attention(*MATRICES, VALUES, att.LinearAttention(0.8))
     each = work(lambda x: field(x, x), (MANY, DIM), mesh=mesh)
     assert shared(each, work(lambda x: field(x, x), (MANY, DIM)))
     assert each.sent == {"all-reduce": 2 * 3 * DIM * NUMBER}
@@ -147,7 +149,9 @@ def test_sinkhorn_divergences_are_those_of_one_device(mesh, points):
     def of_points(mesh):
         def value(x, y, weights):
             solver = tx.ot.Newton(tol=1e-10)
-            energy = gf.SinkhornDivergence(y, 0.5, weights, solver=solver, layout=Layout(mesh=mesh))
+            energy = gf.SinkhornDivergenceTo(
+                y, 0.5, weights, solver=solver, layout=Layout(mesh=mesh)
+            )
             return energy(x, weights)
 
         return jax.jit(jax.value_and_grad(value, argnums=(0, 1)))
@@ -181,7 +185,7 @@ def adaptive(energy, x):
 def test_particles_lie_over_the_devices_all_along(flow, mesh):
     def run(mesh):
         def of_points(x, y):
-            energy = gf.energy_distance(y, layout=Layout(mesh=mesh)) + gf.Potential(quartic)
+            energy = gf.energy_distance_squared(y, layout=Layout(mesh=mesh)) + gf.Potential(quartic)
             return flow(energy, x)
 
         return jax.jit(of_points)
@@ -244,7 +248,7 @@ def test_what_the_devices_cannot_share_is_refused(mesh, points, without_type_che
     with pytest.raises(ValueError, match=r"`y` has 15 points; add points of weight zero up to a"):
         field(x, y[:15])
     with pytest.raises(ValueError, match=r"`target` has 15 points; add .* a multiple of 8"):
-        gf.energy_distance(y[:15], layout=layout)
+        gf.energy_distance_squared(y[:15], layout=layout)
     for energy in (gf.Interaction(attraction, layout), gf.SmoothedEntropy(0.5, layout)):
         with pytest.raises(ValueError, match=r"`x` has 15 points"):
             energy(x[:15])

@@ -38,6 +38,27 @@ def test_every_public_field_is_in_a_table():
     assert public == {type(field) for field in fields}
 
 
+# Names that two rooms export for two objects of one meaning, each with its reason.
+ONE_MEANING = {
+    "flow": "an initial state carried along its velocity: that of a field, or of a functional",
+    "wasserstein2": "W2, not its square: of samples in metrics, in closed form in gaussians",
+}
+# Names that a second room exports for the very same object.
+REEXPORTS = {"sliced_wasserstein", "uniform_grid"}
+
+
+def test_no_two_rooms_export_one_name_for_two_things():
+    owners: dict[str, dict[str, object]] = {}
+    for room in ROOMS:
+        for name, thing in vars(getattr(tx, room)).items():
+            if not (name.startswith("_") or inspect.ismodule(thing)):
+                owners.setdefault(name, {})[room] = thing
+    shared = {name: things for name, things in owners.items() if len(things) > 1}
+    same = {name for name, things in shared.items() if len(set(map(id, things.values()))) == 1}
+    assert same == REEXPORTS
+    assert set(shared) - same == set(ONE_MEANING), shared
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_import_each_other_by_public_names(room):
     for path in (LIBRARY / room).glob("*.py"):

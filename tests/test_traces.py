@@ -80,11 +80,10 @@ COUPLINGS = {
     "Unbalanced": tx.couplings.Unbalanced(epsilon=0.3, rho=1.0),
 }
 # More flows and couplings, on the good call of each that other tests start from.
-GOOD = """attention.blow_up_depth attention.gaussian_flow attention.token_path
+GOOD = """attention.blow_up_depth attention.evolve_gaussian attention.token_path
     couplings.Conditional.__call__ fields.solve_least_squares gradient_flows.gaussian_flow
     gradient_flows.grid_flow gradient_flows.jko_flow gradient_flows.line_flow
-    mean_field.birth_death mean_field.linear_training mean_field.sgd mean_field.train_residual
-    ot.assignment ot.birkhoff ot.sorting_plan"""
+    mean_field.linear_training metrics.path_energy ot.assignment ot.birkhoff ot.sorting_plan"""
 
 
 def good(name):
@@ -127,12 +126,6 @@ CALLS = {
         FIELD, cloud(k), base_log_prob=base_log_prob, steps=3
     ),
     "hutchinson_log_prob": lambda k: tx.sampling.hutchinson_log_prob(
-        FIELD, cloud(k), key=k, base_log_prob=base_log_prob, steps=3
-    ),
-    "likelihood": lambda k: tx.sampling.likelihood(
-        FIELD, cloud(k), base_log_prob=base_log_prob, steps=3
-    ),
-    "hutchinson_likelihood": lambda k: tx.sampling.hutchinson_likelihood(
         FIELD, cloud(k), key=k, base_log_prob=base_log_prob, steps=3
     ),
     "exponential_flow": lambda k: tx.sampling.exponential_flow(

@@ -133,7 +133,7 @@ def same_dimension(argument: str, array: Array, other: str, reference: Array) ->
 def same_size(argument: str, array: Array, other: str, reference: Array) -> None:
     """Refuse two arrays whose leading axes differ."""
     if np.ndim(array) == 0:
-        reject(argument, f"holds {array!r}", f"give arrays with one row an example of `{other}`")
+        reject(argument, f"holds {array!r}", f"give arrays with one row per example of `{other}`")
     if array.shape[0] != reference.shape[0]:
         reject(
             argument,
@@ -156,7 +156,7 @@ def one_axis(mesh: Mesh) -> None:
 
 
 def divided(argument: str, array: Array, mesh: Mesh | None) -> None:
-    """Refuse rows that the devices of one row cannot share."""
+    """Refuse a number of rows that the devices of a mesh do not divide."""
     if mesh is None:
         return
     one_axis(mesh)
@@ -171,7 +171,7 @@ def velocity(field_output: Array, x: Array) -> None:
         reject(
             "field",
             f"returns shape {np.shape(field_output)} at a point of shape {x.shape}",
-            "return dx/dt, one number a coordinate",
+            "return dx/dt, one number per coordinate",
         )
 
 
@@ -187,8 +187,8 @@ def label(argument: str, labels: Array) -> None:
         reject(argument, f"has dtype {labels.dtype}", "give integer labels")
 
 
-def held(argument: str, value: Any, labels: Array) -> None:
-    """Refuse an integer that the labels' dtype would wrap round."""
+def label_value(argument: str, value: Any, labels: Array) -> None:
+    """Refuse an integer that the labels' dtype cannot represent."""
     count(argument, value, least=np.iinfo(np.int64).min)
     info = np.iinfo(labels.dtype)
     if not info.min <= value <= info.max:

@@ -110,6 +110,10 @@ def _conform(argument, value, hint, sizes):
     if value is None and (types.NoneType in options or hint is None):
         return None
     merged = [option for option in options if option is not types.NoneType]
+    if isinstance(value, jax.Array | np.ndarray):
+        # Beside an annotation of arrays, that of pytrees is for what is no array itself.
+        arrays = [option for option in merged if not _is_subclass(option, PyTree)]
+        merged = arrays if any(_is_subclass(o, AbstractArray) for o in arrays) else merged
     for union, check in ((PRNGKeyArray, _key), (ScalarLike, _real)):
         parts = typing.get_args(union)
         if set(parts) <= set(merged):
@@ -141,8 +145,8 @@ def _single(argument, value, hint, sizes):
     if origin is typing.Literal:
         return _instance(value, value in inner, "one of " + ", ".join(map(repr, inner)))
     if isinstance(hint, type) and issubclass(hint, PyTree):
-        _instance(value, not any(map(_wordy, jax.tree.leaves(value))), "a pytree of arrays")
-    elif inspect.isclass(hint) and hint not in (Any, object):
+        return _pytree(argument, value, hint, sizes)
+    if inspect.isclass(hint) and hint not in (Any, object):
         return _instance(value, isinstance(value, hint), _examples(hint))
     return value
 
@@ -151,6 +155,18 @@ def _instance(value, fits, wanted):
     if not fits:
         raise _Refusal(described(value), f"give {wanted}")
     return value
+
+
+def _pytree(argument, value, hint, sizes):
+    """Arrays that are all as the leaves' annotation says, where it says more than `Array`."""
+    leaves, structure = jax.tree.flatten(value)
+    _instance(value, not any(map(_wordy, leaves)), "a pytree of arrays")
+    leaf = getattr(hint, "leaftype", None)
+    if not (inspect.isclass(leaf) and issubclass(leaf, AbstractArray)):
+        return value
+    if not leaves:
+        raise _Refusal(f"holds no array, but {structure}", "give a pytree of arrays")
+    return jax.tree.unflatten(structure, [_array(argument, one, leaf, sizes) for one in leaves])
 
 
 def _several(argument, value, inner, sizes):
@@ -287,6 +303,10 @@ def _public_name(cls):
     parameters = inspect.signature(cls).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty]
     return f"tx.{rest[0]}.{cls.__name__}({', '.join(needed)})"
+
+
+def _is_subclass(hint, base):
+    return isinstance(hint, type) and issubclass(hint, base)
 
 
 def _wordy(leaf):

@@ -27,7 +27,7 @@ def widened(tree: Tree) -> Tree:
 
 
 def in_dtype(tree: Tree, like: Array) -> Tree:
-    """The floating-point arrays of a result in the dtype of the input that it is asked of."""
+    """The floating-point arrays of a result in the dtype of the input that it belongs to."""
     return jax.tree.map(lambda leaf: leaf.astype(like.dtype), tree)
 
 

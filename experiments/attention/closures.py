@@ -67,7 +67,7 @@ def spread_out(config: Gaussian, *, seed: int) -> Gaussians:
         attention = att.Attention(identity, identity, identity, mixing)
         # Every second one is drawn; that in the middle is half way.
         depths = jnp.linspace(0, depth, 2 * config.ellipses - 1)
-        law = att.gaussian_flow(attention, mean, covariance, depth=depth, depths=depths)
+        law = att.evolve_gaussian(attention, mean, covariance, depth=depth, depths=depths)
         # Half way only: what blows up the law is its tail, which particles do not have.
         tokens = att.evolve(attention, start, depth=depth / 2, steps=config.steps)
         drawn = (part[::2] for part in (depths, law.mean, law.covariance))

@@ -74,7 +74,7 @@ def _solve(config: Line, programs, stiffness: float, key) -> Spread:
 
 def _programs(config: Line) -> dict[str, Any]:
     """Ways to solve: from stiffness, particles and a key to atoms, masses and a status."""
-    box = gf.Box((-config.half_width,), (config.half_width,), (config.cells,))
+    box = gf.CellBox((-config.half_width,), (config.half_width,), (config.cells,))
     centres = np.asarray(box.centres[:, 0], np.float64)
     masses = scipy.stats.norm.pdf(centres, config.mean, config.deviation) + 1e-9
     ends = config.mean + 3.5 * config.deviation * np.linspace(-1, 1, config.intervals + 1)

@@ -62,9 +62,9 @@ def flow_all(config: Particles, seed: int) -> Scene:
     flows = {
         "MMD": (mmd, gf.Wasserstein()),
         "MMD, birth and death": (mmd, weights),
-        "energy distance": (gf.energy_distance(target), gf.Wasserstein()),
+        "energy distance": (gf.energy_distance_squared(target), gf.Wasserstein()),
         "sliced W2": (gf.SlicedWasserstein(target, directions), gf.Wasserstein()),
-        "Sinkhorn divergence": (gf.SinkhornDivergence(target, config.epsilon), gf.Wasserstein()),
+        "Sinkhorn divergence": (gf.SinkhornDivergenceTo(target, config.epsilon), gf.Wasserstein()),
     }
     made = {
         name: _flow(config, energy, dynamics, start, target)

@@ -44,7 +44,7 @@ class Spread(NamedTuple):
 
 def spread(config: Porous) -> Spread:
     """Start from Barenblatt's profile at t0 and follow it to t1."""
-    box = gf.Box((-config.half_width,), (config.half_width,), (config.cells,))
+    box = gf.CellBox((-config.half_width,), (config.half_width,), (config.cells,))
     x = np.asarray(box.centres[:, 0], np.float64)
     began = time.perf_counter()
     start = jnp.asarray(barenblatt(config.t0, x, config.exponent) * box.volume)
@@ -82,7 +82,7 @@ def barenblatt(t: float, x: np.ndarray, exponent: float) -> np.ndarray:
     return t**-rate * inside ** (1 / (exponent - 1))
 
 
-def _over_limit(config: Porous, box: gf.Box, peak: float) -> float:
+def _over_limit(config: Porous, box: gf.CellBox, peak: float) -> float:
     """The time step over h^2 / 2 D, with the diffusivity D = m rho^(m - 1) at the peak."""
     diffusivity = config.exponent * peak ** (config.exponent - 1)
     return round((config.t1 - config.t0) / config.steps * 2 * diffusivity / box.volume**2, 1)

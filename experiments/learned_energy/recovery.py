@@ -204,8 +204,11 @@ def _fit(config: Recovery, case: Case, clouds, key) -> dict[str, Any]:
     network = eqx.nn.MLP(2, "scalar", config.width, 2, jax.nn.softplus, key=model_key)
 
     def by_first_order():
-        fit = eqx.filter_jit(le.fit_first_order)
-        return fit(few, times, features, epsilon=config.epsilon, **options)
+        def fit(few):
+            moved = le.transport_displacements(few, times, epsilon=config.epsilon)
+            return le.fit_first_order(few, times, features, displacements=moved, **options)
+
+        return eqx.filter_jit(fit)(few)
 
     weak = _timed(lambda: _by_weak_form(config, case, clouds))
     fits = {"weak form": weak, "first order": _timed(by_first_order)}

@@ -13,6 +13,7 @@ import jax.random as jr
 import numpy as np
 
 import transportx as tx
+import transportx.gradient_flows as gf
 import transportx.mean_field as mf
 from experiments.harness import config as configs
 from experiments.harness.memory import peak_mebibytes
@@ -96,9 +97,9 @@ def teach(config: School, seed: int) -> Taught:
     risk, unseen = (_lesson(teacher, config.data, key) for key in keys[1:3])
     start = mf.random_network(config.students, dim=config.dim, scale=config.scale, key=keys[3])
     # Equal to another scene's of equal settings, with which it then shares its programs.
-    school, reaction = School(**dataclasses.asdict(config)), mf.BirthDeath(config.rate)
+    school, reaction = School(**dataclasses.asdict(config)), _reaction(config)
     ways: dict[str, Callable[[], mf.Training]] = {
-        "flow": lambda: _flow(school, risk, start, mf.Wasserstein()),
+        "flow": lambda: _flow(school, risk, start, gf.Wasserstein()),
         "birth and death of weight": lambda: _flow(school, risk, start, reaction),
         "birth and death, drawn": lambda: _draw(school, risk, start, keys[4]),
         "SGD": lambda: _jump(school, risk, start, keys[5]),
@@ -125,15 +126,20 @@ def _flow(school: School, risk, start, dynamics) -> mf.Training:
 def _draw(school: School, risk, start, key) -> mf.Training:
     rounds = NUM_RECORDS - 1
     steps = FixedSteps(school.steps // rounds, diffrax.Heun())
-    options = {"num_rounds": rounds, "steps": steps}
-    at = {"t1": school.t1, "rate": school.rate, "key": key}
-    return mf.birth_death(risk, start, **options, **at)
+    options = {"num_rounds": rounds, "steps": steps, "dynamics": _reaction(school)}
+    made = gf.birth_death(risk, *start.measure, t1=school.t1, key=key, **options)
+    return mf.as_training(start, made)
 
 
 @eqx.filter_jit
 def _jump(school: School, risk, start, key) -> mf.Training:
-    options = {"num_steps": school.steps, "batch_size": school.batch, "num_records": NUM_RECORDS}
-    return mf.sgd(risk, start, t1=school.t1, key=key, **options)
+    times = school.t1 * jnp.linspace(0, 1, NUM_RECORDS)
+    options = {"steps": school.steps, "times": times, "key": key}
+    return mf.train(mf.MiniBatches(risk, school.batch), start, t1=school.t1, **options)
+
+
+def _reaction(school: School) -> gf.WassersteinFisherRao:
+    return gf.WassersteinFisherRao(reaction=school.rate)
 
 
 def _teacher(num: int, dim: int, key) -> mf.Network:
@@ -166,7 +172,7 @@ def _measure(final: mf.Network, teacher: mf.Network, unseen: mf.Risk) -> dict[st
     strengths = mf.strengths(final)
     met = mf.alignment(final, teacher) > MET
     return {
-        "risk_unseen": unseen(final),
+        "risk_unseen": unseen(*final.measure),
         "strength_recovered": _recovered(final, teacher, strengths),
         "share_met": jnp.sum(jnp.where(met, strengths, 0)) / jnp.sum(strengths),
         "neurons_that_count": 1 / jnp.sum(final.masses**2),
@@ -196,7 +202,7 @@ def widen(config: Width, seed: int) -> Widths:
     risk = _lesson(_teacher(config.teachers, config.dim, teacher_key), config.data, data_key)
     began = time.perf_counter()
     relu_risks, outputs = _at_widths(config, mf.Relu(), risk, widths, key)
-    linear_risks, _ = _at_widths(config, mf.Linear(), risk, widths, key)
+    linear_risks, _ = _at_widths(config, mf.Identity(), risk, widths, key)
     law = jnp.eye(config.dim + 1)
     exact = eqx.filter_jit(mf.linear_training)(
         risk, law, t1=config.t1, steps=AdaptiveSteps(1e-6, 1e-6, diffrax.Dopri8())

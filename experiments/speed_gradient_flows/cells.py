@@ -63,8 +63,8 @@ def _energy(name: str, dim: int, y: Array, solver) -> tuple[gf.AbstractFunctiona
         return gf.Potential(_Well(jnp.mean(y, axis=0))), gf.Stein(kernel)
     energies = {
         "MMD": lambda: gf.MMD(y, kernel),
-        "energy distance": lambda: gf.energy_distance(y),
-        "Sinkhorn divergence": lambda: gf.SinkhornDivergence(y, epsilon(dim), solver=solver),
+        "energy distance": lambda: gf.energy_distance_squared(y),
+        "Sinkhorn divergence": lambda: gf.SinkhornDivergenceTo(y, epsilon(dim), solver=solver),
     }
     return energies[name](), gf.Wasserstein()
 

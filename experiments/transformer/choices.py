@@ -53,7 +53,7 @@ def mixing(name: str, network: Network, training: Training) -> att.AbstractMixin
     if name == "softmax":
         return att.Softmax(temperature)
     solver = {"newton": tx.ot.Newton, "sinkhorn": tx.ot.Sinkhorn}[training.solver]
-    return att.Sinkhorn(temperature, solver=solver(tol=training.marginal_tol))
+    return att.SinkhornAttention(temperature, solver=solver(tol=training.marginal_tol))
 
 
 @configs.section

@@ -96,7 +96,7 @@ def _alignment(block: att.Block, seen: Tokens, matrix: Float[Array, "h n n"]) ->
     """Cosine of the attention among the tokens it sees and the gradient of its own energy."""
     attention = block.attention.field
     taken = jnp.einsum("hnm,md,hed->ne", matrix, seen, attention.value)
-    uphill = att.wasserstein_gradient(attention.energy, seen)
+    uphill = att.AttentionEnergy(attention).gradient(seen)
     return jnp.sum(taken * uphill) / (jnp.linalg.norm(taken) * jnp.linalg.norm(uphill))
 
 

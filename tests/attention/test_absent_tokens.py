@@ -35,7 +35,7 @@ def test_padding_at_the_origin_of_the_sphere_changes_no_token_and_no_derivative(
 def test_a_token_of_weight_zero_that_is_not_a_number_counts_for_nothing():
     weights = jnp.append(jnp.full(6, 1 / 6), 0.0)
     lost = jnp.concatenate([TOKENS, jnp.full((1, 3), jnp.nan)])
-    for mixing in (att.Softmax(1.2), att.Unnormalised(1.2), att.Linear()):
+    for mixing in (att.Softmax(1.2), att.Unnormalised(1.2), att.LinearAttention()):
         attention = att.Attention(Q, K, V, mixing)
         found, expected = attention(TOKENS, lost, weights), attention(TOKENS, TOKENS)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -92,7 +92,7 @@ def test_histograms_of_halves_count_in_single():
 @pytest.mark.parametrize("bad", [0.0, -1.0, jnp.inf])
 def test_temperatures_and_radii_that_do_not_fit_give_nan_where_traced(bad):
     bad = jnp.asarray(bad)
-    mixings = att.Softmax(bad), att.L2(bad), att.Unnormalised(bad), att.Linear(bad)
+    mixings = att.Softmax(bad), att.L2(bad), att.Unnormalised(bad), att.LinearAttention(bad)
     for mixing in mixings:
         assert jnp.isnan(att.Attention(Q, K, V, mixing)(TOKENS, TOKENS)).all()
     attention = att.Attention(Q, K, V, att.Softmax(1.0))

@@ -23,8 +23,8 @@ MIXINGS = {
     "softmax": att.Softmax(0.7),
     "l2": att.L2(1.3),
     "unnormalised": att.Unnormalised(1.5),
-    "linear": att.Linear(0.8),
-    "sinkhorn": att.Sinkhorn(0.9, solver=SOLVER),
+    "linear": att.LinearAttention(0.8),
+    "sinkhorn": att.SinkhornAttention(0.9, solver=SOLVER),
 }
 # Those whose field is the Wasserstein gradient of an energy where Q^T K is symmetric.
 FLOWS = {name: MIXINGS[name] for name in ("unnormalised", "linear", "sinkhorn")}
@@ -32,7 +32,7 @@ CAUSAL = {
     "softmax": att.Softmax(0.7, causal=True),
     "l2": att.L2(1.3, causal=True),
     "unnormalised": att.Unnormalised(1.5, causal=True),
-    "linear": att.Linear(0.8, causal=True, tile=4),
+    "linear": att.LinearAttention(0.8, causal=True, tile=4),
 }
 every_mixing = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS.keys())
 every_flow = pytest.mark.parametrize("mixing", FLOWS.values(), ids=FLOWS.keys())
@@ -70,14 +70,14 @@ def plain_weights(mixing, q, k, own, w):
     """Weights of one token by the book, in numpy; `own` are the queries of the context."""
     tau = float(mixing.temperature)
     scores = np.array([q @ kj for kj in k]) / tau
-    if isinstance(mixing, att.Linear):
+    if isinstance(mixing, att.LinearAttention):
         return w * scores
     if isinstance(mixing, att.Unnormalised):
         return w * np.exp(scores)
     if isinstance(mixing, att.L2):
         scores = -np.array([np.sum((q - kj) ** 2) for kj in k]) / tau
     column = np.ones_like(w)
-    if isinstance(mixing, att.Sinkhorn):
+    if isinstance(mixing, att.SinkhornAttention):
         gibbs = np.exp(own @ k.T / tau)
         for _ in range(2000):
             row = 1 / (gibbs @ (w * column))
@@ -181,7 +181,7 @@ def test_a_causal_token_sees_its_past_alone(mixing):
 STREAMED = {
     "causal": att.L2(0.7, causal=True, layout=tx.geometry.Layout(tile=4)),
     "unnormalised": att.Unnormalised(1.5, layout=tx.geometry.Layout(tile=2)),
-    "linear": att.Linear(0.8, causal=True, tile=4),
+    "linear": att.LinearAttention(0.8, causal=True, tile=4),
 }
 
 
@@ -206,7 +206,7 @@ def test_tiles_change_neither_field_nor_derivatives(mixing):
 @pytest.mark.slow
 def test_tiles_change_no_doubly_stochastic_field():
     layout = tx.geometry.Layout(tile=2)
-    tiled = att.Attention(Q, K, V, att.Sinkhorn(0.9, solver=SOLVER, layout=layout))
+    tiled = att.Attention(Q, K, V, att.SinkhornAttention(0.9, solver=SOLVER, layout=layout))
     dense = att.Attention(Q, K, V, MIXINGS["sinkhorn"])
     assert jnp.allclose(at(tiled, X, Y, W), at(dense, X, Y, W), atol=1e-10)
 
@@ -263,7 +263,7 @@ def check_reverse(function, *arguments, step=1e-5, tol=1e-6):
 
 def test_doubly_stochastic_attention_has_exact_derivatives_of_everything():
     def field(x, y, w, query, key, value, temperature):
-        mixing = att.Sinkhorn(temperature, solver=SOLVER)
+        mixing = att.SinkhornAttention(temperature, solver=SOLVER)
         return att.Attention(query, key, value, mixing)(x, y, w)
 
     check_reverse(field, X, Y, W, Q, K, V, jnp.float64(0.9))
@@ -297,7 +297,7 @@ def test_potentials_and_energies_have_the_field_as_their_gradient(mixing):
 
     @jax.jit
     def slopes(x, y):
-        energy = att.wasserstein_gradient(attention.energy, y, W)
+        energy = att.AttentionEnergy(attention).gradient(y, W)
         return jax.grad(lambda x: jnp.sum(attention.potential(x, y, W)))(x), energy
 
     of_potential, of_energy = slopes(X, Y)
@@ -333,7 +333,7 @@ def energy_of(interaction, x):
 @eqx.filter_jit
 def rates(field, interaction, x):
     """Velocities, the energy's rate along them, and their square."""
-    rate = att.energy_rate(interaction.energy, field, x, MASSES)
+    rate = att.energy_rate(att.AttentionEnergy(interaction), field, x, MASSES)
     return field(jnp.zeros(()), x, MASSES), rate, att.squared_speed(field, x, MASSES)
 
 
@@ -496,10 +496,10 @@ def test_angles_are_counted_with_their_masses():
         (lambda: att.Attention(Q, K, V)(X, Y, W[:3]), "weights"),
         (lambda: att.Attention(Q, K, V)(X, Y, W.astype(int)), "weights"),
         (lambda: att.Attention(Q, K, V, att.Softmax(causal=True))(X[:4], Y), "x"),
-        (lambda: att.Attention(Q, K, V, att.Linear(causal=True))(X[:4], Y), "x"),
+        (lambda: att.Attention(Q, K, V, att.LinearAttention(causal=True))(X[:4], Y), "x"),
         (lambda: att.Softmax(0.0), "temperature"),
         (lambda: att.L2(-1.0), "temperature"),
-        (lambda: att.Linear(tile=0), "tile"),
+        (lambda: att.LinearAttention(tile=0), "tile"),
         (lambda: att.evolve(att.Attention(Q, K, V), Y, depth=0.0), "depth"),
         (lambda: att.evolve(att.Attention(Q, K, V), Y, W[:2], depth=1.0), "weights"),
         (lambda: att.evolve(att.Attention(Q, K, V[:, :2]), Y, depth=1.0), "field"),

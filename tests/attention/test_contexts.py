@@ -21,7 +21,7 @@ MIXINGS = {
     "softmax": att.Softmax(1.7),
     "l2": att.L2(2.6),
     "unnormalised": att.Unnormalised(1.5),
-    "linear": att.Linear(0.8),
+    "linear": att.LinearAttention(0.8),
 }
 every_mixing = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS.keys())
 
@@ -335,7 +335,10 @@ def with_mixing(mixing: att.AbstractMixing = CAUSAL):
 @pytest.mark.parametrize(
     ("call", "argument"),
     [
-        (lambda: att.MixtureContext(with_mixing(att.Sinkhorn()), MIXTURE), "attention.mixing"),
+        (
+            lambda: att.MixtureContext(with_mixing(att.SinkhornAttention()), MIXTURE),
+            "attention.mixing",
+        ),
         (lambda: att.MixtureContext(with_mixing(), MIXTURE), "attention.mixing"),
         (lambda: att.MixtureContext(softmax_attention(), MIXTURE), "mixture"),
         (lambda: att.MixtureContext(with_mixing(att.L2()), MIXTURE)(X), "x"),

@@ -26,8 +26,8 @@ PRECISE = tx.evolution.AdaptiveSteps(1e-11, 1e-12, diffrax.Dopri8())
 CLOSED = {
     "softmax": att.Softmax(1.7),
     "l2": att.L2(1.3),
-    "linear": att.Linear(0.8),
-    "sinkhorn": att.Sinkhorn(0.9, solver=ot.Sinkhorn(tol=1e-11, max_steps=2000)),
+    "linear": att.LinearAttention(0.8),
+    "sinkhorn": att.SinkhornAttention(0.9, solver=ot.Sinkhorn(tol=1e-11, max_steps=2000)),
 }
 
 
@@ -42,7 +42,7 @@ def blow_up(attention, mean, covariance, *, horizon, decay):
 def recorded(attention, mean, covariance, depth, decay):
     """Moments at depth 0 and at `depth`."""
     options = {"depth": depth, "decay": decay, "depths": jnp.stack([0 * depth, depth])}
-    made = att.gaussian_flow(attention, mean, covariance, steps=PRECISE, **options)
+    made = att.evolve_gaussian(attention, mean, covariance, steps=PRECISE, **options)
     return made.mean, made.covariance
 
 
@@ -198,7 +198,7 @@ def test_mean_shift_and_l2_attention_follow_lamberts_function():
 
 def test_linear_attention_closes_for_any_tokens():
     """Not Gaussian, weighted, two heads: moments move as the closure says."""
-    attention = att.Attention(Q, K, V, att.Linear(0.8))
+    attention = att.Attention(Q, K, V, att.LinearAttention(0.8))
     tokens = jnp.asarray(np.random.default_rng(5).exponential(size=(9, 2)) * [1.0, 0.4])
     weights = jnp.linspace(0.1, 1.0, 9) / 4.95
 
@@ -256,7 +256,7 @@ def test_particles_converge_to_the_closure_at_the_rate_of_monte_carlo():
             ),
             "attention.mixing",
         ),
-        (lambda a: att.gaussian_flow(a, MEAN, COVARIANCE, depth=-1.0), "depth"),
+        (lambda a: att.evolve_gaussian(a, MEAN, COVARIANCE, depth=-1.0), "depth"),
         (lambda a: att.blow_up_depth(a, MEAN, COVARIANCE, horizon=0.0), "horizon"),
         (lambda a: att.softmax_blow_up(COVARIANCE, jnp.eye(3)), "matrix"),
     ],

@@ -16,7 +16,7 @@ DIM, HEADS, TOKENS = 4, 2, 5
 SOLVER = ot.Sinkhorn(tol=1e-12, max_steps=5000)
 MIXINGS = {
     "softmax": att.Softmax(jnp.array(1.4)),
-    "sinkhorn": att.Sinkhorn(jnp.array(1.4), solver=SOLVER),
+    "sinkhorn": att.SinkhornAttention(jnp.array(1.4), solver=SOLVER),
 }
 every_mixing = pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS.keys())
 X = jnp.asarray(np.random.default_rng(0).normal(size=(TOKENS, DIM)))

@@ -204,7 +204,7 @@ IMAGE = jnp.zeros((4, 6, 2))
             lambda: tx.fields.EmpiricalField(jnp.zeros((4, 2)))(T, jnp.zeros(3)),
             r"`x` has shape \(3,\); give one point of shape \(2,\)",
         ),
-        (bad_mixture_coupling, r"`coupling` has shape \(2, 3\); give one weight a pair"),
+        (bad_mixture_coupling, r"`coupling` has shape \(2, 3\); give one weight per pair"),
         (mixtures_of_two_dimensions, "`target` has examples of shape .*; give examples of one"),
         (gaussian_with_bad_cross, r"`cross` has shape .*; give shape \(d, d\)"),
         (

@@ -198,22 +198,22 @@ def test_sinkhorn_divergence_is_that_of_sinkhorn(dim):
     m0, S0, m1, S1 = law = ends(dim)
     pairs = (law, (m0, S0, m0, S0), (m1, S1, m1, S1))
     both, first, second = (numerical(pair, 0.9).value for pair in pairs)
-    divergence = gaussians.sinkhorn_divergence(*law, epsilon=0.9)
+    divergence = gaussians.debiased_divergence(*law, epsilon=0.9)
     np.testing.assert_allclose(divergence, both - (first + second) / 2, rtol=1e-9)
 
 
 def test_sinkhorn_divergence_runs_from_wasserstein_to_the_distance_of_means():
     m0, _, m1, _ = law = ends(3)
     # The divergence errs by epsilon^2, the value by epsilon log epsilon.
-    sharp = gaussians.sinkhorn_divergence(*law, epsilon=1e-3)
+    sharp = gaussians.debiased_divergence(*law, epsilon=1e-3)
     np.testing.assert_allclose(sharp, gaussians.wasserstein2_squared(*law), atol=1e-5)
-    blurred = gaussians.sinkhorn_divergence(*law, epsilon=1e5)
+    blurred = gaussians.debiased_divergence(*law, epsilon=1e5)
     np.testing.assert_allclose(blurred, jnp.sum((m0 - m1) ** 2), rtol=1e-4)
 
 
 def test_sinkhorn_divergence_and_its_gradient_vanish_at_equal_laws():
     m0, S0, *_ = ends(3)
-    value, gradient = jax.value_and_grad(gaussians.sinkhorn_divergence, argnums=(0, 1))(
+    value, gradient = jax.value_and_grad(gaussians.debiased_divergence, argnums=(0, 1))(
         m0, S0, m0, S0, epsilon=0.5
     )
     np.testing.assert_allclose(value, 0, atol=1e-14)
@@ -381,7 +381,7 @@ def plan_of(m0, S0, m1, S1, parameter):
 
 
 def divergence_of(m0, S0, m1, S1, parameter):
-    return gaussians.sinkhorn_divergence(m0, S0, m1, S1, epsilon=parameter)
+    return gaussians.debiased_divergence(m0, S0, m1, S1, epsilon=parameter)
 
 
 def unbalanced_of(m0, S0, m1, S1, parameter):
@@ -470,11 +470,11 @@ M, S = jnp.zeros(2), jnp.eye(2)
             r"`S1` has shape .*; give shape \(d, d\)",
         ),
         (
-            lambda: gaussians.sinkhorn_divergence(M, S, M, S, epsilon=-1.0),
+            lambda: gaussians.debiased_divergence(M, S, M, S, epsilon=-1.0),
             "`epsilon` is -1.0.*positive",
         ),
         (
-            lambda: gaussians.sinkhorn_divergence(M, S, jnp.zeros(3), S, epsilon=1.0),
+            lambda: gaussians.debiased_divergence(M, S, jnp.zeros(3), S, epsilon=1.0),
             r"`m1` has shape .*; give shape \(d,\)",
         ),
         (

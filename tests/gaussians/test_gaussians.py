@@ -576,7 +576,7 @@ def test_what_is_no_covariance_gives_nan_everywhere(bad):
         gaussians.transport_map(*law).matrix,
         gaussians.geodesic(0.5, *law)[1],
         gaussians.entropic_plan(*law, epsilon=1.0).value,
-        gaussians.sinkhorn_divergence(*law, epsilon=1.0),
+        gaussians.debiased_divergence(*law, epsilon=1.0),
         gaussians.bridge(0.5, *law, sigma=1.0)[1],
         gaussians.bridge_drift(0.5, *law, sigma=1.0).matrix,
         gaussians.unbalanced(1.0, *law[:2], 1.0, *law[2:], rho_a=1.0, rho_b=1.0).value,

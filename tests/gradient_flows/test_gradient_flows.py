@@ -44,8 +44,8 @@ FUNCTIONALS = {
     "kl": gf.kl_divergence(lambda x: -quadratic(x), bandwidth=0.7),
     "mmd": gf.MMD(TARGET, gf.Gaussian(0.9)),
     "mmd_multiquadric": gf.MMD(TARGET, gf.InverseMultiquadric(0.9), WEIGHTS[:5] / 0.802),
-    "energy_distance": gf.energy_distance(TARGET),
-    "sinkhorn": gf.SinkhornDivergence(TARGET, 0.5, solver=tx.ot.Newton(tol=1e-12)),
+    "energy_distance": gf.energy_distance_squared(TARGET),
+    "sinkhorn": gf.SinkhornDivergenceTo(TARGET, 0.5, solver=tx.ot.Newton(tol=1e-12)),
     "sliced": gf.SlicedWasserstein(
         TARGET, gf.random_directions(key=jr.key(5), num=7, dim=2, dtype=jnp.float64)
     ),
@@ -56,7 +56,7 @@ INTERNAL = {
     "entropy": gf.Entropy(0.2),
     "porous_medium": gf.PorousMedium(0.2, 2.5),
     "density_cap": gf.DensityCap(0.2, 3.0),
-    "half_fisher": gf.HalfFisher(gf.Box((0.0,), (1.2,), (6,))),
+    "half_fisher": gf.HalfFisher(gf.CellBox((0.0,), (1.2,), (6,))),
 }
 every_functional = pytest.mark.parametrize("name", FUNCTIONALS)
 
@@ -167,7 +167,7 @@ def test_discrepancies_equal_the_metrics():
     @quick
     def pairs():
         line = gf.SlicedWasserstein(y[:, :1], jnp.ones((1, 1)))(X[:, :1])
-        mmd, distance = gf.MMD(y, gf.Gaussian(0.9))(X), gf.energy_distance(y)(X)
+        mmd, distance = gf.MMD(y, gf.Gaussian(0.9))(X), gf.energy_distance_squared(y)(X)
         roots = (
             tx.ot.wasserstein_1d(X[:, 0], y[:, 0]),
             tx.metrics.mmd(X, y, bandwidth=0.9),
@@ -292,7 +292,7 @@ def combined(*factors):
     """Multiples of three energies: one program serves each of them."""
     parts = gf.Potential(well), FUNCTIONALS["interaction"]
     parts = *parts, gf.MMD(WHITE, squared_product)
-    return gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+    return gf.FunctionalSum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
 
 
 def test_quadratic_potentials_contract_at_their_rates():
@@ -360,7 +360,9 @@ def towards():
 
     @quick
     def run(factors, weights):
-        functional = gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+        functional = gf.FunctionalSum(
+            tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True))
+        )
         return gf.flow(functional, TARGET[:, ::-1] + 0.3, weights, **options)
 
     return run
@@ -674,7 +676,7 @@ def test_failures_end_in_a_status(name):
         ("functional", lambda: gf.flow(2.0 * gf.Entropy(0.1), X, t1=1.0)),
         ("bandwidth", lambda: gf.Gaussian(0.0)),
         ("bandwidth", lambda: gf.SmoothedEntropy(-1.0)),
-        ("epsilon", lambda: gf.SinkhornDivergence(TARGET, 0.0)),
+        ("epsilon", lambda: gf.SinkhornDivergenceTo(TARGET, 0.0)),
         ("weights", lambda: gf.MMD(TARGET, gf.Gaussian(1.0), WEIGHTS)),
         ("directions", lambda: gf.SlicedWasserstein(TARGET, jnp.ones((3, 3)))),
         ("num", lambda: gf.random_directions(key=jr.key(0), num=0, dim=2)),
@@ -682,8 +684,8 @@ def test_failures_end_in_a_status(name):
         ("friction", lambda: gf.Kinetic(-1.0)),
         ("exponent", lambda: gf.PorousMedium(0.1, 1.0)),
         ("cap", lambda: gf.DensityCap(0.1, 0.0)),
-        ("reference", lambda: gf.HalfFisher(gf.Box((0.0,), (1.0,), (4,)), WEIGHTS)),
-        ("weights", lambda: gf.HalfFisher(gf.Box((0.0,), (1.0,), (4,)))(X)),
+        ("reference", lambda: gf.HalfFisher(gf.CellBox((0.0,), (1.0,), (4,)), WEIGHTS)),
+        ("weights", lambda: gf.HalfFisher(gf.CellBox((0.0,), (1.0,), (4,)))(X)),
         ("functional", lambda: gf.flow(INTERNAL["half_fisher"], X, t1=1.0)),
         ("ridge", lambda: gf.FittedScore(monomials, ridge=0.0)),
         ("z", lambda: FUNCTIONALS["mmd"].first_variation(X[:, :1], X)),

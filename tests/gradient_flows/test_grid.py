@@ -15,7 +15,7 @@ import transportx.gradient_flows as gf
 from tests.helpers import check_reverse, quick
 from tests.tables import _ends, covariance
 
-BOX = gf.Box((-3.0,), (3.0,), (40,))
+BOX = gf.CellBox((-3.0,), (3.0,), (40,))
 CENTRES = BOX.centres[:, 0]
 
 
@@ -45,7 +45,7 @@ def combined(*factors, exponent=2.0, cap=1e6):
     """Multiples of all parts, of the porous medium and of a cap: one program for every choice."""
     factors = *factors, *(0.0,) * (len(PARTS) + 2 - len(factors))
     parts = *PARTS, gf.PorousMedium(BOX.volume, exponent), gf.DensityCap(BOX.volume, cap, 0.01)
-    return gf.Sum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
+    return gf.FunctionalSum(tuple(gf.Scaled(*pair) for pair in zip(factors, parts, strict=True)))
 
 
 CAP = 0.7
@@ -81,7 +81,7 @@ def test_steps_far_beyond_the_explicit_limit_keep_the_structure(name):
 
 
 def test_the_structure_holds_even_where_newton_is_cut_short():
-    box = gf.Box((-2.0,), (2.0,), (12,))
+    box = gf.CellBox((-2.0,), (2.0,), (12,))
     functional = gf.Potential(double_well) + gf.PorousMedium(box.volume, 2.0)
     options = {"t1": 20.0, "num_steps": 3, "max_steps": 2}
     made = quick(lambda m: gf.grid_flow(functional, box, m, **options))(bump(-0.4, 0.4, box))
@@ -132,7 +132,7 @@ def test_half_fisher_information_is_of_second_order_in_the_cells():
     exact = gf.GaussianFisher(jnp.zeros(1), jnp.eye(1))(jnp.array([mean]), jnp.array([[width**2]]))
     errors = []
     for cells in (60, 120):
-        box = gf.Box((-6.0,), (6.0,), (cells,))
+        box = gf.CellBox((-6.0,), (6.0,), (cells,))
         squares = box.centres[:, 0] ** 2
         masses = jnp.exp(-((box.centres[:, 0] - mean) ** 2) / (2 * width**2))
         found = gf.HalfFisher(box, jnp.exp(-squares / 2))(box.centres, masses / jnp.sum(masses))
@@ -183,7 +183,7 @@ def averaged(t, box):
 def test_porous_medium_follows_barenblatt_at_second_order_in_the_cells():
     errors = []
     for cells in (30, 60):
-        box = gf.Box((-4.0,), (4.0,), (cells,))
+        box = gf.CellBox((-4.0,), (4.0,), (cells,))
         # Cells ahead of the fronts are empty.
         start = averaged(1.0, box)
         functional = gf.PorousMedium(box.volume, 2.0)
@@ -206,7 +206,7 @@ def test_heat_spreads_a_gaussian_by_two_t():
 
 
 def test_flows_in_the_plane_keep_structure_and_symmetry_and_rest_at_gibbs():
-    box = gf.Box((-2.0, -2.0), (2.0, 2.0), (6, 6))
+    box = gf.CellBox((-2.0, -2.0), (2.0, 2.0), (6, 6))
     functional = gf.Potential(lambda x: jnp.sum(x**2)) + gf.Entropy(box.volume)
     start = bump(0.4, 0.6, box)
     made = quick(lambda m: gf.grid_flow(functional, box, m, t1=2e4, num_steps=3))(start)
@@ -220,7 +220,7 @@ def test_flows_in_the_plane_keep_structure_and_symmetry_and_rest_at_gibbs():
 
 
 def test_grid_flows_differentiate_in_masses_time_and_parameters():
-    box = gf.Box((-2.0,), (2.0,), (8,))
+    box = gf.CellBox((-2.0,), (2.0,), (8,))
 
     def end(masses, stiffness, temperature, t1):
         well = gf.Potential(lambda x: stiffness * jnp.sum((x - 0.3) ** 2))
@@ -261,7 +261,7 @@ def test_heat_fills_cells_that_are_empty_or_nearly_so_as_if_they_never_were():
 
 
 def test_porous_media_reach_one_level_in_both_wells_from_any_start():
-    box = gf.Box((-3.0,), (3.0,), (48,))
+    box = gf.CellBox((-3.0,), (3.0,), (48,))
     x = np.asarray(box.centres[:, 0])
     potential = 0.3 * (5 * (x**2 - 1) ** 2 + x)
     functional = gf.PorousMedium(box.volume, 3.0) + 0.3 * gf.Potential(
@@ -297,7 +297,7 @@ def test_porous_media_reach_one_level_in_both_wells_from_any_start():
 
 
 def test_one_porous_step_is_the_minimum_that_a_slow_barrier_method_finds():
-    box, tau = gf.Box((-2.0,), (2.0,), (10,)), 0.1
+    box, tau = gf.CellBox((-2.0,), (2.0,), (10,)), 0.1
     functional = gf.PorousMedium(box.volume, 3.0) + gf.Potential(double_well)
     start = jnp.zeros(10).at[jnp.array([2, 7])].set(jnp.array([0.7, 0.3]))
     made = quick(lambda m: gf.grid_flow(functional, box, m, t1=tau, num_steps=1))(start)
@@ -333,7 +333,7 @@ def test_one_porous_step_is_the_minimum_that_a_slow_barrier_method_finds():
 
 
 def test_entropic_jko_is_the_gaussian_proximal_step():
-    box = gf.Box((-5.0,), (5.0,), (200,))
+    box = gf.CellBox((-5.0,), (5.0,), (200,))
     target, start, tau = bump(0.0, 1.0, box), bump(1.0, 0.6, box), 0.25
     geometry = tx.geometry.PointCloud(box.centres, box.centres)
     epsilon = 0.1
@@ -371,7 +371,7 @@ ENERGIES = {
     "fisher": gf.GaussianFisher(*STANDARD),
     "w2": lambda m, S: tx.gaussians.wasserstein2_squared(m, S, *STANDARD),
     "mmd": lambda m, S: jnp.sum((S - jnp.eye(3)) ** 2),
-    "sinkhorn": lambda m, S: tx.gaussians.sinkhorn_divergence(m, S, *STANDARD, epsilon=0.5),
+    "sinkhorn": lambda m, S: tx.gaussians.debiased_divergence(m, S, *STANDARD, epsilon=0.5),
     "kl": gf.GaussianRelativeEntropy(M1, C1),
     "heat": gf.gaussian_entropy,
     "interaction": gf.GaussianInteraction(MATRIX),
@@ -481,9 +481,9 @@ POINTS, MASSES = tx.geometry.PointCloud(BOX.centres, BOX.centres), bump(0.0, 1.0
 @pytest.mark.parametrize(
     ("named", "call"),
     [
-        ("shape", lambda: gf.Box((0.0,), (1.0, 2.0), (3,))),
-        ("shape", lambda: gf.Box((0.0,), (1.0,), (1,))),
-        ("high", lambda: gf.Box((0.0,), (0.0,), (3,))),
+        ("shape", lambda: gf.CellBox((0.0,), (1.0, 2.0), (3,))),
+        ("shape", lambda: gf.CellBox((0.0,), (1.0,), (1,))),
+        ("high", lambda: gf.CellBox((0.0,), (0.0,), (3,))),
         ("masses0", lambda: gf.grid_flow(DESCENTS["heat"], BOX, jnp.ones(3), t1=1.0, num_steps=1)),
         ("t1", lambda: gf.grid_flow(DESCENTS["heat"], BOX, bump(0, 1), t1=-1.0, num_steps=1)),
         ("num_steps", lambda: gf.grid_flow(DESCENTS["heat"], BOX, bump(0, 1), t1=1.0, num_steps=0)),

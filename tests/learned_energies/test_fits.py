@@ -14,6 +14,7 @@ import transportx as tx
 import transportx.gradient_flows as gf
 import transportx.learned_energies as le
 from tests.helpers import check_derivatives, quick
+from transportx._status import judge
 from transportx.learned_energies._least_squares import least_squares
 from transportx.learned_energies._snapshots import running_integrals
 
@@ -207,19 +208,24 @@ def test_jko_steps_of_a_bowl_obey_their_first_order_condition():
     for tau in taus:
         clouds.append(clouds[-1] @ np.linalg.inv(np.eye(2) + tau * STIFF))
     times = jnp.asarray(np.append(0.0, np.cumsum(taus)))
-    fit = le.fit_first_order(
-        jnp.asarray(np.stack(clouds)), times, QUADRATICS, epsilon=0.003, at=1.0, entropy=False
-    )
+    snapshots = jnp.asarray(np.stack(clouds))
+    moved = le.transport_displacements(snapshots, times, epsilon=0.003, at=1.0)
+    fit = le.fit_first_order(snapshots, times, QUADRATICS, displacements=moved, entropy=False)
     assert fit.determined, tx.Status[fit.status]
     found = jax.hessian(fit.energy.potential)(jnp.zeros(2))
     assert np.allclose(found, STIFF, atol=0.02)
+
+
+def ended(*converged):
+    """Statuses of as many transports."""
+    return judge((jnp.array(converged), tx.Status.CONVERGED), otherwise=tx.Status.MAX_STEPS)
 
 
 def test_a_network_of_known_form_finds_the_least_squares():
     x = jnp.asarray(sphered(30, 3) * [1.0, 0.5])
     velocities = jr.normal(jr.key(0), (1, 30, 2)) - x[None]
     weights = jnp.full((1, 30), 1 / 30)
-    moved = le.Displacements(x[None], velocities, weights, jnp.array([True]))
+    moved = le.Displacements(x[None], velocities, weights, ended(True))
     start = le.LinearPotential(QUADRATICS, jnp.zeros(5))
     options = {"optimizer": optax.sgd(0.02), "batch": 256}
     made = quick(
@@ -246,7 +252,7 @@ def test_displacements_are_fitted_by_the_weighted_regression_of_velocities():
     pull = 2 * (x - np.einsum("kn,knd->kd", weights, x)[:, None, :])
     velocities = 0.3 * rng.normal(size=x.shape) - x @ STIFF - 0.4 * pull
     given = (jnp.asarray(a) for a in (x, velocities, weights))
-    moved = le.Displacements(*given, converged=jnp.ones(2, bool))
+    moved = le.Displacements(*given, status=ended(True, True))
     fit = quick(lambda m: le.fit_displacements(m, QUADRATICS, terms=ATTRACTORS, ridge=1e-12))
     made = fit(moved)
     slopes = np.asarray(jax.vmap(jax.vmap(jax.jacfwd(QUADRATICS)))(jnp.asarray(x)))
@@ -259,14 +265,19 @@ def test_displacements_are_fitted_by_the_weighted_regression_of_velocities():
     found = np.concatenate([energy.potential.coefficients, energy.coefficients])
     assert np.allclose(found, exact, rtol=1e-7)
     assert np.allclose(made.misfit, np.sqrt(left[0] / (values.size - 6)), rtol=1e-7)
-    lost = moved._replace(converged=jnp.array([True, False]))
+    lost = moved._replace(status=ended(True, False))
     assert fit(lost).status == tx.Status.NOT_TRANSPORTED
 
 
 TIMES = jnp.array([0.0, 1.0, 2.0])
 CLOUDS = jnp.zeros((3, 4, 2))
 ORIGIN, PAIR = CLOUDS[0], TIMES[:2]
-STILL = le.Displacements(CLOUDS, CLOUDS, CLOUDS[:, :, 0], jnp.ones(3, bool))
+STILL = le.Displacements(CLOUDS, CLOUDS, CLOUDS[:, :, 0], ended(True, True, True))
+
+
+def _first_order(**options):
+    """Of displacements over one step more than the populations have."""
+    return le.fit_first_order(CLOUDS, TIMES, QUADRATICS, displacements=STILL, **options)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +292,8 @@ STILL = le.Displacements(CLOUDS, CLOUDS, CLOUDS[:, :, 0], jnp.ones(3, bool))
         ("times", lambda: le.fit_weak_form(CLOUDS, TIMES[:2], QUADRATICS)),
         ("times", lambda: le.fit_weak_form(CLOUDS, TIMES[::-1], QUADRATICS)),
         ("threshold", lambda: le.fit_weak_form(CLOUDS, TIMES, QUADRATICS, threshold=-1.0)),
-        ("ridge", lambda: le.fit_first_order(CLOUDS, TIMES, QUADRATICS, epsilon=1.0, ridge=0.0)),
+        ("ridge", lambda: _first_order(ridge=0.0)),
+        ("displacements", lambda: _first_order()),
         ("ridge", lambda: le.fit_displacements(STILL, QUADRATICS, ridge=0.0)),
         ("epsilon", lambda: le.transport_displacements(CLOUDS, TIMES, epsilon=0.0)),
         (

@@ -1,5 +1,6 @@
 """A small network, the risks that its tests share, and what a training must leave."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import Array
@@ -40,6 +41,6 @@ def trained(risk, start, **options):
 
 def check_lost(made):
     assert all(jnp.all(jnp.isnan(leaf)) for leaf in (made.risk[-1], made.dissipation[-1]))
-    assert all(jnp.all(jnp.isnan(leaf)) for leaf in made.final.neurons)
+    assert all(jnp.all(jnp.isnan(leaf)) for leaf in jax.tree.leaves(made.final))
     alive = jnp.isfinite(made.risk)
     assert jnp.all(jnp.isfinite(made.networks.inner) == alive[:, None, None])

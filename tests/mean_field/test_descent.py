@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import transportx as tx
+import transportx.gradient_flows as gf
 import transportx.mean_field as mf
 from tests.helpers import quick
 from tests.mean_field.networks import KEYS, RISKS, WEIGHTS, M, N, X, check_lost, network, trained
@@ -31,8 +32,8 @@ def jumping(num_steps, batch_size):
     """A program of SGD: of weights and a key."""
 
     def run(weights, key):
-        options = {"num_steps": num_steps, "batch_size": batch_size, "key": key}
-        return mf.sgd(RISKS["square"], network(weights=weights), t1=1.0, **options)
+        batches = mf.MiniBatches(RISKS["square"], batch_size)
+        return mf.train(batches, network(weights=weights), t1=1.0, steps=num_steps, key=key)
 
     return quick(run)
 
@@ -60,7 +61,7 @@ def test_resampling_draws_by_weight_and_is_unbiased():
 
     @quick
     def drawn(key):
-        made = mf.resample(start, key=key)
+        made = start.with_neurons(*gf.resample(*start.measure, key=key))
         same = jnp.all(made.inner[:, None] == start.inner[None], axis=-1)
         return jnp.sum(jnp.where(same, 1.0, 0.0), axis=0), made(X), made.masses
 
@@ -84,8 +85,14 @@ def taught():
     start = mf.random_network(60, dim=2, scale=0.1, key=KEYS[4])
     risk = mf.Risk(x, teacher(x))
     plain = trained(risk, start, t1=40.0, steps=FixedSteps(2000, diffrax.Heun()))
-    options = {"t1": 40.0, "rate": 4.0, "num_rounds": 10, "steps": FixedSteps(200, diffrax.Heun())}
-    run = quick(lambda share: mf.birth_death(risk, start, threshold=share, key=KEYS[5], **options))
+    reacting = gf.WassersteinFisherRao(reaction=4.0)
+    options = {"t1": 40.0, "dynamics": reacting, "steps": FixedSteps(200, diffrax.Heun())}
+
+    @quick
+    def run(threshold):
+        made = gf.birth_death(risk, *start.measure, threshold=threshold, key=KEYS[5], **options)
+        return mf.as_training(start, made)
+
     return teacher, plain, run(0.0), run(0.5)
 
 
@@ -98,7 +105,7 @@ def test_students_meet_their_teachers(taught):
         ones = (mf.Network(teacher.inner[i : i + 1], teacher.outer[i : i + 1]) for i in range(3))
         along = jnp.stack([mf.alignment(students, one) for one in ones])
         unseen = jr.normal(KEYS[0], (2000, 2))
-        return along, mf.strengths(students), mf.Risk(unseen, teacher(unseen))(students)
+        return along, mf.strengths(students), mf.Risk(unseen, teacher(unseen))(*students.measure)
 
     along, strengths, risk = describe(made.final)
     assert risk < 1e-4 * made.risk[0]

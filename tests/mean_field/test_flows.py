@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import transportx as tx
+import transportx.gradient_flows as gf
 import transportx.mean_field as mf
 from tests.helpers import check_reverse, quick
 from tests.mean_field.networks import (
@@ -48,7 +49,9 @@ def test_relu_neurons_keep_their_invariants_over_the_whole_training():
 def test_powers_keep_theirs_and_a_ridge_lets_them_decay_at_its_rate():
     ridge, t1 = 0.3, 2.0
     times = jnp.linspace(0, t1, 3)
-    run = quick(lambda risk: mf.train(risk, network(mf.Power(2.5)), t1=t1, times=times, **PRECISE))
+    run = quick(
+        lambda risk: mf.train(risk, network(mf.RectifiedPower(2.5)), t1=t1, times=times, **PRECISE)
+    )
     free, held = (run(mf.Risk(X, SIGNS, mf.logistic_loss, level)) for level in (0.0, ridge))
     assert free.completed
     assert held.completed
@@ -58,7 +61,7 @@ def test_powers_keep_theirs_and_a_ridge_lets_them_decay_at_its_rate():
     assert jnp.allclose(after, jnp.exp(-2 * ridge * t1) * before, atol=1e-8)
 
 
-DYNAMICS = {"wasserstein": mf.Wasserstein(), "birth_death": mf.BirthDeath(3.0)}
+DYNAMICS = {"wasserstein": gf.Wasserstein(), "birth_death": gf.WassersteinFisherRao(reaction=3.0)}
 
 
 @pytest.mark.parametrize("name", DYNAMICS)
@@ -72,7 +75,7 @@ def test_risk_falls_at_the_rate_of_the_dissipation(name):
     slope = (before - 8 * near + 8 * behind - after) / (12 * step)
     assert jnp.allclose(slope, -made.dissipation[2], rtol=1e-6)
     if name == "wasserstein":
-        positions = jnp.concatenate(made.networks.neurons, axis=2)
+        positions = jnp.concatenate([made.networks.inner, made.networks.outer], axis=2)
         weights = jnp.array([1.0, -8.0, 0.0, 8.0, -1.0]) / (12 * step)
         speed = WEIGHTS @ jnp.sum(jnp.tensordot(weights, positions, 1) ** 2, axis=1)
         assert jnp.allclose(made.dissipation[2], speed, rtol=1e-6)
@@ -83,8 +86,8 @@ def test_weights_react_as_the_integral_of_the_first_variation_says():
     ridge, rate, t1 = 0.7, 1.5, 2.0
     start = network(mf.Relu())
     empty = mf.Risk(jnp.zeros((1, D)), jnp.zeros((1, E)), ridge=ridge)
-    made = trained(empty, start, t1=t1, dynamics=mf.BirthDeath(rate), **PRECISE)
-    squares = sum(jnp.sum(part**2, axis=1) for part in start.neurons)
+    made = trained(empty, start, t1=t1, dynamics=gf.WassersteinFisherRao(reaction=rate), **PRECISE)
+    squares = sum(jnp.sum(part**2, axis=1) for part in jax.tree.leaves(start.neurons))
     expected = WEIGHTS * jnp.exp(-rate * squares * (1 - jnp.exp(-2 * ridge * t1)) / 4)
     expected = expected / jnp.sum(expected) * jnp.sum(WEIGHTS)
     assert jnp.allclose(made.final.masses, expected, atol=1e-9)
@@ -111,7 +114,7 @@ def linear():
 
 
 def test_moments_of_linear_neurons_obey_their_own_equation():
-    risk, start, t1 = RISKS["square"], network(mf.Linear()), 2.0
+    risk, start, t1 = RISKS["square"], network(mf.Identity()), 2.0
     expected = closed()(risk, mf.second_moments(start), t1, 0.0)
     assert expected.completed
     made = linear()(risk, start, t1)
@@ -126,7 +129,7 @@ def test_balanced_scalar_neurons_learn_by_a_logistic_law():
     # In the first coordinate of input and output; the others are zero, and stay so.
     slope, t1 = 1.7, 1.3
     x, theta = X.at[:, 1:].set(0), jnp.linspace(-0.3, 0.5, N)[:, None]
-    start = mf.Network(theta * jnp.eye(1, D), theta * jnp.eye(1, E), WEIGHTS, mf.Linear())
+    start = mf.Network(theta * jnp.eye(1, D), theta * jnp.eye(1, E), WEIGHTS, mf.Identity())
     made = linear()(mf.Risk(x, slope * x[:, :E], ridge=0.0), start, t1)
     # q' = 2 sigma q (slope - q) for q the product of the layers.
     sigma, q0 = jnp.mean(x[:, 0] ** 2), WEIGHTS @ theta[:, 0] ** 2
@@ -137,7 +140,7 @@ def test_balanced_scalar_neurons_learn_by_a_logistic_law():
 
 
 def wide_linear(weight, n=2000):
-    made = mf.random_network(n, dim=D, num_outputs=E, activation=mf.Linear(), key=KEYS[3])
+    made = mf.random_network(n, dim=D, num_outputs=E, activation=mf.Identity(), key=KEYS[3])
     return made.with_neurons(made.neurons, jnp.full(n, weight))
 
 
@@ -147,7 +150,7 @@ def noisy():
     risk = mf.Risk(X, Y, ridge=0.5)
 
     def run(start, temperature, key):
-        dynamics = mf.Langevin(temperature)
+        dynamics = gf.Langevin(temperature)
         return mf.train(risk, start, t1=1.0, steps=50, dynamics=dynamics, key=key)
 
     return jax.jit(run)
@@ -215,7 +218,7 @@ def rate(errors):
 
 def test_risks_of_wide_linear_networks_approach_the_exact_limit_at_rate_one_half():
     limit = closed()(mf.Risk(X, Y), jnp.eye(D + E), 1.0, 0.0).risk[-1]
-    risks = risks_at_widths(mf.Linear())
+    risks = risks_at_widths(mf.Identity())
     errors = np.sqrt(np.mean((risks - float(limit)) ** 2, axis=1))
     assert errors[-1] < 0.02 * limit
     assert -0.65 < rate(errors) < -0.35

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 
+import transportx.gradient_flows as gf
 import transportx.mean_field as mf
 from tests.helpers import quick
 from tests.mean_field.networks import (
@@ -26,7 +27,7 @@ from tests.mean_field.networks import (
     network,
 )
 
-ACTIVATIONS = (mf.Linear(), mf.Relu(), mf.Power(2), mf.Power(2.5), mf.Tanh())
+ACTIVATIONS = (mf.Identity(), mf.Relu(), mf.RectifiedPower(2), mf.RectifiedPower(2.5), mf.Tanh())
 every_risk = pytest.mark.parametrize("name", RISKS)
 
 
@@ -78,7 +79,8 @@ def test_a_neuron_twice_is_one_of_twice_the_weight_and_weight_zero_is_none():
 def test_losses_are_those_of_the_books():
     f = network(mf.Relu())(X)
     risks = {
-        name: mf.Risk(X, risk.y, risk.loss)(network(mf.Relu())) for name, risk in RISKS.items()
+        name: mf.Risk(X, risk.y, risk.loss)(*network(mf.Relu()).measure)
+        for name, risk in RISKS.items()
     }
     f, y, signs, classes = (np.asarray(a) for a in (f, Y, SIGNS, CLASSES))
     assert np.isclose(risks["square"], np.sum((f - y) ** 2) / (2 * M), rtol=1e-13)
@@ -93,13 +95,21 @@ def calculus(name, tile=4):
     risk = RISKS[name]
 
     def evaluate(neurons, weights, probes):
-        at = network(tile=tile).with_neurons(neurons, weights)
-        return risk(at), *risk.derivatives(at), risk.first_variation(probes, at)
+        at, there = (mf.Neurons(p.inner, p.outer, mf.Tanh(), tile) for p in (neurons, probes))
+        value, slopes, variation = risk.derivatives(at, weights)
+        slopes = mf.Neurons(slopes.inner, slopes.outer, mf.Tanh())
+        return (
+            risk(at, weights),
+            value,
+            slopes,
+            variation,
+            risk.first_variation(there, at, weights),
+        )
 
     return quick(evaluate)
 
 
-PROBES = mf.Neurons(jr.normal(KEYS[4], (3, D)), jr.normal(KEYS[5], (3, E)))
+PROBES = mf.Neurons(jr.normal(KEYS[4], (3, D)), jr.normal(KEYS[5], (3, E)), mf.Tanh())
 
 
 @every_risk
@@ -108,14 +118,14 @@ def test_gradients_are_difference_quotients_over_the_weights(name):
     value, again, slopes, _, _ = evaluate(start, WEIGHTS, PROBES)
     assert jnp.allclose(value, again, rtol=1e-14)
     for key in jr.split(KEYS[3], 3):
-        along = [jr.normal(k, part.shape) for k, part in zip(jr.split(key), start, strict=True)]
+        inner_key, outer_key = jr.split(key)
+        along = mf.Neurons(jr.normal(inner_key, (N, D)), jr.normal(outer_key, (N, E)), mf.Tanh())
         ends = (
-            evaluate(
-                mf.Neurons(*(p + h * v for p, v in zip(start, along, strict=True))), WEIGHTS, PROBES
-            )[0]
+            evaluate(jax.tree.map(lambda p, v, h=h: p + h * v, start, along), WEIGHTS, PROBES)[0]
             for h in (1e-5, -1e-5)
         )
-        expected = sum(WEIGHTS @ jnp.sum(g * v, axis=1) for g, v in zip(slopes, along, strict=True))
+        products = jax.tree.map(lambda g, v: WEIGHTS @ jnp.sum(g * v, axis=1), slopes, along)
+        expected = sum(jax.tree.leaves(products))
         assert jnp.allclose((next(ends) - next(ends)) / 2e-5, expected, rtol=1e-7, atol=1e-9)
 
 
@@ -134,7 +144,7 @@ def test_gradients_are_those_of_the_first_variation_at_any_neuron(name):
     _, _, slopes, variation, _ = evaluate(start, WEIGHTS, PROBES)
     step = 1e-5
     inner = start.inner[:1] + step * jnp.array([[0.0], [1.0], [-1.0]]) * jnp.eye(1, D, 1)
-    probes = mf.Neurons(inner, jnp.tile(start.outer[:1], (3, 1)))
+    probes = mf.Neurons(inner, jnp.tile(start.outer[:1], (3, 1)), mf.Tanh())
     there, ahead, behind = evaluate(start, WEIGHTS, probes)[-1]
     assert jnp.allclose(there, variation[0], rtol=1e-13)
     assert jnp.allclose((ahead - behind) / (2 * step), slopes.inner[0, 1], rtol=1e-6, atol=1e-9)
@@ -144,21 +154,20 @@ def test_gradients_are_those_of_the_first_variation_at_any_neuron(name):
 def test_order_and_tiles_do_not_count(name):
     start = network().neurons
     order = jr.permutation(KEYS[3], N)
-    shuffled = mf.Neurons(*(part[order] for part in start))
+    shuffled = jax.tree.map(lambda part: part[order], start)
     value, _, slopes, variation, probed = calculus(name)(start, WEIGHTS, PROBES)
     moved = calculus(name, None)(shuffled, WEIGHTS[order], PROBES)
-    expected = value, value, mf.Neurons(*(s[order] for s in slopes)), variation[order], probed
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), moved, expected
-    )
+    expected = value, value, jax.tree.map(lambda s: s[order], slopes), variation[order], probed
+    for one, other in zip(jax.tree.leaves(moved), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
 
 
 def test_the_velocity_of_linear_neurons_is_that_of_the_facts():
-    made, risk = network(mf.Linear()), mf.Risk(X, Y)
+    made, risk = network(mf.Identity()), mf.Risk(X, Y)
     u, w, a = (np.asarray(part) for part in (made.outer, made.inner, WEIGHTS))
     sigma, cross = np.asarray(X).T @ X / M, np.asarray(Y).T @ X / M
     force = (a[:, None] * u).T @ w @ sigma - cross
-    slopes = quick(lambda made: risk.gradient(made))(made)
+    slopes = quick(lambda made: risk.gradient(*made.measure))(made)
     np.testing.assert_allclose(slopes.inner, u @ force, rtol=1e-11, atol=1e-13)
     np.testing.assert_allclose(slopes.outer, w @ force.T, rtol=1e-11, atol=1e-13)
 
@@ -172,7 +181,7 @@ def test_a_hundred_thousand_neurons_need_memory_for_neurons_and_data_alone(what)
 
     def gradient(network, x, y):
         risk = mf.Risk(x, y)
-        return risk(network), risk.derivatives(network)
+        return risk(*network.measure), risk.derivatives(*network.measure)
 
     def through_training(network, x, y):
         times = jnp.array([0.0, 1.0])
@@ -201,7 +210,7 @@ def test_results_have_the_dtype_of_the_network():
 
     made = jax.eval_shape(
         lambda: mf.train(
-            narrow(RISKS["softmax"]), narrow(network()), t1=1.0, dynamics=mf.BirthDeath(1.0)
+            narrow(RISKS["softmax"]), narrow(network()), t1=1.0, dynamics=gf.WassersteinFisherRao()
         )
     )
     kinds = {
@@ -218,27 +227,23 @@ REFUSED = {
     "outer": lambda: mf.Network(X, Y[:3]),
     "weights": lambda: mf.Network(X, Y, jnp.ones(3)),
     "tile": lambda: mf.Network(X, Y, tile=0),
-    "degree": lambda: mf.Power(0.5),
+    "degree": lambda: mf.RectifiedPower(0.5),
     "num": lambda: mf.random_network(0, dim=2, key=KEYS[0]),
     "scale": lambda: mf.random_network(3, dim=2, scale=0.0, key=KEYS[0]),
     "x": lambda: START(X[:, :2]),
     "y": lambda: mf.Risk(X, Y[:3]),
     "ridge": lambda: mf.Risk(X, Y, ridge=-1.0),
-    "temperature": lambda: mf.Langevin(-1.0),
-    "rate": lambda: mf.BirthDeath(-1.0),
     "network.activation": lambda: mf.invariants(START),
     "risk.x": lambda: mf.train(mf.Risk(X[:, :2], Y), START, t1=1.0),
     "risk.y": lambda: mf.train(mf.Risk(X, Y[:, :1]), START, t1=1.0),
     "t1": lambda: mf.train(RISKS["square"], START, t1=0.0),
-    "num_steps": lambda: mf.sgd(
-        RISKS["square"], START, t1=1.0, num_steps=7, batch_size=2, key=KEYS[0]
+    "batch_size": lambda: mf.MiniBatches(RISKS["square"], M + 1),
+    "num_rounds": lambda: gf.birth_death(
+        RISKS["square"], *START.measure, t1=1.0, num_rounds=0, key=KEYS[0]
     ),
-    "batch_size": lambda: mf.sgd(
-        RISKS["square"], START, t1=1.0, num_steps=10, batch_size=M + 1, key=KEYS[0]
-    ),
-    "num_rounds": lambda: mf.birth_death(RISKS["square"], START, t1=1.0, num_rounds=0, key=KEYS[0]),
+    "z": lambda: RISKS["square"].first_variation(network(mf.Relu()).neurons, *START.measure),
     "steps": lambda: mf.train(RISKS["square"], START, t1=1.0, steps=0),
-    "key": lambda: mf.train(RISKS["square"], START, t1=1.0, dynamics=mf.Langevin(1.0)),
+    "key": lambda: mf.train(mf.MiniBatches(RISKS["square"], 2), START, t1=1.0),
     "times": lambda: mf.train(RISKS["square"], START, t1=1.0, times=jnp.array([0.0, 2.0])),
     "risk.loss": lambda: mf.linear_training(RISKS["softmax"], jnp.eye(D + E), t1=1.0),
     "moments": lambda: mf.linear_training(RISKS["square"], jnp.eye(D), t1=1.0),

@@ -20,7 +20,7 @@ DEEP = mf.random_residual_network(4, N, dim=D, key=KEYS[3], activation=mf.Tanh()
 
 def constant(depth, activation):
     """Layers that are all the same."""
-    copies = (jnp.broadcast_to(part, (depth, N, D)) for part in ONE.neurons)
+    copies = (jnp.broadcast_to(part, (depth, N, D)) for part in (ONE.inner, ONE.outer))
     layers = jax.vmap(lambda w, u: mf.Network(w, u, activation=activation))(*copies)
     return mf.ResidualNetwork(layers)
 
@@ -30,7 +30,7 @@ def test_linear_layers_approach_the_exponential_at_first_order_in_depth():
     exact = np.asarray(X) @ scipy.linalg.expm(product).T
     errors = []
     for depth in (40, 80):
-        found = np.asarray(constant(depth, mf.Linear())(X))
+        found = np.asarray(constant(depth, mf.Identity())(X))
         power = np.linalg.matrix_power(np.eye(D) + product / depth, depth)
         np.testing.assert_allclose(found, np.asarray(X) @ power.T, rtol=1e-12)
         errors.append(np.max(np.abs(found - exact)))
@@ -39,7 +39,8 @@ def test_linear_layers_approach_the_exponential_at_first_order_in_depth():
 
 @quick
 def trained(network, t1):
-    return mf.train_residual(network, X, Y, t1=t1, num_steps=8)
+    times = t1 * jnp.linspace(0, 1, 9)
+    return mf.train(mf.ResidualRisk(X, Y, network.depth), network, t1=t1, steps=8, times=times)
 
 
 def risk(network):
@@ -53,9 +54,10 @@ def test_descent_is_steepest_in_conditional_transport():
     assert jnp.allclose(made.risk[0], risk(DEEP), rtol=1e-13)
     moved = mf.conditional_wasserstein2(DEEP, made.network(1))
     assert jnp.allclose(moved / step, jnp.sqrt(made.dissipation[0]), rtol=1e-10)
-    along = jax.tree.map(lambda a, b: b - a, DEEP, made.network(1))
+    start, after = made.network(0), made.network(1)
+    along = jax.tree.map(lambda a, b: b - a, start, after)
     ahead, behind = (
-        risk(jax.tree.map(lambda a, v, h=h: a + h * v, DEEP, along)) for h in (0.1, -0.1)
+        risk(jax.tree.map(lambda a, v, h=h: a + h * v, start, along)) for h in (0.1, -0.1)
     )
     slope = (ahead - behind) / (0.2 * step)
     assert jnp.allclose(slope, -made.dissipation[0], rtol=1e-6)
@@ -72,9 +74,10 @@ def test_the_conditional_distance_matches_neurons_within_their_layers():
     shifts = jnp.array([0.1, 0.0, -0.2, 0.3])[:, None, None]
     order = jnp.array([2, 0, 4, 1, 3])
     layers = DEEP.layers
-    neurons = mf.Neurons(layers.inner[:, order] + shifts, layers.outer[:, order])
-    moved = mf.ResidualNetwork(
-        jax.vmap(lambda layer, part: layer.with_neurons(part))(layers, neurons)
+    moved = DEEP.with_neurons(
+        mf.Neurons(
+            (layers.inner[:, order] + shifts).reshape(-1, D), layers.outer[:, order].reshape(-1, D)
+        )
     )
     # Two coordinates of w, each moved by the shift of its layer.
     expected = jnp.sqrt(2 * jnp.mean(shifts**2))
@@ -82,6 +85,9 @@ def test_the_conditional_distance_matches_neurons_within_their_layers():
     swapped = jax.tree.map(lambda leaf: jnp.flip(leaf, 0), DEEP)
     assert mf.conditional_wasserstein2(DEEP, swapped) > 0.5
     assert mf.conditional_wasserstein2(DEEP, DEEP) == 0
+    uneven = jnp.linspace(1, 2, 4 * N) / (6 * N)
+    heavier = DEEP.with_neurons(DEEP.measure.x, uneven)
+    assert jnp.isnan(mf.conditional_wasserstein2(DEEP, heavier))
 
 
 def test_steps_too_large_end_in_a_status():
@@ -96,9 +102,8 @@ def test_steps_too_large_end_in_a_status():
         ("layers", lambda: mf.ResidualNetwork(ONE)),
         ("depth", lambda: mf.random_residual_network(0, 2, dim=2, key=KEYS[0])),
         ("other", lambda: mf.conditional_wasserstein2(DEEP, constant(3, mf.Tanh()))),
-        ("y", lambda: mf.train_residual(DEEP, X, Y[:3], t1=1.0, num_steps=1)),
-        ("t1", lambda: mf.train_residual(DEEP, X, Y, t1=0.0, num_steps=1)),
-        ("num_steps", lambda: mf.train_residual(DEEP, X, Y, t1=1.0, num_steps=0)),
+        ("y", lambda: mf.ResidualRisk(X, Y[:3], 4)),
+        ("x", lambda: mf.train(mf.ResidualRisk(X, Y, 3), DEEP, t1=1.0)),
     ],
 )
 @pytest.mark.usefixtures("without_type_checks")

@@ -337,7 +337,7 @@ def flow(x0=X0, args=None, field=scaling, **options):
         (lambda: flow(X0.astype(int)), "`x0` has dtype int64; convert it"),
         (lambda: flow(X0[:0]), r"`x0` has shape \(0, 3\); give at least one example"),
         (lambda: flow(X0, jnp.ones(4)), "`args` has 4 examples but `x0` has 5; give as many"),
-        (lambda: flow(X0, jnp.array(1.0)), "`args` holds .*; give arrays with one row an example"),
+        (lambda: flow(X0, jnp.array(1.0)), "`args` holds .*; give arrays with one row per example"),
         (
             lambda: flow(field=lambda t, x, args: x[:1]),
             r"`field` returns shape \(1,\) at a point of shape \(3,\); return dx/dt",

@@ -1,4 +1,4 @@
-"""The in-context field: what a token feels of the measure of all tokens."""
+"""The in-context field of attention: the velocity of a token in the measure of all tokens."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def _heads(matrix: Array) -> Array:
 
 @_checks.gate
 class Attention(eqx.Module):
-    r"""The field $\Gamma[\alpha](x)$ of a weighted measure of tokens, summed over heads.
+    r"""Attention field $\Gamma[\alpha](x)$ of a weighted measure of tokens, summed over heads.
 
     For `Softmax`, $\Gamma[\alpha](x) = \sum_h V_h \int e^{\langle Q_h x, K_h y\rangle/\tau} y\,
     d\alpha(y) / \int e^{\langle Q_h x, K_h y\rangle/\tau} d\alpha(y)$. It depends on the tokens
@@ -33,22 +33,28 @@ class Attention(eqx.Module):
     Above 2^24 pairs, scores are recomputed in tiles: O(n + m) memory for the field, its jvp
     and its vjp, times the number of heads.
 
-    Example:
-        ```python
-        attention = tx.attention.Attention(Q, K, V, tx.attention.Softmax(temperature=2.0))
-        velocities = attention(x, x)               # self-attention
-        attention(x_new, x, weights)               # anywhere, in a weighted context
-        ```
-
     Attributes:
-        query: Q, (h, k, d), or (k, d) for one head.
+        query: Q, shape (h, k, d), or (k, d) for one head.
         key: K, of the same shape.
-        value: V, (h, e, d): a head's value matrix times its block of the output matrix.
+        value: V, shape (h, e, d): a head's value matrix times its block of the output matrix.
             Token dynamics need e = d.
-        mixing: How scores become weights.
+        mixing: The rule by which scores become weights.
 
     Raises:
         ValueError: Matrices do not fit each other, or tokens the matrices.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> tokens = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> attention(tokens, tokens).shape  # self-attention
+        (3, 2)
+        >>> masked = attention(tokens[:1], tokens, jnp.array([1.0, 0.0, 0.0]))
+        >>> masked.tolist()  # all weight on the first token
+        [[1.0, 0.0]]
+
+    References:
+        Vaswani et al., Attention is all you need, 2017; Sander, Ablin, Blondel and Peyre,
+        Sinkformers, 2022.
     """
 
     query: Float[Array, "h k d"] = eqx.field(converter=_heads)
@@ -80,9 +86,9 @@ class Attention(eqx.Module):
         """The field at each row of `x`, in the context of tokens `y`.
 
         Args:
-            x: Where to evaluate it.
-            y: Tokens; `x` itself for self-attention.
-            weights: Their masses, not negative; 1 / m each by default. A zero masks its
+            x: Points at which it is evaluated, shape (n, d).
+            y: Tokens of the context, shape (m, d); `x` itself for self-attention.
+            weights: Their masses, shape (m,), not negative; 1 / m each by default. A zero masks its
                 token; where one is negative the field is NaN.
         """
         return jnp.sum(self._heads_at(x, y, weights, self.mixing), axis=0)
@@ -95,7 +101,7 @@ class Attention(eqx.Module):
         y: Float[Array, "m d"],
         weights: Float[Array, " m"] | None = None,
     ) -> Float[Array, " n"]:
-        """A function of each row of `x` whose gradient is the field where V = Q^T K."""
+        """Potential at each row of `x`: its gradient is the field where V = Q^T K; shape (n,)."""
         return jnp.sum(self._heads_at(x, y, weights, self.mixing.potential), axis=0)
 
     @_checks.gate
@@ -103,8 +109,8 @@ class Attention(eqx.Module):
     def energy(self, y: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
         """Energy of the measure, as its mixing defines it.
 
-        For `Unnormalised`, `Linear` and `Sinkhorn` with V = Q^T K symmetric, it is that whose
-        Wasserstein gradient is the field, so that it grows along the flow.
+        For `Unnormalised`, `LinearAttention` and `SinkhornAttention` with V = Q^T K symmetric
+        its Wasserstein gradient is the field, so that it grows along the flow.
         """
         _check_tokens("y", y, self.query)
 
@@ -121,7 +127,7 @@ class Attention(eqx.Module):
         y: Float[Array, "m d"],
         weights: Float[Array, " m"] | None = None,
     ) -> Float[Array, "h n m"]:
-        """What each row of `x` takes from each token, head by head: n m numbers each."""
+        """Attention matrix: weight of each token for each row of `x`, per head, (h, n, m)."""
 
         def rows(queries, context):
             identity = jnp.eye(y.shape[0], dtype=y.dtype)
@@ -143,7 +149,19 @@ class Attention(eqx.Module):
 def gradient_attention(
     query: Float[Array, "*h k d"], key: Float[Array, "*h k d"], mixing: AbstractMixing
 ) -> Attention:
-    """Attention with V = Q^T K, the case in which the field is the gradient of `potential`."""
+    """Attention with V = Q^T K, for which the field is the gradient of its `potential`.
+
+    Args:
+        query: Q, shape (h, k, d), or (k, d) for one head.
+        key: K, of the same shape.
+        mixing: The rule by which scores become weights.
+
+    Example:
+        >>> softmax = tx.attention.Softmax()
+        >>> attention = tx.attention.gradient_attention(2 * jnp.eye(2), jnp.eye(2), softmax)
+        >>> attention.value[0].tolist()
+        [[2.0, 0.0], [0.0, 2.0]]
+    """
     value = jnp.einsum("...ki,...kj->...ij", query, key, precision=jax.lax.Precision.HIGHEST)
     return Attention(query, key, value, mixing)
 

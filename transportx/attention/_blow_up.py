@@ -27,19 +27,24 @@ def softmax_gaussian_map(
     *,
     temperature: ScalarLike = 1.0,
 ) -> AffineMap:
-    r"""Where softmax attention with V = I has carried each token of a Gaussian, in closed form.
+    r"""Closed-form flow map of Gaussian tokens under softmax attention with V = I.
 
     With S the covariance, M = K^T Q / tau symmetric and $D = (I - 2 t S M)^{-1/2}$, a token
-    goes to $e^t D m + D (x - m)$, so that the tokens' law is
+    goes to $e^t D m + D (x - m)$, so that the law of the tokens is
     $N(e^t D m,\ (S^{-1} - 2 t M)^{-1})$. NaN from `softmax_blow_up` on, and where `matrix`
     is not symmetric.
 
     Args:
         t: Depth, not negative.
-        mean: Mean at depth 0.
-        covariance: Covariance at depth 0, positive definite.
-        matrix: K^T Q, of any signature; the identity by default.
-        temperature: tau.
+        mean: Mean at depth 0, shape (d,).
+        covariance: Covariance at depth 0, shape (d, d), positive definite.
+        matrix: K^T Q, shape (d, d), of any signature; the identity by default.
+        temperature: tau, positive.
+
+    Example:
+        >>> move = tx.attention.softmax_gaussian_map(0.25, jnp.zeros(1), jnp.eye(1))
+        >>> round(float(move(jnp.array([1.0]))[0]), 3)  # (1 - 2 / 4)^(-1/2)
+        1.414
     """
     t = _numbers.not_negative(t, mean.dtype)
     root, scores = _whitened(covariance, matrix, temperature)
@@ -54,9 +59,18 @@ def softmax_gaussian_map(
 def softmax_blow_up(
     covariance: Matrix, matrix: Matrix | None = None, *, temperature: ScalarLike = 1.0
 ) -> Scalar:
-    r"""Depth $1 / 2\lambda_{\max}(S^{1/2} M S^{1/2})$ at which `softmax_gaussian_map` ends.
+    r"""Blow-up depth $1 / 2\lambda_{\max}(S^{1/2} M S^{1/2})$ of `softmax_gaussian_map`.
 
-    Infinite where no eigenvalue is positive; then every Gaussian lives for ever.
+    Infinite where no eigenvalue is positive; then every Gaussian exists at all depths.
+
+    Args:
+        covariance: S at depth 0, shape (d, d), positive definite.
+        matrix: K^T Q, symmetric, shape (d, d); the identity by default. M is this over tau.
+        temperature: tau, positive.
+
+    Example:
+        >>> round(float(tx.attention.softmax_blow_up(2 * jnp.eye(2))), 3)
+        0.25
     """
     most = jnp.max(jnp.linalg.eigvalsh(_whitened(covariance, matrix, temperature)[1]))
     lives = most <= 0
@@ -76,13 +90,19 @@ def _whitened(covariance, matrix, temperature) -> tuple[Matrix, Matrix]:
 
 @_checks.gate
 class BlowUp(eqx.Module):
-    """The depth at which Gaussian tokens blow up, and whether to believe it.
+    """Depth at which Gaussian tokens blow up, with the status of the search.
 
     Attributes:
-        depth: Infinite if they outlive the horizon; NaN if the search failed.
-        num_steps: Steps taken, rejected ones included.
+        depth: Infinite if the tokens exist beyond the horizon; NaN if the search failed.
+        num_steps: Number of steps, rejected ones included.
         status: `COMPLETED` if a blow-up or the horizon was reached; `MAX_STEPS` if the steps did
             not suffice, or the mean overflowed before; `NON_FINITE`.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> found = tx.attention.blow_up_depth(attention, jnp.zeros(2), jnp.eye(2), horizon=1.0)
+        >>> bool(found.completed)
+        True
     """
 
     depth: Scalar
@@ -112,17 +132,23 @@ def blow_up_depth(
     slope of the field stays bounded, as for `L2` with invertible K, the answer is infinite.
 
     Args:
-        attention: With a mixing that has a closed form on Gaussians, as `gaussian_field` lists.
-        mean: Mean at depth 0.
-        covariance: Covariance at depth 0, not zero.
-        horizon: Depth at which to give up; may be traced.
-        decay: As in the flow: that of the `TokenField`, 1 for mean shift.
+        attention: Attention whose mixing has a closed form on Gaussians, as `gaussian_field` lists.
+        mean: Mean at depth 0, shape (d,).
+        covariance: Covariance at depth 0, shape (d, d).
+        horizon: Depth at which to give up, positive; may be traced.
+        decay: Rate c of a term -c x in the velocity; 1 for mean shift.
         steps: Adaptive steps; their absolute tolerance is in units of the tokens' deviation
             where that is below 1.
 
     Raises:
         ValueError: The mixing has no closure or is causal, shapes do not fit, or `horizon` is a
             Python number that is not positive.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> found = tx.attention.blow_up_depth(attention, jnp.zeros(2), jnp.eye(2), horizon=1.0)
+        >>> round(float(found.depth), 2)
+        0.5
     """
     _checks.positive("horizon", horizon)
     mean, covariance = _numbers.matched(mean, covariance)

@@ -21,15 +21,20 @@ Scalar = Float[Array, ""]
 @_checks.gate
 @single_inside
 def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
-    """The cluster of each token, named by its first member; -1 for one that is not finite.
+    """Single-linkage cluster of each token, named by its first member; -1 if it is not finite.
 
     Two tokens are of one cluster where a chain of tokens joins them in hops of at most
-    `radius` (single linkage). O(n^2) operations a round, in tiles; as many rounds as the
+    `radius`. O(n^2) operations per round, in tiles; as many rounds as the
     longest chain of names, one or two for tight clusters.
 
     Args:
         tokens: Points, shape (n, d).
         radius: Longest hop, positive and finite; all are -1 where it is not, known at run time.
+
+    Example:
+        >>> tokens = jnp.array([[0.0], [0.1], [5.0]])
+        >>> tx.attention.cluster_labels(tokens, radius=0.5).tolist()
+        [0, 0, 2]
     """
     near = _checks.positive_value("radius", radius, tokens.dtype) ** 2
     finite = jnp.all(jnp.isfinite(tokens), axis=1) & ~jnp.isnan(near)
@@ -59,11 +64,15 @@ def cluster_labels(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, " n"]:
 @_checks.gate
 @single_inside
 def num_clusters(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, ""]:
-    """How many clusters `cluster_labels` finds; -1 where a token is not finite.
+    """Number of clusters that `cluster_labels` finds; -1 where a token is not finite.
 
     Args:
         tokens: Points, shape (n, d).
         radius: Longest hop within a cluster, positive; -1 where it is not, known at run time.
+
+    Example:
+        >>> int(tx.attention.num_clusters(jnp.array([[0.0], [0.1], [5.0]]), radius=0.5))
+        2
     """
     labels = cluster_labels(tokens, radius=radius)
     found = jnp.sum(labels == jnp.arange(tokens.shape[0]))
@@ -73,7 +82,18 @@ def num_clusters(tokens: Tokens, *, radius: ScalarLike) -> Int[Array, ""]:
 @_checks.gate
 @single_inside
 def order_parameter(tokens: Tokens, weights: Float[Array, " n"] | None = None) -> Scalar:
-    r"""$|\sum_i w_i x_i/|x_i||$ over the mass: 1 where all directions agree, 0 in balance."""
+    r"""Order parameter $|\sum_i w_i x_i/|x_i||$ over the mass: 1 where all directions agree.
+
+    It is 0 where directions balance.
+
+    Args:
+        tokens: Points, shape (n, d), whose directions count.
+        weights: Their masses, shape (n,), not negative; uniform by default.
+
+    Example:
+        >>> round(float(tx.attention.order_parameter(jnp.array([[1.0, 0.0], [0.0, 2.0]]))), 3)
+        0.707
+    """
     masses = token_weights(tokens, weights)
     return jnp.linalg.norm(masses @ units(tokens, masses)) / jnp.sum(masses)
 
@@ -83,15 +103,20 @@ def order_parameter(tokens: Tokens, weights: Float[Array, " n"] | None = None) -
 def angle_histogram(
     tokens: Tokens, weights: Float[Array, " n"] | None = None, *, bins: int
 ) -> Float[Array, " bins"]:
-    """Shares of pairs (i, j), a token with itself too, by angle: even bins of [0, pi].
+    """Histogram of the angles between tokens, each with itself too, over even bins of [0, pi].
 
-    NaN where a token that has a weight is at the origin, or not finite. O(n^2 bins) operations,
-    in tiles.
+    Entries are fractions of all pairs, by weight. NaN where a token that has a weight is at the
+    origin, or not finite. O(n^2 bins) operations, in tiles.
 
     Args:
         tokens: Points, shape (n, d), whose directions count.
         weights: Their masses, shape (n,), not negative; uniform by default.
-        bins: How many bins.
+        bins: Number of bins, at least 1.
+
+    Example:
+        >>> tokens = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+        >>> tx.attention.angle_histogram(tokens, bins=2).tolist()
+        [0.5, 0.5]
     """
     _checks.count("bins", bins)
     masses = token_weights(tokens, weights)
@@ -112,7 +137,17 @@ def angle_histogram(
 @_checks.gate
 @single_inside
 def cluster_counts(path: Float[Array, "k n d"], *, radius: ScalarLike) -> Int[Array, " k"]:
-    """How many clusters there are at each recorded depth, -1 where a token is not finite."""
+    """Number of clusters at each recorded depth, -1 where a token is not finite.
+
+    Args:
+        path: Tokens at each depth, shape (k, n, d), as `evolve` records them.
+        radius: Longest hop within a cluster, positive.
+
+    Example:
+        >>> path = jnp.array([[[0.0], [2.0]], [[0.9], [1.1]]])
+        >>> tx.attention.cluster_counts(path, radius=0.5).tolist()
+        [2, 1]
+    """
     return jax.lax.map(lambda tokens: num_clusters(tokens, radius=radius), path)
 
 
@@ -121,15 +156,20 @@ def cluster_counts(path: Float[Array, "k n d"], *, radius: ScalarLike) -> Int[Ar
 def time_to_cluster(
     times: Float[Array, " k"], path: Float[Array, "k n d"], *, radius: ScalarLike, most: int = 1
 ) -> Scalar:
-    """The first recorded time with at most `most` clusters; infinite if there is none.
+    """First recorded time with at most `most` clusters; infinite if there is none.
 
     NaN where a record before it, or any where there is none, has tokens that are not finite.
 
     Args:
-        times: Rising times, or depths.
-        path: Tokens at each, as `evolve` records them.
-        radius: As in `cluster_labels`.
-        most: Number of clusters to wait for.
+        times: Rising times, or depths, shape (k,).
+        path: Tokens at each, shape (k, n, d), as `evolve` records them.
+        radius: Longest hop within a cluster, positive.
+        most: Largest number of clusters to wait for, at least 1.
+
+    Example:
+        >>> path = jnp.array([[[0.0], [2.0]], [[0.9], [1.1]]])
+        >>> float(tx.attention.time_to_cluster(jnp.array([0.0, 3.0]), path, radius=0.5))
+        3.0
     """
     _checks.count("most", most)
     _checks.same_size("path", path, "times", times)
@@ -140,12 +180,19 @@ def time_to_cluster(
 
 
 class Plateau(NamedTuple):
-    """A run of records with one number of clusters; if none, that is 0 and the times NaN.
+    """Plateau: a run of records with one number of clusters.
 
     Attributes:
-        clusters: How many; -1, and the times NaN, where a count or a time is not known.
-        start: The first time at which there were that many.
-        end: The last of that run.
+        clusters: That number; 0, and the times NaN, if there is no run; -1, and the times NaN,
+            where a count or a time is not known.
+        start: First time of the run.
+        end: Last time of the run.
+
+    Example:
+        >>> times, counts = jnp.arange(4.0), jnp.array([4, 2, 2, 1])
+        >>> plateau = tx.attention.longest_plateau(times, counts)
+        >>> int(plateau.clusters), float(plateau.start), float(plateau.end)
+        (2, 1.0, 2.0)
     """
 
     clusters: Int[Array, ""]
@@ -157,19 +204,25 @@ class Plateau(NamedTuple):
 def longest_plateau(
     times: Float[Array, " k"], counts: Int[Array, " k"], *, least: int = 2, most: int | None = None
 ) -> Plateau:
-    r"""The longest time that one number of clusters lasted, of those in [least, most].
+    """Longest time for which one number of clusters, within [least, most], lasted.
 
     Metastability: in softmax attention on the sphere, separated clusters last for a time
     exponential in 1 / tau before they merge, so that this plateau ends in a sharp step.
-    What is measured is short of the truth by up to one gap between records at each end; the
-    earliest of equal plateaus is taken.
+    The measured time is short of the truth by up to one gap between records at each end; the
+    earliest of equal plateaus is returned.
 
     Args:
-        times: Rising times, or depths.
-        counts: Clusters at each, as `cluster_counts` finds them; negative where not known.
+        times: Rising times, or depths, shape (k,).
+        counts: Number of clusters at each, shape (k,), as `cluster_counts` finds them; negative
+            where not known.
         least: Fewest clusters that count; 1 is the end of all dynamics, not a plateau.
         most: Most clusters that count; with one less than there are tokens, a start at
             which none has met another is no plateau either. By default any number.
+
+    Example:
+        >>> times, counts = jnp.arange(4.0), jnp.array([4, 2, 2, 1])
+        >>> int(tx.attention.longest_plateau(times, counts).clusters)
+        2
 
     References:
         Geshkovski, Koubbi, Polyanskiy and Rigollet, Dynamic metastability in the

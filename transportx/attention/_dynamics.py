@@ -30,7 +30,15 @@ class TokenField(eqx.Module):
         attention: Anything called with (x, y, weights), most often `Attention`.
         pointwise: p, the MLP of a transformer; acts on one token. Nothing by default.
         decay: c; 1 with `L2` and identity matrices is mean shift.
-        sphere: Whether tokens live on the unit sphere.
+        sphere: Whether tokens are confined to the unit sphere.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> field = tx.attention.TokenField(attention, sphere=True)
+        >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> velocity = field(jnp.array(0.0), x)
+        >>> bool(jnp.allclose(jnp.sum(velocity * x, axis=1), 0.0, atol=1e-6))  # tangent
+        True
     """
 
     attention: Callable[..., Array]
@@ -42,7 +50,13 @@ class TokenField(eqx.Module):
     def __call__(
         self, t: Float[Array, ""], x: Tokens, args: Float[Array, " n"] | None = None
     ) -> Tokens:
-        """Velocities of tokens `x` of weights `args`."""
+        """Velocities of a set of tokens.
+
+        Args:
+            t: Depth; the field does not depend on it.
+            x: Tokens, shape (n, d).
+            args: Their masses, shape (n,); uniform by default.
+        """
         if not self.sphere:
             return self._free(x, args)
         unit = units(x, token_weights(x, args))
@@ -53,12 +67,12 @@ class TokenField(eqx.Module):
     def retract(
         self, x: Float[Array, "*k n d"], weights: Float[Array, " n"] | None = None
     ) -> Float[Array, "*k n d"]:
-        """Tokens where they live: normalised on the sphere, as they are elsewhere.
+        """Tokens returned to the sphere, normalised; unchanged if the field is not on a sphere.
 
         Args:
-            x: Tokens, or several records of them.
-            weights: Their masses; a token of weight zero at the origin stays there, and is NaN
-                if it has any, or by default.
+            x: Tokens, shape (n, d), or several records of them.
+            weights: Their masses, shape (n,). A token at the origin stays there if its weight is
+                zero, and is NaN if it is not, or by default.
         """
         if not self.sphere:
             return x
@@ -73,13 +87,19 @@ class TokenField(eqx.Module):
 
 @_checks.gate
 class TokenPath(eqx.Module):
-    """Tokens that a field carried through depth, and how that ended.
+    """Tokens that a field carried through depth, with the status of the integration.
 
     Attributes:
-        tokens: At the last depth, shape (n, d); or at the recorded ones, shape (k, n, d). NaN
-            from where it failed, as at a blow-up.
-        num_steps: Steps taken, rejected ones included.
+        tokens: Tokens at the last depth, shape (n, d); or at the recorded ones, shape (k, n, d).
+            NaN from where it failed, as at a blow-up.
+        num_steps: Number of steps, rejected ones included.
         status: `COMPLETED`, `MAX_STEPS` or `NON_FINITE`.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> path = tx.attention.token_path(attention, jnp.eye(2), depth=1.0, steps=4)
+        >>> bool(path.completed), int(path.num_steps)
+        (True, 4)
     """
 
     tokens: Float[Array, "*k n d"]
@@ -102,25 +122,19 @@ def evolve(
     steps: Steps = 100,
     depths: Float[Array, " k"] | None = None,
 ) -> Float[Array, "*k n d"]:
-    """Carry a set of tokens through a field; batch with `vmap`.
+    """Carry a set of tokens through a field in depth; batch with `vmap`.
 
     With an int for `steps` this is a transformer of that many layers of shared weights and
     residual scale depth / steps.
 
-    Example:
-        ```python
-        attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
-        tx.attention.evolve(attention, tokens, depth=1.0, steps=12)
-        ```
-
     Args:
         field: Velocity of all tokens; an `Attention` is one in R^d.
-        tokens: Tokens at depth 0; on the sphere they are normalised first.
-        weights: Their masses; uniform by default.
-        depth: How far to go; may be traced.
-        steps: An int, that many equal Euler steps; `evolution.FixedSteps` for another solver; or
+        tokens: Tokens at depth 0, shape (n, d); on the sphere they are normalised first.
+        weights: Their masses, shape (n,); uniform by default.
+        depth: Final depth, positive; may be traced.
+        steps: An int for that many equal Euler steps; `evolution.FixedSteps` for another solver; or
             `evolution.AdaptiveSteps`, which the whole set shares.
-        depths: Depths to record, rising within 0 and `depth`; between steps they are
+        depths: Depths to record, shape (k,), rising within 0 and `depth`; between steps they are
             interpolated by the solver.
 
     Returns:
@@ -132,8 +146,13 @@ def evolve(
             positive, or depths are out of order.
 
     Differentiation:
-        In tokens, weights, depth and all matrices: forward and reverse mode with fixed steps,
-        the mode that they name with adaptive ones.
+        With respect to tokens, weights, depth and all matrices: forward and reverse mode with
+        fixed steps, the mode that they name with adaptive ones.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> tx.attention.evolve(attention, jnp.eye(2), depth=1.0, steps=4).shape
+        (2, 2)
     """
     return token_path(field, tokens, weights, depth=depth, steps=steps, depths=depths).tokens
 
@@ -148,20 +167,35 @@ def token_path(
     steps: Steps = 100,
     depths: Float[Array, " k"] | None = None,
 ) -> TokenPath:
-    """`evolve`, with a status and the number of steps.
+    """Carry a set of tokens through a field in depth, and say how that ended.
 
     Args:
         field: Velocity of all tokens; an `Attention` is one in R^d.
-        tokens: Tokens at depth 0; on the sphere they are normalised first.
-        weights: Their masses; uniform by default.
-        depth: How far to go; may be traced.
-        steps: An int, that many equal Euler steps; `evolution.FixedSteps`; or
-            `evolution.AdaptiveSteps`.
-        depths: Depths to record, rising within 0 and `depth`.
+        tokens: Tokens at depth 0, shape (n, d); on the sphere they are normalised first.
+        weights: Their masses, shape (n,); uniform by default.
+        depth: Final depth, positive; may be traced.
+        steps: An int for that many equal Euler steps; `evolution.FixedSteps` for another solver; or
+            `evolution.AdaptiveSteps`, which the whole set shares.
+        depths: Depths to record, shape (k,), rising within 0 and `depth`; between steps they are
+            interpolated by the solver.
+
+    Returns:
+        The tokens that `evolve` returns, with a status and the number of steps.
 
     Raises:
         ValueError: Arrays do not fit the attention, `depth` is a Python number that is not
             positive, or depths are out of order.
+
+    Differentiation:
+        With respect to tokens, weights, depth and all matrices: forward and reverse mode with
+        fixed steps, the mode that they name with adaptive ones.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> depths = jnp.array([0.0, 0.5, 1.0])
+        >>> path = tx.attention.token_path(attention, jnp.eye(2), depth=1.0, steps=4, depths=depths)
+        >>> path.tokens.shape, tx.Status[path.status][:28]
+        ((3, 2, 2), 'The last time was reached, f')
     """
     _checks.points("tokens", tokens)
     _checks.positive("depth", depth)

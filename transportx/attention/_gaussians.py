@@ -27,23 +27,29 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> AffineMap:
-    r"""The field of N(mean, covariance), affine: exact, in O(h d^3).
+    r"""Attention field of the Gaussian N(mean, covariance), an affine map: exact, in O(h d^3).
 
     With M = K^T Q and S the covariance, a head at temperature tau gives
 
     - `Softmax`: $V m + V S M x / \tau$;
     - `L2`: $V (I + 2 S K^\top K/\tau)^{-1} (m + 2 S M x/\tau)$;
-    - `Sinkhorn`: $V m + V G M (x - m)$, with G the slope of the entropic plan of regularisation
-      2 tau from $N(Mm, M S M^\top)$ to N(m, S);
-    - `Linear`: $V (S + m m^\top) M x / \tau$, whatever the law.
+    - `SinkhornAttention`: $V m + V G M (x - m)$, with G the slope of the entropic plan of
+      regularisation 2 tau from $N(Mm, M S M^\top)$ to N(m, S);
+    - `LinearAttention`: $V (S + m m^\top) M x / \tau$, whatever the law.
 
     Args:
-        attention: With a mixing of these, not causal; value matrices are square.
-        mean: Mean of the tokens.
-        covariance: Their covariance; may be singular.
+        attention: Attention with one of these mixings, not causal, and square value matrices.
+        mean: Mean of the tokens, shape (d,).
+        covariance: Their covariance, shape (d, d); may be singular.
 
     Raises:
         ValueError: The mixing has no closure or is causal, or shapes do not fit.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> field = tx.attention.gaussian_field(attention, jnp.ones(2), jnp.eye(2))
+        >>> field(jnp.ones(2)).tolist()  # m + S x
+        [2.0, 2.0]
 
     References:
         Castin, Ablin, Carrillo and Peyre, A unified perspective on the dynamics of deep
@@ -53,7 +59,9 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
     mixing = attention.mixing
     if not isinstance(mixing, AbstractClosedMixing):
         problem = f"is {type(mixing).__name__}, whose field on a Gaussian is not affine"
-        _checks.reject("attention.mixing", problem, "give Softmax, L2, Linear or Sinkhorn")
+        _checks.reject(
+            "attention.mixing", problem, "give Softmax, L2, LinearAttention or SinkhornAttention"
+        )
     check_no_order(mixing)
 
     def head(query, key, value):
@@ -68,7 +76,25 @@ def gaussian_field(attention: Attention, mean: Point, covariance: Matrix) -> Aff
 def gaussian_rates(
     attention: Attention, mean: Point, covariance: Matrix, *, decay: ScalarLike = 0.0
 ) -> tuple[Point, Matrix]:
-    """Depth derivatives of mean and covariance: m' = Gamma(m) - c m, S' = A S + S A^T."""
+    """Depth derivatives of mean and covariance: m' = Gamma(m) - c m, S' = A S + S A^T.
+
+    A is the matrix of `gaussian_field` less c I.
+
+    Args:
+        attention: Attention whose mixing has a closed form on Gaussians, as `gaussian_field` lists.
+        mean: Mean of the tokens, shape (d,).
+        covariance: Covariance of the tokens, shape (d, d).
+        decay: Rate c of a term -c x in the velocity; 1 for mean shift.
+
+    Returns:
+        Rates of the mean (d,) and of the covariance (d, d).
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> rates = tx.attention.gaussian_rates(attention, jnp.zeros(2), jnp.eye(2))
+        >>> rates[1].tolist()  # A = S, so that S' = 2 S^2
+        [[2.0, 0.0], [0.0, 2.0]]
+    """
     field = gaussian_field(attention, mean, covariance)
     c = jnp.asarray(decay, mean.dtype)
     moved = field.matrix @ covariance - c * covariance
@@ -77,14 +103,20 @@ def gaussian_rates(
 
 @_checks.gate
 class GaussianTokens(eqx.Module):
-    """The law of Gaussian tokens in depth, and how it ended.
+    """Gaussian law of tokens in depth, with the status of the integration.
 
     Attributes:
-        mean: At the last depth, shape (d,); or at the recorded ones, shape (k, d). NaN from
+        mean: Mean at the last depth, shape (d,); or at the recorded ones, shape (k, d). NaN from
             where the flow failed, as at a blow-up.
-        covariance: Shape (d, d), or (k, d, d).
-        num_steps: Steps taken, rejected ones included.
+        covariance: Covariance, shape (d, d), or (k, d, d).
+        num_steps: Number of steps, rejected ones included.
         status: `COMPLETED`, `MAX_STEPS` or `NON_FINITE`.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> law = tx.attention.evolve_gaussian(attention, jnp.zeros(2), jnp.eye(2), depth=0.25)
+        >>> bool(law.completed), law.covariance.shape
+        (True, (2, 2))
     """
 
     mean: Float[Array, "*k d"]
@@ -99,7 +131,7 @@ class GaussianTokens(eqx.Module):
 
 
 @_checks.gate
-def gaussian_flow(
+def evolve_gaussian(
     attention: Attention,
     mean: Point,
     covariance: Matrix,
@@ -109,25 +141,31 @@ def gaussian_flow(
     steps: Steps = AdaptiveSteps(1e-6, 1e-8),
     depths: Float[Array, " k"] | None = None,
 ) -> GaussianTokens:
-    """Mean and covariance of Gaussian tokens at `depth`: the limit of infinitely many.
+    """Evolve the mean and covariance of Gaussian tokens in depth: the limit of infinitely many.
 
     Args:
-        attention: With a mixing that has a closed form on Gaussians, as `gaussian_field` lists.
-        mean: Mean at depth 0.
-        covariance: Covariance at depth 0.
-        depth: How far to go; may be traced.
-        decay: That of the `TokenField`; 1 for mean shift.
+        attention: Attention whose mixing has a closed form on Gaussians, as `gaussian_field` lists.
+        mean: Mean at depth 0, shape (d,).
+        covariance: Covariance at depth 0, shape (d, d).
+        depth: Final depth, positive; may be traced.
+        decay: Rate c of a term -c x in the velocity; 1 for mean shift.
         steps: `evolution.AdaptiveSteps`; `evolution.FixedSteps`; or an int, that many equal
             steps of Tsit5.
-        depths: Depths to record, rising within 0 and `depth`.
+        depths: Depths to record, shape (k,), rising within 0 and `depth`.
 
     Raises:
         ValueError: The mixing has no closure or is causal, shapes do not fit, `depth` is a
             Python number that is not positive, or depths are out of order.
 
     Differentiation:
-        In moments, depth, decay and all matrices: the mode that adaptive steps name, forward
-        and reverse mode with fixed ones.
+        With respect to moments, depth, decay and all matrices: the mode that adaptive steps name,
+        forward and reverse mode with fixed ones.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> law = tx.attention.evolve_gaussian(attention, jnp.zeros(2), jnp.eye(2), depth=0.25)
+        >>> round(float(law.covariance[0, 0]), 2)  # 1 / (1 - 2 / 4)
+        2.0
     """
     _check_moments(attention, mean, covariance)
     _checks.positive("depth", depth)

@@ -17,36 +17,38 @@ Weights = Float[Array, " n"]
 
 @_checks.gate
 class SelfAttention(eqx.Module):
-    r"""Attention with matrices to train: $\sum_h O_h V_h$ takes the place of each head's value.
+    r"""Trainable multi-head attention: $\sum_h O_h V_h$ is the value matrix of the field.
 
-    Sinkhorn attention replaces softmax by one argument. Called with (x, y, weights) as
+    Sinkhorn attention replaces softmax by one argument. Called with (x, y, weights) like
     `Attention`, which `field` is; one set of tokens, batched by `vmap`.
 
-    Example:
-        ```python
-        layer = tx.attention.SelfAttention(64, 4, tx.attention.Sinkhorn(4.0), key=key)
-        mixed = jax.vmap(lambda x: layer(x, x))(batch)      # (b, n, 64)
-        ```
-
     Attributes:
-        query: Q, one matrix a head.
-        key: K.
-        value: V.
-        output: O, its blocks: a head's share in what tokens receive.
-        mixing: How scores become weights. Its temperature is trained too where it is an array.
+        query: Q, one matrix per head, shape (h, k, d) with k = d / h.
+        key: K, one matrix per head, shape (h, k, d).
+        value: V, one matrix per head, shape (h, k, d).
+        output: O, the block of the output matrix of each head, shape (h, d, k).
+        mixing: The rule by which scores become weights. Its temperature is trained too where it is
+            an array.
 
     Args:
         dim: Size d of a token.
         heads: Number h of heads.
-        mixing: As above. For random matrices the root of d / h is a temperature at which
-            scores are of order one.
-        key: Initialisation: normal, so that every product keeps the size of unit coordinates.
+        mixing: The rule by which scores become weights. For random matrices the root of d / h is
+            a temperature at which scores are of order one.
+        key: Randomness of the initial matrices: normal, so that every product keeps the size of
+            unit coordinates.
 
     Raises:
         ValueError: `heads` does not divide `dim`, or either is not a positive integer.
 
     Differentiation:
-        That of the mixing, exact: implicit for `Sinkhorn`, no iteration unrolled.
+        That of the mixing, exact: implicit for Sinkhorn attention, no iteration unrolled.
+
+    Example:
+        >>> layer = tx.attention.SelfAttention(4, 2, tx.attention.Softmax(), key=jr.key(0))
+        >>> x = jr.normal(jr.key(1), (3, 4))
+        >>> layer(x, x).shape
+        (3, 4)
 
     References:
         Vaswani et al., Attention is all you need, 2017, section 3.2.2; Sander, Ablin, Blondel
@@ -72,7 +74,7 @@ class SelfAttention(eqx.Module):
 
     @property
     def field(self) -> Attention:
-        """The in-context field that the matrices make."""
+        """The in-context field of these matrices."""
         highest = jax.lax.Precision.HIGHEST
         value = jnp.matmul(self.output, self.value, precision=highest)
         return Attention(self.query, self.key, value, self.mixing)
@@ -81,13 +83,19 @@ class SelfAttention(eqx.Module):
     def __call__(
         self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
     ) -> Tokens:
-        """What each row of `x` takes from tokens `y`; `x` itself for self-attention."""
+        """The field at each row of `x`, in the context of tokens `y`.
+
+        Args:
+            x: Points at which it is evaluated, shape (n, d).
+            y: Tokens of the context, shape (m, d); `x` itself for self-attention.
+            weights: Their masses, shape (m,); uniform by default.
+        """
         return self.field(x, y, weights)
 
 
 @_checks.gate
 class Block(eqx.Module):
-    r"""One layer's velocity of all tokens: $v(x)_i = \Gamma[N\alpha](N x_i) + p(N x_i)$.
+    r"""Transformer block as one field of tokens: $v(x)_i = \Gamma[N\alpha](N x_i) + p(N x_i)$.
 
     N is a layer norm, Gamma the attention among normalised tokens, p a network of one hidden
     layer: both see the same tokens, so that the layer is one field and not two in turn.
@@ -98,11 +106,16 @@ class Block(eqx.Module):
         network: p.
 
     Args:
-        dim: Size of a token.
-        heads: As in `SelfAttention`.
-        hidden: Units of p's hidden layer.
-        mixing: As in `SelfAttention`.
-        key: Initialisation.
+        dim: Size d of a token.
+        heads: Number of heads, a divisor of `dim`.
+        hidden: Number of units of p's hidden layer.
+        mixing: The rule by which scores become weights.
+        key: Randomness of the initial weights.
+
+    Example:
+        >>> block = tx.attention.Block(4, 2, 8, tx.attention.Softmax(), key=jr.key(0))
+        >>> block(jr.normal(jr.key(1), (3, 4))).shape
+        (3, 4)
 
     References:
         Wang and Komatsuzaki, GPT-J-6B, 2021 (attention and network side by side).
@@ -131,18 +144,24 @@ class Block(eqx.Module):
     def attend(
         self, x: Tokens, y: Float[Array, "m d"], weights: Float[Array, " m"] | None = None
     ) -> Tokens:
-        """The attention's part of the velocity at each row of `x`."""
+        """Velocity due to attention at each row of `x`.
+
+        Args:
+            x: Points at which it is evaluated, shape (n, d).
+            y: Tokens of the context, shape (m, d).
+            weights: Their masses, shape (m,); uniform by default.
+        """
         return self.attention(self.normalise(x), self.normalise(y), weights)
 
     @_checks.gate
     def pointwise(self, token: Float[Array, " d"]) -> Float[Array, " d"]:
-        """The network's part of the velocity of one token."""
+        """Velocity due to the network of one token (d,)."""
         _checks.shaped("token", token, self.norm.shape, "one token of the layer's dimension")
         return self.network(self.norm(token))
 
     @_checks.gate
     def normalise(self, x: Tokens) -> Tokens:
-        """Tokens as attention sees them: its energies are of these."""
+        """Normalised tokens, which attention and its energies see."""
         _checks.shaped("x", x, (x.shape[0], *self.norm.shape), "tokens of the layer's dimension")
         return jax.vmap(self.norm)(x)
 

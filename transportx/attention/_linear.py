@@ -23,20 +23,27 @@ _TILE = 128
 
 
 @_checks.gate
-class Linear(AbstractClosedMixing, AbstractOnMixtures):
-    r"""$\sum_j w_j \langle Qx, Ky_j\rangle V y_j / \tau$: linear in x, by second moments alone.
+class LinearAttention(AbstractClosedMixing, AbstractOnMixtures):
+    r"""Linear attention $\sum_j w_j \langle Qx, Ky_j\rangle V y_j / \tau$, by second moments alone.
 
     Its potential is $\phi(x) = \sum_j w_j \langle Qx, Ky_j\rangle^2 / 2\tau$ and its energy
     $\frac12\int\phi\,d\alpha$, of which it is the Wasserstein gradient with V = Q^T K symmetric.
     Mean and covariance close for every measure, Gaussian or not. O((n + m) k e) operations;
-    where causal, moments are summed as the tokens come, O(n (k e + tile (k + e))). Of tokens
-    that lie over many devices these send their moments alone, k e numbers a head; not where
-    causal, which takes the tokens in turn.
+    where causal, moments are summed in the order of the tokens, O(n (k e + tile (k + e))). Where
+    tokens lie over many devices each sends its moments alone, k e numbers per head; not where
+    causal, which visits the tokens in turn.
 
     Attributes:
         temperature: tau, positive.
-        causal: As in `Softmax`; a token with nothing before it takes nothing.
+        causal: Whether a token sees only itself and those before it; zero where these have
+            no weight.
         tile: Rows summed at once where causal; 128 by default.
+
+    Example:
+        >>> mixing = tx.attention.LinearAttention()
+        >>> attention = tx.attention.Attention(jnp.eye(1), jnp.eye(1), jnp.eye(1), mixing)
+        >>> attention(jnp.array([[3.0]]), jnp.array([[2.0]])).tolist()
+        [[12.0]]
 
     References:
         Katharopoulos, Vyas, Pappas and Fleuret, Transformers are RNNs, 2020, without their

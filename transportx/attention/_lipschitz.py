@@ -1,4 +1,4 @@
-"""Lipschitz constants: bounds for softmax attention on a ball, and what they are at a point."""
+"""Lipschitz constants: bounds for softmax attention on a ball, and local ones at a point."""
 
 from collections.abc import Callable
 
@@ -19,18 +19,23 @@ Points = Float[Array, "*n d"]
 
 @_checks.gate
 def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar:
-    r"""A bound for x -> Gamma[alpha](x), at every x, of every alpha on a ball about 0.
+    r"""Lipschitz bound of x -> Gamma[alpha](x), at every x, of every alpha on a ball about 0.
 
     With $A_h = K_h^\top Q_h/\tau$ and p the softmax weights at x, the Jacobian is
     $\sum_h V_h \mathrm{Cov}_p(y) A_h$, and no law on a ball of radius R has a variance above
     R^2: the bound is $\sum_h \|V_h\| \|A_h\| R^2$. Two tokens at $\pm R e$ attain it.
 
     Args:
-        attention: With `Softmax`; causal or not.
-        radius: R, of the ball that the context's tokens are in.
+        attention: Attention with `Softmax`; causal or not.
+        radius: R, not negative, of the ball that the context's tokens are in.
 
     Raises:
         ValueError: The mixing is not `Softmax`, or `radius` is a negative Python number.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> round(float(tx.attention.field_lipschitz_bound(attention, radius=2.0)), 2)
+        4.0
     """
     values, steepness = _norms(attention, radius)
     return jnp.sum(values * steepness)
@@ -40,9 +45,9 @@ def field_lipschitz_bound(attention: Attention, *, radius: ScalarLike) -> Scalar
 def lipschitz_bound(
     attention: Attention, *, radius: ScalarLike, num_tokens: ScalarLike = jnp.inf
 ) -> Scalar:
-    r"""A bound for self-attention x -> Gamma[x](x) of n tokens of equal weight on a ball.
+    r"""Lipschitz bound of self-attention x -> Gamma[x](x) of n tokens of equal weight on a ball.
 
-    In the Euclidean norm of all tokens at once. With $a_h = \|A_h\| R^2$ of
+    The norm is the Euclidean norm of all tokens at once. With $a_h = \|A_h\| R^2$ of
     `field_lipschitz_bound` it is
 
     $$\sum_h \|V_h\| \big((1 + a_h)\sqrt{c_h} + a_h\big), \qquad c_h = \min(n, e^{2 a_h}).$$
@@ -57,12 +62,19 @@ def lipschitz_bound(
     the constant in W2 of attention as a map of measures; it is infinite if causal.
 
     Args:
-        attention: With `Softmax`; causal or not.
-        radius: R, of the ball that the tokens are in.
-        num_tokens: n; any number by default.
+        attention: Attention with `Softmax`; causal or not.
+        radius: R, not negative, of the ball that the tokens are in.
+        num_tokens: n, positive; infinity, the default, bounds every number.
 
     Raises:
-        ValueError: As `field_lipschitz_bound`, or `num_tokens` is not positive.
+        ValueError: The mixing is not `Softmax`, `radius` is a negative Python number, or
+            `num_tokens` is not positive.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> bound = tx.attention.lipschitz_bound(attention, radius=1.0, num_tokens=1)
+        >>> round(float(bound), 2)  # (1 + a) sqrt(1) + a with a = 1
+        3.0
 
     References:
         Castin, Ablin and Peyre, How smooth is attention?, 2024: both regimes, sqrt(n) and
@@ -97,15 +109,20 @@ def _norms(attention: Attention, radius: ScalarLike) -> tuple[Array, Array]:
 
 @_checks.gate
 class Stretch(eqx.Module):
-    """The most that a function stretches near a point: a singular value of its Jacobian J.
+    """Local Lipschitz constant of a function: a singular value of its Jacobian J, with a residual.
 
     Attributes:
         value: |J v|: never above the largest singular value, but for rounding.
         direction: v, of norm one, in the shape of the point.
         residual: |J^T J v - value^2 v| / value^2: the square of some singular value is that
             close to value^2, relative to it; from a random start, of the largest.
-        num_steps: Products with J and with its transpose.
+        num_steps: Number of products with J and with its transpose.
         status: How the iteration ended.
+
+    Example:
+        >>> stretch = tx.attention.local_lipschitz(lambda x: 3 * x, jnp.ones(2), key=jr.key(0))
+        >>> bool(stretch.converged)
+        True
     """
 
     value: Scalar
@@ -129,30 +146,30 @@ def local_lipschitz(
     tol: ScalarLike = 1e-3,
     max_steps: int = 1000,
 ) -> Stretch:
-    """The local Lipschitz constant of a function at a point: power iteration on J^T J.
+    """Local Lipschitz constant of a function at a point, by power iteration on J^T J.
 
-    One jvp and one vjp a step, in the memory of the function; steps grow like the inverse
+    One jvp and one vjp per step, in the memory of the function; steps grow like the inverse
     of the relative gap between the two largest singular values.
 
-    Example:
-        ```python
-        tx.attention.local_lipschitz(lambda x: attention(x, x), tokens, key=key).value
-        ```
-
     Args:
-        function: Of one array, such as tokens (n, d); returns an array.
-        x: Where.
-        key: For the first direction.
-        tol: Bound on the residual; the error of `value` is of its square where the largest
-            singular value stands apart.
-        max_steps: Steps at most.
+        function: Function of one array, such as tokens (n, d); returns an array.
+        x: Point at which J is taken, an array of that shape.
+        key: Randomness of the first direction.
+        tol: Bound on the residual, positive; the error of `value` is of its square where the
+            largest singular value stands apart.
+        max_steps: Largest number of steps.
 
     Raises:
         ValueError: `x` is not real, or `tol` or `max_steps` not positive.
 
     Differentiation:
-        `value`, once, in x and in what `function` holds: the direction is held fixed, which
-        is exact where it has converged to a simple singular value.
+        `value`, once, with respect to x and the arrays of `function`: the direction is a
+        constant, which is exact where it has converged to a simple singular value.
+
+    Example:
+        >>> stretch = tx.attention.local_lipschitz(lambda x: 3 * x, jnp.ones(2), key=jr.key(0))
+        >>> round(float(stretch.value), 2)
+        3.0
     """
     _checks.floating("x", x)
     _checks.positive("tol", tol)

@@ -1,4 +1,4 @@
-"""Mixings: how much a token takes from every other, seen by one head."""
+"""Mixings: the rules by which one head turns scores into weights of tokens."""
 
 import abc
 from typing import NamedTuple
@@ -15,13 +15,19 @@ Point = Float[Array, " d"]
 
 
 class Context(NamedTuple):
-    """A weighted measure of tokens as one head sees it.
+    """Context of one head: a weighted measure of tokens, as queries, keys and values.
 
     Attributes:
-        queries: Q y, one row a token.
-        keys: K y.
-        values: V y.
-        weights: Masses of the tokens; NaN where they were negative.
+        queries: Q y, one row per token, shape (m, k).
+        keys: K y, shape (m, k).
+        values: V y, shape (m, e).
+        weights: Masses of the tokens, shape (m,); NaN where they were negative.
+
+    Example:
+        >>> ones = jnp.ones((3, 2))
+        >>> context = tx.attention.Context(ones, ones, ones, jnp.ones(3) / 3)
+        >>> tx.attention.Softmax()(ones[:1], context).shape
+        (1, 2)
     """
 
     queries: Float[Array, "m k"]
@@ -31,22 +37,32 @@ class Context(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What a token takes from a measure, before V, and the potential of that."""
+    """Attention average at a token: the weighted mean of the context before V, with its potential.
+
+    Attributes:
+        value: Weighted sum of the tokens before `V` is applied, shape (d,).
+        potential: Potential of one head, whose gradient is the field where V = Q^T K.
+
+    Example:
+        >>> taken = tx.attention.Taken(jnp.zeros(2), jnp.array(0.5))
+        >>> taken.value.shape
+        (2,)
+    """
 
     value: Float[Array, " d"]
     potential: Scalar
 
 
 class AbstractMixing(eqx.Module):
-    """What one head makes of a measure, for tokens with given queries."""
+    """Mixing of one head: weights of a context's tokens, from their scores with given queries."""
 
     @abc.abstractmethod
     def __call__(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, "n e"]:
-        """What each token takes from the values."""
+        """Weighted sums of the values, one per query, shape (n, e)."""
 
     @abc.abstractmethod
     def potential(self, queries: Float[Array, "n k"], context: Context) -> Float[Array, " n"]:
-        """A function of each token whose gradient is the field where V = Q^T K."""
+        """The function of each token whose gradient is the field where V = Q^T K, shape (n,)."""
 
     @abc.abstractmethod
     def energy(self, context: Context) -> Scalar:
@@ -64,7 +80,14 @@ class AbstractClosedMixing(AbstractMixing):
         mean: Float[Array, " d"],
         covariance: Float[Array, "d d"],
     ) -> AffineMap:
-        """X -> what a token at x takes from N(mean, covariance), before V."""
+        """The affine map from x to the attention average at x of N(mean, covariance), before V.
+
+        Args:
+            query: Q of one head, shape (k, d).
+            key: K of one head, shape (k, d).
+            mean: Mean of the tokens, shape (d,).
+            covariance: Their covariance, shape (d, d).
+        """
 
 
 class AbstractOnMixtures(AbstractMixing):
@@ -74,11 +97,18 @@ class AbstractOnMixtures(AbstractMixing):
     def on_mixture(
         self, query: Float[Array, "k d"], key: Float[Array, "k d"], mixture: Mixture, x: Point
     ) -> Taken:
-        """What a token at x takes from the mixture."""
+        """The attention average at a token in a Gaussian mixture, with its potential.
+
+        Args:
+            query: Q of one head, shape (k, d).
+            key: K of one head, shape (k, d).
+            mixture: Law of the tokens; its weights are their masses.
+            x: Token, shape (d,).
+        """
 
 
 class AbstractAverage(AbstractClosedMixing):
-    """A mixing that averages with softmax weights; subclasses say of which scores."""
+    """A mixing that averages with softmax weights; a subclass writes `scores`."""
 
     @abc.abstractmethod
     def scores(self, queries: Float[Array, "n k"], context: Context) -> Scores:
@@ -95,6 +125,6 @@ class AbstractAverage(AbstractClosedMixing):
 
 
 def softmax_tilts(moved: Point, mixture: Mixture) -> tuple[Float[Array, " c"], Float[Array, "c d"]]:
-    """What exp(<z, y>) makes of each component: the log of its mass, and its mean."""
+    """Log-mass and mean of each component after tilting by exp(<z, y>)."""
     spread = mixture.covariances @ moved
     return mixture.means @ moved + spread @ moved / 2, mixture.means + spread

@@ -17,35 +17,35 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 class MixtureContext(eqx.Module):
-    r"""The field of a mixture at one point: what `Attention` is of infinitely many tokens.
+    r"""Attention field of a Gaussian mixture at one point: the limit of infinitely many tokens.
 
     Components of weight $w_c$, mean $m_c$ and covariance $S_c$ tilt to Gaussians again, so
-    that a head takes affine maps, weighed by where it asks. With $z = K^\top Q x/\tau$ it is
+    that a head averages affine maps, with weights depending on x. With $z = K^\top Q x/\tau$ it is
 
     - `Softmax`: $V\sum_c p_c (m_c + S_c z)$, $p_c \propto w_c e^{\langle z, m_c\rangle +
       \langle z, S_c z\rangle/2}$;
     - `L2`: $V\sum_c p_c (m_c + S_c K^\top C_c^{-1}(Qx - K m_c))$ with $C_c = K S_c K^\top +
       \tau/2$ and $p_c \propto w_c N(Qx;\ K m_c, C_c)$;
-    - `Unnormalised`: as `Softmax`, with what $p_c$ is proportional to in its place;
-    - `Linear`: $V M z$ with $M = \sum_c w_c (S_c + m_c m_c^\top)$.
+    - `Unnormalised`: `Softmax` without the denominator of $p_c$;
+    - `LinearAttention`: $V M z$ with $M = \sum_c w_c (S_c + m_c m_c^\top)$.
 
-    O(h c d^2) a point, and d^3 for `L2`. Tokens that move in it do not change it; a law that
-    follows its own field stays a mixture only where it is one Gaussian (`gaussian_flow`).
-
-    Example:
-        ```python
-        context = tx.attention.MixtureContext(attention, mixture)
-        velocities = jax.vmap(context)(x)
-        to_mixture = tx.attention.TokenField(lambda x, y, weights: jax.vmap(context)(x))
-        ```
+    O(h c d^2) per point, and d^3 for `L2`. Tokens that move in it do not change it; a law that
+    follows its own field stays a mixture only where it is one Gaussian (`evolve_gaussian`).
 
     Attributes:
-        attention: With a mixing of these, not causal.
-        mixture: Weights are masses, as those of tokens: a zero removes its component, and
+        attention: Attention with one of these mixings, not causal.
+        mixture: Law of the tokens. Its weights are their masses: a zero removes its component, and
             where one is negative the field is NaN. Covariances may be singular.
 
     Raises:
         ValueError: The mixing has no closed form, or dimensions differ.
+
+    Example:
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2))
+        >>> mixture = tx.gaussians.Mixture(jnp.ones(1), jnp.ones((1, 2)), jnp.eye(2)[None])
+        >>> context = tx.attention.MixtureContext(attention, mixture)
+        >>> context(jnp.ones(2)).tolist()  # m + S x
+        [2.0, 2.0]
 
     References:
         Castin, Ablin, Carrillo and Peyre, A unified perspective on the dynamics of deep
@@ -59,7 +59,7 @@ class MixtureContext(eqx.Module):
         mixing = self.attention.mixing
         if not isinstance(mixing, AbstractOnMixtures):
             problem = f"is {type(mixing).__name__}, whose field on a mixture has no closed form"
-            cure = "give Softmax, L2, Unnormalised or Linear"
+            cure = "give Softmax, L2, Unnormalised or LinearAttention"
             _checks.reject("attention.mixing", problem, cure)
         check_no_order(mixing)
         dim, found = self.attention.query.shape[-1], self.mixture.means.shape[1]
@@ -75,7 +75,7 @@ class MixtureContext(eqx.Module):
 
     @_checks.gate
     def potential(self, x: Point) -> Scalar:
-        """A function of one point whose gradient is the field where V = Q^T K."""
+        """The function of one point whose gradient is the field where V = Q^T K."""
         return jnp.sum(self._taken(x).potential)
 
     def _taken(self, x: Point) -> Taken:

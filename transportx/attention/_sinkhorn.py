@@ -1,4 +1,4 @@
-"""Doubly stochastic mixing: every token gives as much as it takes."""
+"""Doubly stochastic mixing: every token gives as much mass as it receives."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
@@ -14,25 +14,31 @@ Scalar = Float[Array, ""]
 
 
 @_checks.gate
-class Sinkhorn(AbstractAverage):
-    r"""Values weighed by $w_j e^{(\langle Qx, Ky_j\rangle + f(x) + g_j)/\tau}$.
+class SinkhornAttention(AbstractAverage):
+    r"""Sinkhorn attention, of weights $w_j e^{(\langle Qx, Ky_j\rangle + f(x) + g_j)/\tau}$.
 
     f and g are the potentials of entropic transport of the tokens' queries onto their keys,
-    cost $-\langle Qx, Ky\rangle$ and regularisation $\tau$. A token outside of the context is
-    served by the canonical extension of f. Its potential is -f and its energy
+    cost $-\langle Qx, Ky\rangle$ and regularisation $\tau$. At a token outside of the context
+    f is its canonical extension. The potential of this mixing is -f and its energy
     $-\frac12 \mathrm{OT}_\tau(\alpha, \alpha)$; with V = Q^T K symmetric the field is the
     Wasserstein gradient of that energy. NaN where the solve does not converge.
 
     Attributes:
-        temperature: tau, positive; small ones take the solver longer.
-        solver: Tolerance of the columns, relative to the mass, and step limit. Rows sum to
-            one to rounding.
-        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
-            rows of scores that one holds at once. The number of devices divides that of the
-            context.
+        temperature: tau, positive; the solver needs more steps at small ones.
+        solver: Solver of the plan: its tolerance, relative to the mass, is that of the columns.
+            Rows sum to one to rounding.
+        layout: Mesh of devices that share the scores, with tokens over its one axis, and the rows
+            of scores computed at once. The number of devices divides that of the context.
 
     Differentiation:
         Exact, through potentials that differentiate implicitly; no iteration is unrolled.
+
+    Example:
+        >>> mixing = tx.attention.SinkhornAttention()
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2), mixing)
+        >>> matrix = attention.matrix(jnp.eye(2), jnp.eye(2))[0]
+        >>> bool(jnp.allclose(jnp.sum(matrix, axis=0), 1.0, atol=1e-2))
+        True
 
     References:
         Sander, Ablin, Blondel and Peyre, Sinkformers: transformers with doubly stochastic

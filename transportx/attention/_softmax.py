@@ -25,7 +25,7 @@ Matrix = Float[Array, "d d"]
 
 @_checks.gate
 class Softmax(AbstractAverage, AbstractOnMixtures):
-    r"""Values averaged with weights $w_j e^{s_j}$, $s_j = \langle Qx, Ky_j\rangle/\tau$.
+    r"""Softmax attention: averages of weights $w_j e^{s_j}$, $s_j = \langle Qx, Ky_j\rangle/\tau$.
 
     The attention of transformers, where $\tau$ is the root of the heads' dimension. Its
     potential is $\tau \log \sum_j w_j e^{s_j}$ and its energy the mean of that. With V = Q^T K
@@ -34,12 +34,18 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
 
     Attributes:
         temperature: tau, positive; the inverse of the papers' beta.
-        causal: Whether a token sees itself and those before it alone; NaN where all of
-            these weigh nothing. A padding mask is a weight of zero, which needs no flag.
-        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
-            rows of scores that one holds at once. The number of devices divides that of the
-            context. A device sends m (k + e + 1) numbers per head, and twice as many more for
-            the derivatives.
+        causal: Whether a token sees only itself and those before it; NaN where these have
+            no weight. A padding mask is a weight of zero, which needs no flag.
+        layout: Mesh of devices that share the scores, with tokens over its one axis, and the rows
+            of scores computed at once. The number of devices divides that of the context.
+            A device sends m (k + e + 1) numbers per head, and twice as many more for the
+            derivatives.
+
+    Example:
+        >>> mixing = tx.attention.Softmax(temperature=0.1)
+        >>> attention = tx.attention.Attention(jnp.eye(2), jnp.eye(2), jnp.eye(2), mixing)
+        >>> attention.matrix(jnp.eye(2), jnp.eye(2))[0].round(2).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
 
     References:
         Vaswani et al., Attention is all you need, 2017; Sander, Ablin, Blondel and Peyre,
@@ -91,19 +97,27 @@ class Softmax(AbstractAverage, AbstractOnMixtures):
 
 @_checks.gate
 class L2(AbstractAverage, AbstractOnMixtures):
-    r"""As `Softmax`, with scores $s_j = -|Qx - Ky_j|^2/\tau$: kernel regression, mean shift.
+    r"""L2 attention: values averaged with weights $w_j e^{s_j}$, $s_j = -|Qx - Ky_j|^2/\tau$.
 
-    With Q = K = V = I, Gamma(x) - x is the mean shift of a Gaussian kernel of variance
-    $\tau/2$. Its potential is $\frac12|Qx|^2 + \frac\tau2 \log\sum_j w_j e^{s_j}$ and its energy
-    the mean of that; as softmax it is a gradient at fixed context alone. Its slope on a
-    Gaussian is bounded where K is invertible: no blow-up.
+    This is kernel regression. With Q = K = V = I, Gamma(x) - x is the mean shift of a Gaussian
+    kernel of variance $\tau/2$. Its potential is
+    $\frac12|Qx|^2 + \frac\tau2 \log\sum_j w_j e^{s_j}$ and its energy the mean of that; like
+    softmax it is a gradient at fixed context alone. Its slope on a Gaussian is bounded where K is
+    invertible: no blow-up.
 
     Attributes:
         temperature: tau, positive, in units of a squared distance.
-        causal: As in `Softmax`.
-        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
-            rows of scores that one holds at once. The number of devices divides that of the
-            context.
+        causal: Whether a token sees only itself and those before it; NaN where these have
+            no weight.
+        layout: Mesh of devices that share the scores, with tokens over its one axis, and the rows
+            of scores computed at once. The number of devices divides that of the context.
+
+    Example:
+        >>> mixing = tx.attention.L2(temperature=0.1)
+        >>> attention = tx.attention.Attention(jnp.eye(1), jnp.eye(1), jnp.eye(1), mixing)
+        >>> field = attention(jnp.array([[0.9]]), jnp.array([[0.0], [1.0]]))  # the nearest token
+        >>> round(float(field[0, 0]), 2)
+        1.0
 
     References:
         Kim, Papamakarios and Mnih, The Lipschitz constant of self-attention, 2021; Cheng,

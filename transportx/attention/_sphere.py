@@ -1,4 +1,4 @@
-"""The unit sphere: where layer norm puts tokens, and what it leaves of their velocities."""
+"""The unit sphere, onto which layer norm puts tokens: normalisation and tangent projection."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -10,9 +10,16 @@ Points = Float[Array, "*n d"]
 
 @_checks.gate
 def normalise(x: Points) -> Points:
-    """Each point divided by its norm, as by a layer norm; NaN at the origin.
+    """Divide each point by its norm, as a layer norm does; NaN at the origin.
 
     In a `TokenField` on the sphere, tokens of weight zero at the origin rest there.
+
+    Args:
+        x: Points, with coordinates along the last axis.
+
+    Example:
+        >>> [round(float(c), 2) for c in tx.attention.normalise(jnp.array([[3.0, 4.0]]))[0]]
+        [0.6, 0.8]
     """
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -29,5 +36,14 @@ def units(x: Points, weights: Float[Array, " n"]) -> Points:
 
 @_checks.gate
 def tangent(x: Points, v: Points) -> Points:
-    r"""$v - \langle x, v\rangle x$: what of each vector moves along the sphere at a unit x."""
+    r"""Project vectors onto the sphere's tangent space: $v - \langle x, v\rangle x$ at a unit x.
+
+    Args:
+        x: Unit points, with coordinates along the last axis.
+        v: One vector per point, of the same shape.
+
+    Example:
+        >>> tx.attention.tangent(jnp.array([[1.0, 0.0]]), jnp.array([[2.0, 3.0]])).tolist()
+        [[0.0, 3.0]]
+    """
     return v - jnp.sum(x * v, axis=-1, keepdims=True) * x

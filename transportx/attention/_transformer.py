@@ -1,4 +1,4 @@
-"""A transformer as Euler's scheme: one field of tokens a layer, one step each."""
+"""A transformer as Euler's scheme: one field of tokens per layer, one step each."""
 
 import equinox as eqx
 import jax
@@ -16,37 +16,37 @@ Weights = Float[Array, " n"]
 
 @_checks.gate
 class Transformer(eqx.Module):
-    r"""Blocks in a row, $x_{l+1} = x_l + h\,v_l(x_l)$: Euler's scheme for tokens in motion.
+    r"""Transformer of residual blocks, $x_{l+1} = x_l + h\,v_l(x_l)$: Euler's scheme for tokens.
 
     A layer is a step of length h of its own field; with one block for all it is `evolve` of
     that block's `field`. All blocks run in one `lax.scan`: compile time does not grow with
     depth.
 
-    Example:
-        ```python
-        sizes = {"depth": 6, "heads": 4, "hidden": 128, "step": 0.5}
-        model = tx.attention.Transformer(64, mixing=tx.attention.Softmax(4.0), key=key, **sizes)
-        last = jax.vmap(model)(batch)               # (b, n, 64)
-        path = model.path(batch[0])                 # (7, n, 64): the residual stream
-        ```
-
     Attributes:
         blocks: One `Block` whose arrays have a leading axis of layers.
-        step: h, the scale of every residual: 1 / depth for a flow to depth 1. Trained too
+        step: h, positive, the scale of every residual: 1 / depth for a flow to depth 1. Trained too
             where it is an array.
 
     Args:
-        dim: Size of a token.
-        depth: Layers.
-        heads: As in `SelfAttention`.
-        hidden: As in `Block`.
-        mixing: As in `SelfAttention`.
-        step: As above.
-        key: Initialisation.
+        dim: Size d of a token.
+        depth: Number of layers.
+        heads: Number of heads of each layer, a divisor of `dim`.
+        hidden: Number of units in the hidden layer of each block's network.
+        mixing: The rule by which scores become weights.
+        step: h, the scale of every residual.
+        key: Randomness of the initial weights.
 
     Raises:
         ValueError: A size is not a positive integer, `heads` does not divide `dim`, or `step`
             is a Python number that is not positive.
+
+    Example:
+        >>> model = tx.attention.Transformer(
+        ...     4, depth=2, heads=2, hidden=8, mixing=tx.attention.Softmax(), key=jr.key(0)
+        ... )
+        >>> tokens = jr.normal(jr.key(1), (3, 4))
+        >>> model(tokens).shape, model.path(tokens).shape  # the path is the residual stream
+        ((3, 4), (3, 3, 4))
 
     References:
         Sander, Ablin, Blondel and Peyre, Sinkformers, 2022, section 4; Geshkovski, Letrouit,
@@ -86,7 +86,7 @@ class Transformer(eqx.Module):
 
     @_checks.gate
     def layer(self, index: int) -> Block:
-        """One layer's block."""
+        """The block of one layer."""
         arrays, static = eqx.partition(self.blocks, eqx.is_array)
         return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), static)
 

@@ -1,4 +1,4 @@
-"""The mixing that adds up exponentials of inner products."""
+"""Unnormalised mixing: sums of exponentials of inner products."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ Point = Float[Array, " d"]
 
 @_checks.gate
 class Unnormalised(AbstractOnMixtures):
-    r"""$\sum_j w_j e^{\langle Qx, Ky_j\rangle/\tau} V y_j$, without softmax's denominator.
+    r"""Unnormalised attention $\sum_j w_j e^{\langle Qx, Ky_j\rangle/\tau} V y_j$.
 
     Its potential is $\phi(x) = \tau\sum_j w_j e^{\langle Qx, K y_j\rangle/\tau}$ and its energy
     $\frac12\int\phi\,d\alpha = \frac\tau2 \sum_{ij} w_i w_j e^{\langle Qy_i, Ky_j\rangle/\tau}$.
@@ -31,10 +31,16 @@ class Unnormalised(AbstractOnMixtures):
 
     Attributes:
         temperature: tau, positive; the inverse of the papers' beta.
-        causal: As in `Softmax`.
-        layout: The devices that share the scores, tokens lying over the mesh's one axis, and
-            rows of scores that one holds at once. The number of devices divides that of the
-            context.
+        causal: Whether a token sees only itself and those before it; zero where these have
+            no weight.
+        layout: Mesh of devices that share the scores, with tokens over its one axis, and the rows
+            of scores computed at once. The number of devices divides that of the context.
+
+    Example:
+        >>> mixing = tx.attention.Unnormalised()
+        >>> attention = tx.attention.Attention(jnp.eye(1), jnp.eye(1), jnp.eye(1), mixing)
+        >>> round(float(attention(jnp.array([[0.0]]), jnp.array([[2.0]]))[0, 0]), 2)  # e^0 times 2
+        2.0
 
     References:
         Geshkovski, Letrouit, Polyanskiy and Rigollet, A mathematical perspective on

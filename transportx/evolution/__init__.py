@@ -1,4 +1,4 @@
-"""Evolution of a state in time: the one clock of every room that integrates a differential equation.
+"""Evolution of a state in time: the one clock of all rooms that integrate a differential equation.
 
 `integrate` carries a state, any pytree of arrays, from one time to another; `integrate_batch`
 carries a batch of states, each on its own; `integrate_until` stops at an event. How to step is

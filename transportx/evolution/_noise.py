@@ -48,7 +48,7 @@ class Noise(eqx.Module):
 
 
 class _Additive(diffrax.AbstractTerm):
-    """Increments of a step depend on its beginning alone: a step taken again draws them again."""
+    """Increments depend only on where a step begins: a repeated step draws the same ones."""
 
     level: Callable[..., Array]
     key: PRNGKeyArray
@@ -67,8 +67,8 @@ class _Additive(diffrax.AbstractTerm):
         areas = jr.split(jr.fold_in(jr.fold_in(self.key, _NO_TIME), begun))
         # Variances of the space-time and the space-time-time area, independent of the increment.
         first, second = (
-            self._normal(key, jnp.sqrt(length / share))
-            for key, share in zip(areas, (12, 720), strict=True)
+            self._normal(key, jnp.sqrt(length / ratio))
+            for key, ratio in zip(areas, (12, 720), strict=True)
         )
         return diffrax.SpaceTimeTimeLevyArea(dt=length, W=increments, H=first, K=second)
 

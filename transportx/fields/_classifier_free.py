@@ -57,7 +57,7 @@ class Guided(eqx.Module):
             args: Integer label of this point.
         """
         _checks.label("args", args)
-        _checks.held("null_label", self.null_label, args)
+        _checks.label_value("null_label", self.null_label, args)
         t, point = _numbers.widened((t, x))
         plain = self.field(t, point, jnp.full_like(args, self.null_label))
         towards = self.field(t, point, args)

@@ -72,7 +72,7 @@ def flux_null(box: Box, density: Cells, stream: Float[Array, "k l"]) -> Faces:
     check_density(box, density, density)
     inner = tuple(size - 1 for size in box.shape)
     if len(inner) != 2 or stream.shape != inner:
-        cure = f"give a number an inner corner, {inner}"
+        cure = f"give one number per inner corner, {inner}"
         _checks.reject("stream", f"has shape {stream.shape}", cure)
     corners = jnp.pad(stream, 1)
     width, height = box.spacing

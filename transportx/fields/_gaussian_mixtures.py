@@ -104,7 +104,7 @@ class MixtureField(eqx.Module):
         shape = self.source.weights.size, self.target.weights.size
         if self.coupling is not None and self.coupling.shape != shape:
             problem = f"has shape {self.coupling.shape}"
-            _checks.reject("coupling", problem, f"give one weight a pair of components, {shape}")
+            _checks.reject("coupling", problem, f"give one weight per pair of components, {shape}")
 
     @_checks.gate
     def __call__(self, t: Float[Array, ""], x: Point, args=None) -> Point:

@@ -103,7 +103,7 @@ class ClassifierGuided(eqx.Module):
     r"""Classifier guidance: a field pushed up a log-likelihood that depends on the time.
 
     Exact where `log_likelihood` is $\log h_t(x)$ up to a number for each t, as
-    $\log p(y \mid x_t = x)$ is for samples given y. Where $\beta = 0$ the point tells nothing of
+    $\log p(y \mid x_t = x)$ is for samples given y. Where $\beta = 0$ the point says nothing of
     the target and $h_t$ is flat, and the velocity divides its slope by $\beta$: with a learnt
     log-likelihood that is not flat there, start a sampler a little later.
 
@@ -181,14 +181,14 @@ def pulled_back(
 ) -> tuple[Point, Point]:
     """The velocity of a field, and its gain for a slope of log h in the denoised target."""
     apart = off_the_source(t)
-    told = noised_target(path, apart, source_scale).turning != 0
+    known = noised_target(path, apart, source_scale).turning != 0
 
     def predict(x):
         velocity = field(apart, x, args)
         _checks.velocity(velocity, x)
         denoiser = from_velocity(path, apart, x, velocity, source_scale=source_scale).denoiser
         # A target that is not known pulls nowhere; any finite one will do.
-        return jnp.where(told, denoiser, x), velocity
+        return jnp.where(known, denoiser, x), velocity
 
     denoiser, pull, velocity = jax.vjp(predict, x, has_aux=True)
     (uphill,) = pull(slope(denoiser))
@@ -216,6 +216,6 @@ def velocity_gain(
 def off_the_source(t: Time) -> Time:
     """The time, or the earliest at which a slope over beta keeps half of its digits.
 
-    At t = 0 both are zero; their limit is taken there to half of the digits as well.
+    At t = 0 both are zero; the limit there is accurate to half of the digits as well.
     """
     return jnp.maximum(t, jnp.sqrt(jnp.finfo(t.dtype).eps))

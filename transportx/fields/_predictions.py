@@ -96,7 +96,7 @@ class VelocityFrom(eqx.Module):
         now = noised_target(self.path, wide, self.source_scale)
         at_limit = now.all_target if self.convert is from_denoiser else now.all_noise
         limit = end if self.convert is from_denoiser else start
-        # Under `vmap` both are evaluated; no derivative may be infinite in the one not taken.
+        # Under `vmap` both are evaluated; no derivative may be infinite in the one that is dropped.
         velocity = jax.lax.cond(
             at_limit,
             lambda: limit(jnp.where(at_limit, wide, _REGULAR)),
@@ -149,7 +149,7 @@ class ScoreOf(eqx.Module):
             args: Condition of this point, handed on to the given functions.
         """
         wide, point = _numbers.widened((t, x))
-        wide = self._telling(wide)
+        wide = self._determining(wide)
         velocity = self.field(wide, point, args)
         _checks.velocity(velocity, point)
         score = from_velocity(
@@ -157,11 +157,11 @@ class ScoreOf(eqx.Module):
         ).score
         return _numbers.as_given(score, x)
 
-    def _telling(self, t: Time) -> Time:
-        """The time, or one close to it at which a velocity tells the score."""
+    def _determining(self, t: Time) -> Time:
+        """The time, or one close to it at which a velocity determines the score."""
         now = noised_target(self.path, t, self.source_scale)
         eps = jnp.finfo(t.dtype).eps
-        # The velocity's share of the score is over sigma times `turning`.
+        # The score is the velocity's excess divided by sigma times `turning`.
         ended = now.all_target & (now.sigma * now.turning <= 2 * eps * now.beta**2)
         resting = (now.turning == 0) & ~now.all_noise
         near, far = (jnp.asarray(eps**power, t.dtype) for power in (0.5, 0.25))
@@ -229,19 +229,19 @@ class Rescheduled(eqx.Module):
         _, last, _ = _polar(noised_target(self.new, jnp.ones_like(wide), self.source_scale))
         wide = jnp.where(last * half > 1, jnp.minimum(wide, 1 - half), wide)
         new = noised_target(self.new, wide, self.source_scale)
-        # From rest the old velocity is zero, and its share of the rate is told a little later.
+        # From rest the old velocity is zero, and the rate is evaluated a little later.
         start = noised_target(self.old, jnp.zeros_like(wide), self.source_scale)
-        told = jnp.maximum(new.angle, start.angle + half)
+        later = jnp.maximum(new.angle, start.angle + half)
         exists = new.angle >= start.angle
-        angle = jnp.where(exists & (_polar(start)[1] < half), told, new.angle)
+        angle = jnp.where(exists & (_polar(start)[1] < half), later, new.angle)
         r = time_of_angle(self.old, angle, self.source_scale)
         old = noised_target(self.old, r, self.source_scale)
         (size, turning, growth), (old_size, old_turning, old_growth) = map(_polar, (new, old))
         rate, stretch = turning / old_turning, size / old_size
         velocity = self.field(r, point / stretch, args)
         _checks.velocity(velocity, point)
-        moved = (growth - old_growth * rate) * point + stretch * (rate * velocity)
-        return _numbers.as_given(moved, x)
+        velocity = (growth - old_growth * rate) * point + stretch * (rate * velocity)
+        return _numbers.as_given(velocity, x)
 
 
 def _with_rate(function: Callable[[Time], Point], t: Time) -> tuple[Point, Point]:

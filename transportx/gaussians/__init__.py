@@ -17,8 +17,8 @@ from transportx.gaussians._bridge import bridge as bridge
 from transportx.gaussians._bridge import bridge_drift as bridge_drift
 from transportx.gaussians._entropic import EntropicGaussianPlan as EntropicGaussianPlan
 from transportx.gaussians._entropic import Quadratic as Quadratic
+from transportx.gaussians._entropic import debiased_divergence as debiased_divergence
 from transportx.gaussians._entropic import entropic_plan as entropic_plan
-from transportx.gaussians._entropic import sinkhorn_divergence as sinkhorn_divergence
 from transportx.gaussians._matrices import sqrtm as sqrtm
 from transportx.gaussians._measures import AffineMap as AffineMap
 from transportx.gaussians._measures import Mixture as Mixture

@@ -137,7 +137,7 @@ def entropic_plan(
 
 @_checks.gate
 @single_inside
-def sinkhorn_divergence(
+def debiased_divergence(
     m0: Point, S0: Matrix, m1: Point, S1: Matrix, *, epsilon: ScalarLike
 ) -> Scalar:
     """Sinkhorn divergence $V(a, b) - (V(a, a) + V(b, b)) / 2$ between two Gaussians.
@@ -164,7 +164,7 @@ def sinkhorn_divergence(
     Example:
         >>> m0, S0 = jnp.zeros(2), jnp.eye(2)
         >>> m1, S1 = jnp.array([3.0, 4.0]), 4 * jnp.eye(2)
-        >>> round(float(tx.gaussians.sinkhorn_divergence(m0, S0, m1, S0, epsilon=1.0)), 3)
+        >>> round(float(tx.gaussians.debiased_divergence(m0, S0, m1, S0, epsilon=1.0)), 3)
         25.0
 
     References:

@@ -15,9 +15,11 @@ A new functional is an `AbstractFunctional` with one method, `value`; new dynami
 `AbstractDynamics`, or, of points alone, an `AbstractVelocity` with one, `velocities`.
 """
 
+from transportx.gradient_flows._birth_death import birth_death as birth_death
+from transportx.gradient_flows._birth_death import resample as resample
 from transportx.gradient_flows._cells import AbstractCellEnergy as AbstractCellEnergy
 from transportx.gradient_flows._cells import AbstractInternalEnergy as AbstractInternalEnergy
-from transportx.gradient_flows._cells import Box as Box
+from transportx.gradient_flows._cells import CellBox as CellBox
 from transportx.gradient_flows._cells import Entropy as Entropy
 from transportx.gradient_flows._cells import PorousMedium as PorousMedium
 from transportx.gradient_flows._congestion import DensityCap as DensityCap
@@ -26,15 +28,16 @@ from transportx.gradient_flows._convex_flow import Pushed as Pushed
 from transportx.gradient_flows._convex_flow import convex_flow as convex_flow
 from transportx.gradient_flows._convex_potential import ConvexPotential as ConvexPotential
 from transportx.gradient_flows._discrepancies import MMD as MMD
-from transportx.gradient_flows._discrepancies import SinkhornDivergence as SinkhornDivergence
+from transportx.gradient_flows._discrepancies import SinkhornDivergenceTo as SinkhornDivergenceTo
 from transportx.gradient_flows._discrepancies import SlicedWasserstein as SlicedWasserstein
-from transportx.gradient_flows._discrepancies import energy_distance as energy_distance
+from transportx.gradient_flows._discrepancies import (
+    energy_distance_squared as energy_distance_squared,
+)
 from transportx.gradient_flows._discrepancies import random_directions as random_directions
 from transportx.gradient_flows._dynamics import AbstractDynamics as AbstractDynamics
 from transportx.gradient_flows._dynamics import AbstractVelocity as AbstractVelocity
 from transportx.gradient_flows._dynamics import Kinetic as Kinetic
 from transportx.gradient_flows._dynamics import Langevin as Langevin
-from transportx.gradient_flows._dynamics import Measure as Measure
 from transportx.gradient_flows._dynamics import Wasserstein as Wasserstein
 from transportx.gradient_flows._energies import Interaction as Interaction
 from transportx.gradient_flows._energies import Potential as Potential
@@ -46,8 +49,13 @@ from transportx.gradient_flows._fisher import HalfFisher as HalfFisher
 from transportx.gradient_flows._flow import ParticleFlow as ParticleFlow
 from transportx.gradient_flows._flow import flow as flow
 from transportx.gradient_flows._functional import AbstractFunctional as AbstractFunctional
+from transportx.gradient_flows._functional import (
+    AbstractStochasticFunctional as AbstractStochasticFunctional,
+)
+from transportx.gradient_flows._functional import Derivatives as Derivatives
+from transportx.gradient_flows._functional import FunctionalSum as FunctionalSum
+from transportx.gradient_flows._functional import Measure as Measure
 from transportx.gradient_flows._functional import Scaled as Scaled
-from transportx.gradient_flows._functional import Sum as Sum
 from transportx.gradient_flows._gaussian import GaussianFlow as GaussianFlow
 from transportx.gradient_flows._gaussian import gaussian_flow as gaussian_flow
 from transportx.gradient_flows._gaussian_energies import GaussianFisher as GaussianFisher

@@ -1,25 +1,26 @@
 """Dynamics: what steepest descent of a functional is measured by, and what else acts."""
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._functional import AbstractFunctional, Cloud, Scalar, Weights
-
-
-class Measure(NamedTuple):
-    """Points and their weights."""
-
-    x: Cloud
-    weights: Weights
+from transportx.gradient_flows._functional import (
+    AbstractFunctional,
+    Measure,
+    Particles,
+    Scalar,
+    Weights,
+    dots,
+)
 
 
 class AbstractDynamics(eqx.Module):
-    """How a functional moves a measure: a state, and its rates.
+    """Dynamics by which a functional moves a measure: a state, and its rates.
 
     A new one says what its state is, which measure that stands for, and its rates. The
     recorded energy is the functional's, and `dissipation` its rate of fall.
@@ -30,7 +31,7 @@ class AbstractDynamics(eqx.Module):
     lowers_energy: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
-    def start(self, x: Cloud) -> PyTree[Array]:
+    def start(self, x: Particles) -> PyTree[Array]:
         """The state that begins at these points."""
 
     @abc.abstractmethod
@@ -54,11 +55,11 @@ class AbstractVelocity(AbstractDynamics):
     """Dynamics of points alone, of fixed weights: a subclass writes `velocities`."""
 
     @abc.abstractmethod
-    def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
+    def velocities(self, slopes: Any, x: Any, weights: Weights) -> Any:
         """Velocities of the points from the Wasserstein gradient at them."""
 
     @_checks.gate
-    def start(self, x: Cloud) -> PyTree[Array]:
+    def start(self, x: Particles) -> PyTree[Array]:
         return x
 
     @_checks.gate
@@ -76,7 +77,7 @@ class AbstractVelocity(AbstractDynamics):
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> tuple[Scalar, Scalar]:
         energy, slopes = functional.value_and_gradient(state, weights)
-        power = jnp.sum(slopes * self.velocities(slopes, state, weights), axis=1)
+        power = dots(slopes, self.velocities(slopes, state, weights))
         return energy, -jnp.sum(weights * power)
 
 
@@ -84,13 +85,20 @@ class Wasserstein(AbstractVelocity):
     r"""Steepest descent in W2: $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i)$.
 
     The energy falls at the rate $\sum_i w_i |\dot x_i|^2$.
+
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> bowl = gf.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> path = gf.flow(bowl, jnp.ones((1, 1)), t1=1.0, dynamics=gf.Wasserstein(), steps=10)
+        >>> bool(path.completed)
+        True
     """
 
     lowers_energy: ClassVar[bool] = True
 
     @_checks.gate
-    def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
-        return -slopes
+    def velocities(self, slopes: Particles, x: Particles, weights: Weights) -> Particles:
+        return jax.tree.map(jnp.negative, slopes)
 
 
 @_checks.gate
@@ -103,6 +111,14 @@ class Langevin(AbstractVelocity):
 
     Attributes:
         temperature: T, not negative; may be traced.
+
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> bowl = gf.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> x0 = jnp.zeros((4, 1))
+        >>> path = gf.flow(bowl, x0, t1=1.0, dynamics=gf.Langevin(0.1), steps=10, key=jr.key(0))
+        >>> path.x.shape
+        (11, 4, 1)
     """
 
     temperature: ScalarLike = 1.0
@@ -112,8 +128,8 @@ class Langevin(AbstractVelocity):
         _checks.not_negative("temperature", self.temperature)
 
     @_checks.gate
-    def velocities(self, slopes: Cloud, x: Cloud, weights: Weights) -> Cloud:
-        return -slopes
+    def velocities(self, slopes: Particles, x: Particles, weights: Weights) -> Particles:
+        return jax.tree.map(jnp.negative, slopes)
 
 
 @_checks.gate
@@ -134,8 +150,8 @@ class Kinetic(AbstractDynamics):
         _checks.not_negative("friction", self.friction)
 
     @_checks.gate
-    def start(self, x: Cloud) -> PyTree[Array]:
-        return x, jnp.zeros_like(x)
+    def start(self, x: Particles) -> PyTree[Array]:
+        return x, jax.tree.map(jnp.zeros_like, x)
 
     @_checks.gate
     def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
@@ -146,14 +162,18 @@ class Kinetic(AbstractDynamics):
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
         x, momentum = state
-        friction = _checks.not_negative_value("friction", self.friction, x.dtype)
-        return momentum, -functional.gradient(x, weights) - friction * momentum
+
+        def force(slope, momentum):
+            friction = _checks.not_negative_value("friction", self.friction, slope.dtype)
+            return -slope - friction * momentum
+
+        return momentum, jax.tree.map(force, functional.gradient(x, weights), momentum)
 
     @_checks.gate
     def energy_and_dissipation(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> tuple[Scalar, Scalar]:
         x, momentum = state
-        doubled = jnp.sum(weights * jnp.sum(momentum**2, axis=1))
-        friction = _checks.not_negative_value("friction", self.friction, x.dtype)
+        doubled = jnp.sum(weights * dots(momentum, momentum))
+        friction = _checks.not_negative_value("friction", self.friction, doubled.dtype)
         return functional.value(x, weights) + doubled / 2, friction * doubled

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from transportx import _checks
-from transportx.gradient_flows._cells import AbstractCellEnergy, Box
+from transportx.gradient_flows._cells import AbstractCellEnergy, CellBox
 from transportx.gradient_flows._functional import Cloud, Scalar, Weights
 
 
@@ -28,7 +28,7 @@ class HalfFisher(AbstractCellEnergy):
         and the quantum drift-diffusion equation, 2009.
     """
 
-    box: Box = eqx.field(static=True)
+    box: CellBox = eqx.field(static=True)
     reference: Float[Array, " n"] | None = None
 
     def __check_init__(self):
@@ -50,7 +50,7 @@ class HalfFisher(AbstractCellEnergy):
         return 2 * jnp.sum(between * steps**2)
 
 
-def _check_cells(name: str, masses: Array, box: Box) -> None:
+def _check_cells(name: str, masses: Array, box: CellBox) -> None:
     count = box.centres.shape[0]
     if masses.shape != (count,):
         _checks.reject(name, f"has shape {masses.shape}", f"give one mass a cell, shape {(count,)}")

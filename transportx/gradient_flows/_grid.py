@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx.gradient_flows._cells import Box
+from transportx.gradient_flows._cells import CellBox
 from transportx.gradient_flows._functional import AbstractFunctional
 from transportx.gradient_flows._implicit import settled, step_and_tolerance
 from transportx.gradient_flows._newton import minimise
@@ -28,7 +28,7 @@ class GridFlow(eqx.Module):
         times: When.
         masses: Shape (k, n): of one total, and positive after the start. NaN where the start has
             a negative mass, or none at all.
-        energy: Of each record; it never rises.
+        energy: Energy of each record, shape (k,); it never rises.
         decrement: What the last Newton step of each time step could still gain, relative.
         num_steps: Newton steps in all.
         status: COMPLETED if every time step met the tolerance.
@@ -50,7 +50,7 @@ class GridFlow(eqx.Module):
 @_checks.gate
 def grid_flow(
     functional: AbstractFunctional,
-    box: Box,
+    box: CellBox,
     masses0: Masses,
     *,
     t1: ScalarLike,
@@ -75,8 +75,8 @@ def grid_flow(
     O(f^3) a Newton step for f faces: to about a thousand cells.
 
     Args:
-        functional: Of the cells' centres and masses: `Potential`, `Interaction`, `Entropy`,
-            `PorousMedium`, `DensityCap`, `HalfFisher`, `MMD`, ... and their sums.
+        functional: Functional of the cells' centres and masses: `Potential`, `Interaction`,
+            `Entropy`, `PorousMedium`, `DensityCap`, `HalfFisher`, `MMD`, ... and their sums.
         box: The cells.
         masses0: One number per cell, zero or positive, not all zero.
         t1: Last time, positive; may be traced.
@@ -92,6 +92,15 @@ def grid_flow(
         First order, forward and reverse, in `masses0`, `t1` and the parameters of
         `functional`, implicitly at each step.
 
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> box = gf.CellBox((-1.0,), (1.0,), (4,))
+        >>> heat = gf.Entropy(box.volume)
+        >>> masses0 = jnp.array([0.7, 0.1, 0.1, 0.1])
+        >>> path = gf.grid_flow(heat, box, masses0, t1=0.5, num_steps=2)
+        >>> bool(path.completed), round(float(jnp.sum(path.masses[-1])), 2)
+        (True, 1.0)
+
     References:
         Cances, Gallouet and Todeschi, A variational finite volume scheme for Wasserstein
         gradient flows, 2020; Maas, Gradient flows of the entropy for finite Markov chains,
@@ -103,6 +112,12 @@ def grid_flow(
         _checks.reject("masses0", problem, f"give one mass a cell, shape {centres.shape[:1]}")
     _checks.floating("masses0", masses0)
     tau, tol = step_and_tolerance(t1, num_steps, tol, max_steps, masses0.dtype)
+    return _grid_flow(functional, box, masses0, tau, tol, num_steps, max_steps)
+
+
+@eqx.filter_jit
+def _grid_flow(functional, box, masses0, tau, tol, num_steps, max_steps) -> GridFlow:
+    centres = box.centres.astype(masses0.dtype)
     objective = _Objective(box)
     spread = _spreading(box, masses0.dtype)
 
@@ -129,7 +144,7 @@ def grid_flow(
 class _Objective(eqx.Module):
     """Energy after a step and the cost of getting there; infinite where a mass is lost."""
 
-    box: Box
+    box: CellBox
 
     def moved(self, passed: Float[Array, " f"], masses: Masses) -> Masses:
         before, behind, _ = self.box.faces
@@ -149,7 +164,7 @@ class _Objective(eqx.Module):
         return jnp.where(jnp.all(moved > 0), value, jnp.inf)
 
 
-def _spreading(box: Box, dtype: Any) -> Callable[[Masses], Float[Array, " f"]]:
+def _spreading(box: CellBox, dtype: Any) -> Callable[[Masses], Float[Array, " f"]]:
     """From masses to what passes the faces, least in square, to bring them nearer to even ones."""
     before, behind, _ = box.faces
     count = box.centres.shape[0]

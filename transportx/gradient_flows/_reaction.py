@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree, ScalarLike
 
 from transportx import _checks
-from transportx.gradient_flows._dynamics import AbstractDynamics, Measure
+from transportx.gradient_flows._dynamics import AbstractDynamics
 from transportx.gradient_flows._functional import (
     AbstractFunctional,
-    Cloud,
+    Measure,
+    Particles,
     Scalar,
     Weights,
-    per_mass,
+    dots,
 )
 
 
@@ -50,8 +51,9 @@ class WassersteinFisherRao(AbstractDynamics):
         return isinstance(self.transport, numbers.Real) and float(self.transport) == 0
 
     @_checks.gate
-    def start(self, x: Cloud) -> PyTree[Array]:
-        return x, jnp.zeros(x.shape[0], x.dtype)
+    def start(self, x: Particles) -> PyTree[Array]:
+        like = jax.tree.leaves(x)[0]
+        return x, jnp.zeros(like.shape[0], like.dtype)
 
     @_checks.gate
     def measure(self, state: PyTree[Array], weights: Weights) -> Measure:
@@ -65,28 +67,28 @@ class WassersteinFisherRao(AbstractDynamics):
     def rates(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> PyTree[Array]:
-        _, slopes, excess = self._slopes(functional, *self.measure(state, weights))
-        transport, reaction = self._factors(slopes.dtype)
-        return -transport * slopes, -reaction * excess
+        now = self.measure(state, weights)
+        found = functional.derivatives(*now)
+        transport, reaction = self._factors(now.weights.dtype)
+        moved = jax.tree.map(lambda slope: -transport.astype(slope.dtype) * slope, found.gradient)
+        return moved, -reaction * _excess(found.variation, now.weights)
 
     @_checks.gate
     def energy_and_dissipation(
         self, functional: AbstractFunctional, state: PyTree[Array], weights: Weights
     ) -> tuple[Scalar, Scalar]:
-        x, now = self.measure(state, weights)
-        energy, slopes, excess = self._slopes(functional, x, now)
-        transport, reaction = self._factors(x.dtype)
-        moved = jnp.sum(now * jnp.sum(slopes**2, axis=1))
-        reacted = jnp.sum(now * excess**2)
-        return energy, transport * moved + reaction * reacted
+        now = self.measure(state, weights)
+        found = functional.derivatives(*now)
+        transport, reaction = self._factors(now.weights.dtype)
+        moved = jnp.sum(now.weights * dots(found.gradient, found.gradient))
+        reacted = jnp.sum(now.weights * _excess(found.variation, now.weights) ** 2)
+        return found.value, transport * moved + reaction * reacted
 
     def _factors(self, dtype) -> tuple[Scalar, Scalar]:
         transport = _checks.not_negative_value("transport", self.transport, dtype)
         return transport, _checks.not_negative_value("reaction", self.reaction, dtype)
 
-    def _slopes(self, functional, x, weights) -> tuple[Scalar, Cloud, Weights]:
-        """Energy, gradients, and first variations less their mean."""
-        value_and_grad = jax.value_and_grad(functional.value, argnums=(0, 1))
-        energy, (slopes, variation) = value_and_grad(x, weights)
-        mean = jnp.sum(weights * variation) / jnp.sum(weights)
-        return energy, per_mass(slopes, weights), variation - mean
+
+def _excess(variation: Weights, weights: Weights) -> Weights:
+    """First variations less their weighted mean."""
+    return variation - jnp.sum(weights * variation) / jnp.sum(weights)

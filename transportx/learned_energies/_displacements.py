@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from transportx import _checks, ot
+from transportx._status import Status, judge
 from transportx.geometry import PointCloud
 from transportx.gradient_flows import AbstractFunctional
 from transportx.learned_energies._equations import Unknowns
@@ -26,7 +27,8 @@ class Displacements(NamedTuple):
         velocities: Displacement over the time between the populations, shape (k - 1, n, d).
         weights: Weights of the points, shape (k - 1, n), of total one in each step; zero where a
             smaller population is filled up.
-        converged: Whether every transport of a step met its tolerance, shape (k - 1,).
+        status: How the plans of each step ended, shape (k - 1,): `CONVERGED`, or the status of the
+            plan that did not converge.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [2.0]])
@@ -40,7 +42,12 @@ class Displacements(NamedTuple):
     x: Float[Array, "k n d"]
     velocities: Float[Array, "k n d"]
     weights: Float[Array, "k n"]
-    converged: Bool[Array, " k"]
+    status: Status
+
+    @property
+    def converged(self) -> Bool[Array, " k"]:
+        """Whether both plans of each step met their tolerance."""
+        return self.status == Status.CONVERGED
 
 
 @_checks.gate
@@ -91,12 +98,16 @@ def transport_displacements(
         back = ot.solve(PointCloud(later, earlier), b, a, epsilon=epsilon, solver=solver)
         own = ot.solve_symmetric(PointCloud(later, later), b, epsilon=epsilon, solver=solver)
         moved = own.barycentric_map() - back.barycentric_map()
-        return later - (1 - at) * moved, moved / tau, back.converged & own.converged
+        return (
+            later - (1 - at) * moved,
+            moved / tau,
+            judge((back.converged, own.status), otherwise=back.status),
+        )
 
     x, weights = given.x, given.weights
     pairs = x[:-1], weights[:-1], x[1:], weights[1:], jnp.diff(given.times)
-    middles, velocities, converged = jax.lax.map(step, pairs)
-    return Displacements(middles, velocities, weights[1:], converged)
+    middles, velocities, status = jax.lax.map(step, pairs)
+    return Displacements(middles, velocities, weights[1:], status)
 
 
 @_checks.gate
@@ -149,11 +160,11 @@ def fit_displacements(
     """
     _checks.not_negative("threshold", threshold)
     _checks.positive("ridge", ridge)
-    x, velocities, weights, converged = displacements
+    x, velocities, weights, _ = displacements
     unknowns = Unknowns(features, tuple(terms), False, features)
     forces = jax.lax.map(lambda step: unknowns.forces(*step), (x, weights))
     # Rows in units of the velocities, so that the misfit is.
     size = jnp.sqrt(weights * x.shape[1])[:, :, None]
     matrix = -jnp.moveaxis(forces * size[:, :, None], 2, 3).reshape(-1, forces.shape[2])
     solved = least_squares(matrix, (velocities * size).reshape(-1), 0, False, ridge, threshold)
-    return as_fit(solved, unknowns, jnp.all(converged))
+    return as_fit(solved, unknowns, jnp.all(displacements.converged))

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-from transportx import _checks, ot
+from transportx import _checks
 from transportx.gradient_flows import AbstractFunctional
-from transportx.learned_energies._displacements import transport_displacements
+from transportx.learned_energies._displacements import Displacements
 from transportx.learned_energies._equations import Unknowns, pooled_noise
 from transportx.learned_energies._fit import EnergyFit, as_fit
 from transportx.learned_energies._least_squares import least_squares
@@ -23,30 +23,27 @@ def fit_first_order(
     times: Float[Array, " k"],
     features: Features,
     *,
-    epsilon: ScalarLike,
-    at: ScalarLike = 0.5,
+    displacements: Displacements,
     terms: Sequence[AbstractFunctional] = (),
     entropy: bool = True,
     tests: Features | None = None,
     threshold: ScalarLike = 0.0,
     ridge: ScalarLike = 1e-6,
-    solver: ot.AbstractSolver = ot.Newton(),
 ) -> EnergyFit:
     r"""Learn the free energy of populations from the first-order condition of JKO steps.
 
     $E\,\nabla\psi\cdot(v + \nabla\delta F) = T\,E\,\Delta\psi$ for all tests, where v are
     `transport_displacements`: the weak form of that condition, linear in the coefficients.
-    Compared with `fit_weak_form` it needs two plans per step, and errs by the length of
-    the steps; its velocities also serve `fit_network`.
+    Compared with `fit_weak_form` it needs the two plans per step of those velocities, and errs by
+    the length of the steps.
 
     Args:
         snapshots: Populations of any sizes, two or more: an array (k, n, d), or a sequence of
             arrays (n_j, d). No point is followed from one to the next.
         times: Rising times of the populations, shape (k,).
         features: Dictionary of potentials, `features(x) -> (p,)` of one point, such as `Monomials`.
-        epsilon: Regularisation of the plans, in squared units of the points.
-        at: Place of a velocity on its way, from 0 (earlier population) to 1 (later); see
-            `transport_displacements`.
+        displacements: Velocities between these populations, from
+            `transport_displacements(snapshots, times, ...)`; they also serve `fit_network`.
         terms: Functionals F_l with a Wasserstein gradient, such as an `Interaction` for each
             kernel; their coefficients are fitted.
         entropy: Whether a temperature is fitted; without, it is zero.
@@ -54,7 +51,6 @@ def fit_first_order(
         threshold: In standard errors: while the weakest coefficient is below, it is set to zero
             and the rest fitted again. Zero keeps all.
         ridge: Number added to the diagonal of the Gram matrix, which is one; positive.
-        solver: Solver of the plans.
 
     Returns:
         The energy with status, rank, condition and misfit; its status is NOT_TRANSPORTED where a
@@ -73,8 +69,9 @@ def fit_first_order(
         >>> x = jnp.array([[-1.0], [0.5], [2.0], [3.0]])
         >>> times = jnp.array([0.0, 0.1, 0.2, 0.3])
         >>> snapshots = x * jnp.exp(-times)[:, None, None]  # the flow of V(x) = x^2 / 2
+        >>> moved = le.transport_displacements(snapshots, times, epsilon=0.01)
         >>> fit = le.fit_first_order(
-        ...     snapshots, times, le.Monomials(1, 2), epsilon=0.01, entropy=False
+        ...     snapshots, times, le.Monomials(1, 2), displacements=moved, entropy=False
         ... )
         >>> bool(fit.determined), round(float(fit.energy.potential.coefficients[1]), 1)
         (True, 0.5)
@@ -86,7 +83,9 @@ def fit_first_order(
     _checks.positive("ridge", ridge)
     given = as_snapshots(snapshots, times)
     unknowns = Unknowns(features, tuple(terms), entropy, features if tests is None else tests)
-    moved = transport_displacements(snapshots, times, epsilon=epsilon, at=at, solver=solver)
+    if displacements.x.shape[0] != given.x.shape[0] - 1:
+        problem = f"has {displacements.x.shape[0]} steps for {given.x.shape[0]} populations"
+        _checks.reject("displacements", problem, "give those of the same populations")
 
     def describe(step):
         x, velocities, weights, tau = step
@@ -94,11 +93,11 @@ def fit_first_order(
         change = jnp.einsum("n,nad,nd->a", weights, slopes, velocities, precision="highest")
         return tau * change, tau * unknowns.rates(slopes, laplacians, x, weights)
 
-    steps = *moved[:3], jnp.diff(given.times)
+    steps = *displacements[:3], jnp.diff(given.times)
     changes, rates = jax.lax.map(describe, steps)
     noise = pooled_noise(given, jax.lax.map(jax.vmap(unknowns.tests), given.x))
     # A change is the difference of two means.
     unit = jnp.sqrt(1 / (1 / given.counts[1:] + 1 / given.counts[:-1]))[:, None, None]
     matrix, values = noise.whiten(rates * unit), noise.whiten(changes[:, :, None] * unit)[:, 0]
     solved = least_squares(matrix, values, 0, entropy, ridge, threshold)
-    return as_fit(solved, unknowns, jnp.all(moved.converged))
+    return as_fit(solved, unknowns, jnp.all(displacements.converged))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from transportx import _checks
 from transportx._status import Status, judge
-from transportx.gradient_flows import AbstractFunctional, Potential, Sum
+from transportx.gradient_flows import AbstractFunctional, FunctionalSum, Potential
 from transportx.gradient_flows.internal import as_pytree
 from transportx.learned_energies._equations import Unknowns
 from transportx.learned_energies._least_squares import Solution
@@ -74,7 +74,7 @@ class LearnedEnergy(eqx.Module):
     def functional(self) -> AbstractFunctional:
         """The energy without its entropy, as a functional of particles."""
         scaled = [c * term for c, term in zip(self.coefficients, self.terms, strict=True)]
-        return Sum((Potential(self.potential), *scaled))
+        return FunctionalSum((Potential(self.potential), *scaled))
 
 
 @_checks.gate

@@ -37,6 +37,6 @@ def drop_labels(
     if not 0 <= probability <= 1:
         _checks.reject("probability", f"is {probability}", "give a number in [0, 1]")
     _checks.label("labels", labels)
-    _checks.held("null_label", null_label, labels)
+    _checks.label_value("null_label", null_label, labels)
     dropped = jr.bernoulli(key, float(probability), labels.shape)
     return jnp.where(dropped, jnp.asarray(null_label, labels.dtype), labels)

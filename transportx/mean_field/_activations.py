@@ -26,8 +26,8 @@ class AbstractActivation(eqx.Module):
         """Every entry's image."""
 
 
-class Linear(AbstractActivation):
-    """s: the neurons' second moments close, see `linear_moments`."""
+class Identity(AbstractActivation):
+    """The identity, sigma(s) = s: second moments obey their own equation, `linear_training`."""
 
     degree: ClassVar[int] = 1
 
@@ -37,7 +37,12 @@ class Linear(AbstractActivation):
 
 
 class Relu(AbstractActivation):
-    """max(s, 0), with derivative zero at zero."""
+    """max(s, 0), with derivative zero at zero.
+
+    Example:
+        >>> tx.mean_field.Relu()(jnp.array([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
+    """
 
     degree: ClassVar[int] = 1
 
@@ -47,7 +52,7 @@ class Relu(AbstractActivation):
 
 
 @_checks.gate
-class Power(AbstractActivation):
+class RectifiedPower(AbstractActivation):
     """max(s, 0)^p.
 
     Attributes:
@@ -67,7 +72,12 @@ class Power(AbstractActivation):
 
 
 class Tanh(AbstractActivation):
-    """tanh(s): bounded and smooth, not homogeneous."""
+    """tanh(s): bounded and smooth, not homogeneous.
+
+    Example:
+        >>> round(float(tx.mean_field.Tanh()(jnp.array(1.0))), 2)
+        0.76
+    """
 
     degree: ClassVar[None] = None
 

@@ -31,7 +31,7 @@ class LinearTraining(eqx.Module):
     Attributes:
         times: When.
         moments: Shape (k, d + e, d + e). NaN from where it failed.
-        risk: Of each record.
+        risk: Risk of each record, shape (k,).
         num_steps: Steps taken, rejected ones included.
         status: How it ended.
     """
@@ -51,7 +51,7 @@ class LinearTraining(eqx.Module):
 @_checks.gate
 def second_moments(network: Network) -> Moments:
     r"""$\int\theta\theta^\top d\mu$, raw, with $\theta = (w, u)$: shape (d + e, d + e)."""
-    theta = jnp.concatenate(network.neurons, axis=1)
+    theta = jnp.concatenate([network.inner, network.outer], axis=1)
     return (network.masses[:, None] * theta).T @ theta
 
 
@@ -70,11 +70,11 @@ def linear_training(
     With $\Sigma = E xx^\top$, $B = E yx^\top$, $Q = E_\mu uw^\top$ and $H = Q\Sigma - B$, a
     neuron moves by $\dot\theta = A\theta$, $A = -\begin{pmatrix}\lambda I & H^\top\\ H & \lambda
     I\end{pmatrix}$, so that $\dot M = AM + MA + 2TI$. With T = 0 it is exact for any number of
-    neurons, of `train` with `Linear`; with T > 0 for infinitely many, of `Langevin`.
+    neurons, of `train` with `Identity`; with T > 0 for infinitely many, of `Langevin`.
     O((d + e)^3) a step.
 
     Args:
-        risk: Of the square loss.
+        risk: Risk of the square loss.
         moments: M at time 0, as `second_moments` orders it.
         t1: Last time, positive; may be traced.
         temperature: T of `Langevin`, not negative; may be traced.

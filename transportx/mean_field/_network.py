@@ -1,7 +1,6 @@
 """A two-layer network as a measure over its neurons."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,14 +11,25 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks
 from transportx.geometry.internal import default_tile
+from transportx.gradient_flows import Measure
 from transportx.mean_field._activations import AbstractActivation, Relu
 
 
-class Neurons(NamedTuple):
-    """Positions of n neurons: what flows."""
+@_checks.gate
+class Neurons(eqx.Module):
+    """Positions of n neurons, the particles of a network: each maps x to u sigma(<w, x>).
 
-    inner: Float[Array, "n d"]
-    outer: Float[Array, "n e"]
+    Attributes:
+        inner: w, shape (n, d); or several records of them, as a `Training` holds.
+        outer: u, shape (n, e), one column per output.
+        activation: sigma, one for all.
+        tile: Neurons visited at once; None decides by their number.
+    """
+
+    inner: Float[Array, "*k n d"]
+    outer: Float[Array, "*k n e"]
+    activation: AbstractActivation = Relu()
+    tile: int | None = eqx.field(static=True, default=None)
 
 
 @_checks.gate
@@ -33,14 +43,6 @@ class Network(eqx.Module):
     O(n m (d + e)) operations at m points. Above 2^22 pairs of a neuron and a point, neurons are
     visited in tiles, recomputed in the backward pass: memory is O(n + m) in both directions.
 
-    Example:
-        ```python
-        network = tx.mean_field.random_network(1_000, dim=2, key=key)
-        risk = tx.mean_field.Risk(x, y)                    # (m, 2), (m, 1)
-        trained = tx.mean_field.train(risk, network, t1=20.0, steps=1000)
-        trained.final(x_new), trained.risk, trained.completed
-        ```
-
     Attributes:
         inner: w, shape (n, d).
         outer: u, shape (n, e), one column an output.
@@ -52,6 +54,14 @@ class Network(eqx.Module):
 
     Raises:
         ValueError: Shapes do not fit each other, or the data's dimension the neurons.
+
+    Example:
+        >>> network = tx.mean_field.random_network(8, dim=2, key=jr.key(0))
+        >>> x = jr.normal(jr.key(1), (4, 2))
+        >>> risk = tx.mean_field.Risk(x, x[:, :1])
+        >>> trained = tx.mean_field.train(risk, network, t1=0.1, steps=2)
+        >>> trained.final(x).shape, bool(trained.risk[-1] < trained.risk[0])
+        ((4, 1), True)
     """
 
     inner: Float[Array, "n d"]
@@ -75,7 +85,12 @@ class Network(eqx.Module):
     @property
     def neurons(self) -> Neurons:
         """Positions without weights."""
-        return Neurons(self.inner, self.outer)
+        return Neurons(self.inner, self.outer, self.activation, self.tile)
+
+    @property
+    def measure(self) -> Measure:
+        """Neurons and their masses, on which a functional such as `Risk` is defined."""
+        return Measure(self.neurons, self.masses)
 
     @property
     def masses(self) -> Float[Array, " n"]:
@@ -97,41 +112,7 @@ class Network(eqx.Module):
         """Outputs at each row of `x`."""
         _checks.points("x", x)
         _checks.same_dimension("x", x, "inner", self.inner)
-        rows = self.inner, self.outer, self.masses
-        tile = self._rows_at_once(x.shape[0])
-        if self.inner.shape[0] <= tile:
-            return _summand(self.activation, rows, x)
-
-        # Of a checkpointed summand, the backward pass keeps nothing but its neurons.
-        summand = jax.checkpoint(_summand, prevent_cse=False)
-
-        def add(total, tile):
-            return total + summand(self.activation, tile, x), None
-
-        zero = jnp.zeros((x.shape[0], self.outer.shape[1]), x.dtype)
-        return jax.lax.scan(add, zero, _split(rows, tile))[0]
-
-    @_checks.gate
-    def map_tiles(
-        self, function: Callable[[Neurons], PyTree[Array]], num_points: int
-    ) -> PyTree[Array]:
-        """Apply `function` to tiles of neurons, as many as go with that many points.
-
-        Each row of its result, of leading axis t, may depend on the same neuron alone. In the
-        backward pass, of any order, it is computed again.
-        """
-        n = self.inner.shape[0]
-        tile = self._rows_at_once(num_points)
-        if n <= tile:
-            return function(self.neurons)
-        # Inside a scan nothing can merge the recomputation with the first pass.
-        tiles = jax.lax.map(jax.checkpoint(function, prevent_cse=False), _split(self.neurons, tile))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], tiles)
-
-    def _rows_at_once(self, m: int) -> int:
-        n = self.inner.shape[0]
-        # Activations with what makes them and what is made of them: a few arrays of this size.
-        return default_tile(n, m, copies=4) if self.tile is None else self.tile
+        return outputs(self.neurons, self.masses, x)
 
 
 @_checks.gate
@@ -145,11 +126,25 @@ def random_network(
     key: PRNGKeyArray,
     dtype: DTypeLike | None = None,
 ) -> Network:
-    """A network of independent neurons, w and u of normal entries of deviation `scale`.
+    """Draw a network of independent neurons, w and u of normal entries of deviation `scale`.
+
+    Args:
+        num: Number of neurons, at least 1.
+        dim: Number of coordinates of the data.
+        num_outputs: Number of outputs.
+        scale: Standard deviation of every entry of w and u, positive.
+        activation: sigma, the activation of all neurons.
+        key: Randomness.
+        dtype: Floating-point dtype of the weights; the default one of JAX if None.
 
     Raises:
         ValueError: A count is not a positive integer, or `scale` a Python number that is not
             positive.
+
+    Example:
+        >>> network = tx.mean_field.random_network(4, dim=2, key=jr.key(0))
+        >>> network(jnp.ones((3, 2))).shape
+        (3, 1)
     """
     for name, count in (("num", num), ("dim", dim), ("num_outputs", num_outputs)):
         _checks.count(name, count)
@@ -160,6 +155,48 @@ def random_network(
     return Network(scale * inner, scale * outer, activation=activation)
 
 
+def outputs(
+    neurons: Neurons, masses: Float[Array, " n"], x: Float[Array, "m d"]
+) -> Float[Array, "m e"]:
+    """The integral of all neurons at each row of `x`."""
+    rows = neurons.inner, neurons.outer, masses
+    tile = _rows_at_once(neurons, x.shape[0])
+    if neurons.inner.shape[0] <= tile:
+        return _summand(neurons.activation, rows, x)
+
+    # Of a checkpointed summand, the backward pass keeps nothing but its neurons.
+    summand = jax.checkpoint(_summand, prevent_cse=False)
+
+    def add(total, tile):
+        return total + summand(neurons.activation, tile, x), None
+
+    zero = jnp.zeros((x.shape[0], neurons.outer.shape[1]), x.dtype)
+    return jax.lax.scan(add, zero, _split(rows, tile))[0]
+
+
+def map_tiles(
+    neurons: Neurons, function: Callable[[Neurons], PyTree[Array]], num_points: int
+) -> PyTree[Array]:
+    """Apply `function` to tiles of neurons, as many as go with that many points.
+
+    Each row of its result, of leading axis t, may depend on the same neuron alone. In the
+    backward pass, of any order, it is computed again.
+    """
+    n = neurons.inner.shape[0]
+    tile = _rows_at_once(neurons, num_points)
+    if n <= tile:
+        return function(neurons)
+    # Inside a scan nothing can merge the recomputation with the first pass.
+    tiles = jax.lax.map(jax.checkpoint(function, prevent_cse=False), _split(neurons, tile))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:n], tiles)
+
+
+def _rows_at_once(neurons: Neurons, m: int) -> int:
+    n = neurons.inner.shape[0]
+    # Activations with what makes them and what is made of them: a few arrays of this size.
+    return default_tile(n, m, copies=4) if neurons.tile is None else neurons.tile
+
+
 def _summand(activation: AbstractActivation, rows, x) -> Float[Array, "m e"]:
     inner, outer, masses = rows
     activated = activation(product(inner, x.T))
@@ -168,7 +205,7 @@ def _summand(activation: AbstractActivation, rows, x) -> Float[Array, "m e"]:
 
 def _split(rows, tile: int):
     """Tiles of even size, filled up with neurons that are zero."""
-    n = rows[0].shape[0]
+    n = jax.tree.leaves(rows)[0].shape[0]
     count = -(-n // tile)
     size = -(-n // count)
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, ScalarLike
 
-from transportx import _checks, _numbers
-from transportx._status import Status, judge, rose
+from transportx import _checks
+from transportx.gradient_flows import AbstractFunctional, Measure
+from transportx.gradient_flows.internal import as_measure
 from transportx.mean_field._activations import AbstractActivation, Relu
 from transportx.mean_field._losses import square_loss
 from transportx.mean_field._network import Network, Neurons, random_network
@@ -42,6 +43,27 @@ class ResidualNetwork(eqx.Module):
         """L."""
         return self.layers.inner.shape[0]
 
+    @property
+    def measure(self) -> Measure:
+        """The neurons of all layers, the first layer first, with their masses, of total one."""
+        neurons = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), self.layers.neurons)
+        masses = jax.vmap(lambda layer: layer.masses)(self.layers) / self.depth
+        return Measure(neurons, masses.reshape(-1))
+
+    @_checks.gate
+    def with_neurons(
+        self, neurons: Neurons, weights: Float[Array, " n"] | None = None
+    ) -> "ResidualNetwork":
+        """The residual network of other neurons.
+
+        Args:
+            neurons: The neurons of all layers, as `measure` orders them.
+            weights: Their masses; uniform of total one by default.
+        """
+        size = neurons.inner.shape[0]
+        even = jnp.full(size, 1 / size, neurons.inner.dtype)
+        return _layered(self.depth, neurons, even if weights is None else weights)
+
     @_checks.gate
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Outputs at each row of `x`; the backward pass keeps one state a layer."""
@@ -63,10 +85,23 @@ def random_residual_network(
     activation: AbstractActivation = Relu(),
     key: PRNGKeyArray,
 ) -> ResidualNetwork:
-    """L layers of `random_network`, independent of each other.
+    """Draw a residual network: layers of `random_network`, independent of each other.
+
+    Args:
+        depth: Number L of layers, at least 1.
+        num: Number of neurons of each layer.
+        dim: Number of coordinates of the data, also that of every layer's output.
+        scale: Standard deviation of every entry of w and u, positive.
+        activation: sigma, the activation of all neurons.
+        key: Randomness.
 
     Raises:
         ValueError: A count is not a positive integer, or `scale` not positive.
+
+    Example:
+        >>> network = tx.mean_field.random_residual_network(3, 4, dim=2, key=jr.key(0))
+        >>> network(jnp.ones((5, 2))).shape
+        (5, 2)
     """
     _checks.count("depth", depth)
 
@@ -81,131 +116,74 @@ def random_residual_network(
 def conditional_wasserstein2(one: ResidualNetwork, other: ResidualNetwork) -> Scalar:
     r"""$\big(\frac1L\sum_s W_2^2(\mu_s, \nu_s)\big)^{1/2}$: neurons move within their layer alone.
 
-    The distance in which `train_residual` is steepest descent. Between networks of one depth
-    and width, of neurons of one weight; exact, O(L n^3) at worst.
+    The distance in which training by a `ResidualRisk` is steepest descent, between networks of
+    one depth and width, of neurons of one weight; exact, O(L n^3) at worst.
 
     Raises:
-        ValueError: The shapes differ, or a network has weights.
+        ValueError: The shapes differ.
 
     References:
         Barboni, Peyre and Vialard, Understanding the training of infinitely deep and wide
         ResNets with conditional optimal transport, 2024.
     """
-    for name, network in (("one", one), ("other", other)):
-        if network.layers.weights is not None:
-            _checks.reject(name, "has weights", "give neurons of one weight, `weights=None`")
     _checks.same_shape("other", other.layers.inner, "one", one.layers.inner)
-    thetas = (jnp.concatenate(network.layers.neurons, axis=2) for network in (one, other))
+    pairs = ((net.layers.inner, net.layers.outer) for net in (one, other))
+    thetas = (jnp.concatenate(pair, axis=2) for pair in pairs)
     distances = jax.lax.map(lambda pair: wasserstein2(*pair), tuple(thetas))
     square = jnp.mean(distances**2)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
+    distance = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)
+    return jnp.where(_even(one) & _even(other), distance, jnp.nan)
+
+
+def _even(network: ResidualNetwork) -> Bool[Array, ""]:
+    """Whether all neurons weigh the same, up to rounding."""
+    masses = network.measure.weights
+    slack = 10 * jnp.finfo(masses.dtype).eps
+    return jnp.all(jnp.abs(masses * masses.size - 1) <= slack)
 
 
 @_checks.gate
-class ResidualTraining(eqx.Module):
-    """A recorded training of a residual network at k times.
+class ResidualRisk(AbstractFunctional):
+    r"""The mean loss of a residual network, as a functional of its measure over depth and neurons.
+
+    Its particles are the neurons of all layers, in the order of `ResidualNetwork.measure`, and
+    stay in their layer: its Wasserstein flow is the flow in conditional transport, in which the
+    risk falls at the rate $\frac1L\sum_{s,i} a_{s,i}|\dot\theta_{s,i}|^2$.
 
     Attributes:
-        times: When.
-        networks: One network whose arrays have a further leading axis, of length k.
-        risk: Of each record.
-        dissipation: Minus its derivative in time.
-        status: How it ended.
-    """
-
-    times: Float[Array, " k"]
-    networks: ResidualNetwork
-    risk: Float[Array, " k"]
-    dissipation: Float[Array, " k"]
-    status: Status
-
-    @property
-    def completed(self) -> Bool[Array, "..."]:
-        """Whether all is finite and the risk never rose."""
-        return self.status == Status.COMPLETED
-
-    @_checks.gate
-    def network(self, index: int) -> ResidualNetwork:
-        """The network of one record."""
-        return jax.tree.map(lambda leaf: leaf[index], self.networks)
-
-
-@_checks.gate
-def train_residual(
-    network: ResidualNetwork,
-    x: Float[Array, "m d"],
-    y: Float[Array, "m d"],
-    *,
-    t1: ScalarLike,
-    num_steps: int,
-    loss: Loss = square_loss,
-) -> ResidualTraining:
-    r"""Gradient descent of the mean loss on the clock of the limit of depth and width.
-
-    $\dot\theta_{s,i} = -L\,\nabla_{\theta_{s,i}} R / a_{s,i}$, by Euler's steps, each of them
-    recorded: steepest descent in `conditional_wasserstein2`, where the risk falls at the rate
-    $\frac1L\sum_{s,i} a_{s,i}|\dot\theta_{s,i}|^2$. Depth and width drop out of time.
-
-    Args:
-        network: At time 0.
-        x: Data.
-        y: Targets, as the loss wants them.
-        t1: Last time, positive; may be traced.
-        num_steps: Steps.
-        loss: Of one example.
+        x: Data, shape (m, d).
+        y: Targets, shape (m, d), as the loss wants them.
+        depth: L, the number of layers.
+        loss: Loss of one example, `loss(prediction, target) -> scalar`, such as `square_loss`.
 
     Raises:
-        ValueError: Data do not fit the network, or a number is not positive.
-
-    Differentiation:
-        Forward and reverse mode through the steps.
+        ValueError: Shapes do not fit, or `depth` is not positive.
     """
-    _checks.points("x", x)
-    _checks.same_shape("y", y, "x", x)
-    _checks.positive("t1", t1)
-    _checks.count("num_steps", num_steps)
-    step = _numbers.not_negative(t1, x.dtype) / num_steps
 
-    def described(neurons):
-        value, slopes = jax.value_and_grad(_risk)(neurons, network, x, y, loss)
-        velocity = jax.tree.map(lambda slope: -_per_mass(slope, network), slopes)
-        power = -sum(jnp.sum(a * b) for a, b in zip(slopes, velocity, strict=True))
-        return velocity, value, power
+    x: Float[Array, "m d"]
+    y: Float[Array, "m d"]
+    depth: int = eqx.field(static=True)
+    loss: Loss = eqx.field(static=True, default=square_loss)
 
-    def descend(neurons, _):
-        velocity, value, power = described(neurons)
-        moved = jax.tree.map(lambda theta, v: theta + step * v, neurons, velocity)
-        return moved, (neurons, value, power)
+    def __check_init__(self):
+        _checks.points("x", self.x)
+        _checks.same_shape("y", self.y, "x", self.x)
+        _checks.count("depth", self.depth)
 
-    last, (neurons, risk, power) = jax.lax.scan(
-        descend, network.layers.neurons, None, length=num_steps
-    )
-    _, value, dissipation = described(last)
-    records = (neurons, risk, power), (last, value, dissipation)
-    neurons, risk, power = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), *records)
-    networks = eqx.filter_vmap(lambda theta: _with_neurons(network, theta))(neurons)
-    times = step * jnp.arange(num_steps + 1, dtype=step.dtype)
-    finite = jnp.all(jnp.isfinite(risk)) & jnp.all(jnp.isfinite(last.inner))
-    status = judge(
-        (~finite, Status.NON_FINITE), (rose(risk), Status.ROSE), otherwise=Status.COMPLETED
-    )
-    return ResidualTraining(times, networks, risk, power, status)
+    @_checks.gate
+    def value(self, x: Neurons, weights: Float[Array, " n"]) -> Scalar:
+        network = _layered(self.depth, *as_measure(x, weights))
+        return jnp.mean(jax.vmap(self.loss)(network(self.x), self.y))
 
 
-def _risk(neurons: Neurons, network: ResidualNetwork, x, y, loss: Loss) -> Scalar:
-    return jnp.mean(jax.vmap(loss)(_with_neurons(network, neurons)(x), y))
+def _layered(depth: int, neurons: Neurons, weights: Float[Array, " n"]) -> ResidualNetwork:
+    """The residual network of a measure."""
+    if weights.size % depth:
+        problem = f"has {weights.size} neurons for {depth} layers"
+        _checks.reject("x", problem, "give as many to each layer")
 
+    def layer(neurons, weights):
+        return Network(neurons.inner, neurons.outer, weights, neurons.activation, neurons.tile)
 
-def _with_neurons(network: ResidualNetwork, neurons: Neurons) -> ResidualNetwork:
-    made = jax.vmap(lambda layer, part: layer.with_neurons(part, layer.weights))
-    return ResidualNetwork(made(network.layers, neurons))
-
-
-def _per_mass(slope: Float[Array, "l n d"], network: ResidualNetwork) -> Float[Array, "l n d"]:
-    """Derivatives by the neurons over their share of the measure; zero where it is."""
-    depth, n, _ = slope.shape
-    weights = network.layers.weights
-    masses = jnp.full((depth, n), 1 / n, slope.dtype) if weights is None else weights
-    present = masses > 0
-    inverse = jnp.where(present, depth / jnp.where(present, masses, 1), 0)
-    return slope * inverse[:, :, None]
+    split = jax.tree.map(lambda leaf: leaf.reshape(depth, -1, *leaf.shape[1:]), (neurons, weights))
+    return ResidualNetwork(jax.vmap(layer)(split[0], depth * split[1]))

@@ -6,19 +6,25 @@ from functools import partial
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, ScalarLike
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
-from transportx.mean_field._activations import AbstractActivation
+from transportx.gradient_flows import (
+    AbstractFunctional,
+    AbstractStochasticFunctional,
+    Derivatives,
+)
+from transportx.gradient_flows.internal import as_measure
 from transportx.mean_field._losses import square_loss
-from transportx.mean_field._network import Network, Neurons, product
+from transportx.mean_field._network import Neurons, map_tiles, outputs, product
 
 Scalar = Float[Array, ""]
 Loss = Callable[[Float[Array, " e"], Float[Array, " e"]], Scalar]
 
 
 @_checks.gate
-class Risk(eqx.Module):
+class Risk(AbstractFunctional):
     r"""$R(\mu) = \frac1m\sum_j \ell(f_\mu(x_j), y_j) + \frac\lambda2\int|\theta|^2 d\mu(\theta)$.
 
     It is a convex functional of $\mu$ where $\ell$ is convex in f, although not of the neurons.
@@ -29,12 +35,19 @@ class Risk(eqx.Module):
     Attributes:
         x: Data, shape (m, d).
         y: Targets, shape (m, e), as the loss wants them.
-        loss: Of one example: `square_loss` (with its 1/2), `logistic_loss`, `softmax_loss`, or
+        loss: Loss of one example: `square_loss` (with its 1/2), `logistic_loss`, `softmax_loss`, or
             any differentiable `loss(prediction, target) -> scalar`.
         ridge: lambda, not negative; may be traced.
 
     Raises:
         ValueError: Shapes do not fit, or `ridge` is a negative Python number.
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> risk = tx.mean_field.Risk(x, x[:, :1])
+        >>> network = tx.mean_field.Network(jnp.eye(2), jnp.zeros((2, 1)))
+        >>> round(float(risk.value(*network.measure)), 2)  # the mean of y^2 / 2
+        0.25
 
     References:
         Chizat and Bach, On the global convergence of gradient descent for over-parameterized
@@ -54,48 +67,29 @@ class Risk(eqx.Module):
         _checks.not_negative("ridge", self.ridge)
 
     @_checks.gate
-    def __call__(self, network: Network) -> Scalar:
-        """The risk of a network."""
-        penalty = network.masses @ self._penalty(network.neurons)
-        return self._of_outputs(self._outputs(network)) + penalty
+    def value(self, x: Neurons, weights: Float[Array, " n"]) -> Scalar:
+        x, weights = as_measure(x, weights)
+        return self._of_outputs(self._outputs(x, weights)) + weights @ self._penalty(x)
 
     @_checks.gate
-    def first_variation(self, neurons: Neurons, network: Network) -> Float[Array, " k"]:
-        """V at any neurons: what mass put there adds to the risk of `network`, per mass.
+    def derivatives(self, x: Neurons, weights: Float[Array, " n"] | None = None) -> Derivatives:
+        """The risk, its Wasserstein gradient and its first variation V at the neurons.
 
-        It costs two predictions, of `network` and of as many neurons as are asked about.
+        All three for the price of the gradient, about three predictions. The gradient is that
+        of V, also at neurons of weight zero: they move as probes.
         """
-        forces = self._forces(self._outputs(network))
-        probes = network.with_neurons(neurons)
-        variation = partial(self._variation, network.activation, forces)
-        return probes.map_tiles(variation, self.x.shape[0])
-
-    @_checks.gate
-    def gradient(self, network: Network) -> Neurons:
-        r"""Wasserstein gradient: $\nabla V(\theta_i)$.
-
-        It is the derivative of the risk by the neuron, over its weight: for n neurons of one
-        weight, $n \nabla_{\theta_i} R$. The flow has velocity minus this.
-        """
-        return self.derivatives(network)[1]
-
-    @_checks.gate
-    def derivatives(self, network: Network) -> tuple[Scalar, Neurons, Float[Array, " n"]]:
-        """Value, Wasserstein gradient and V at the network's own neurons.
-
-        All three for the price of the gradient, about three predictions.
-        """
-        outputs = self._outputs(network)
-        forces = self._forces(outputs)
+        x, weights = as_measure(x, weights)
+        predicted = self._outputs(x, weights)
+        forces = self._forces(predicted)
 
         def of_tile(neurons):
             # Each V depends on its own neuron alone.
-            variation, pull = jax.vjp(partial(self._variation, network.activation, forces), neurons)
+            variation, pull = jax.vjp(partial(self._variation, forces), neurons)
             return pull(jnp.ones_like(variation))[0], variation
 
-        slopes, variation = network.map_tiles(of_tile, self.x.shape[0])
-        penalty = network.masses @ self._penalty(network.neurons)
-        return self._of_outputs(outputs) + penalty, slopes, variation
+        slopes, variation = map_tiles(x, of_tile, self.x.shape[0])
+        penalty = weights @ self._penalty(x)
+        return Derivatives(self._of_outputs(predicted) + penalty, slopes, variation)
 
     @_checks.gate
     def batch(self, rows: Int[Array, " b"]) -> "Risk":
@@ -103,10 +97,10 @@ class Risk(eqx.Module):
         x, y = (data.at[rows].get(mode="fill", fill_value=jnp.nan) for data in (self.x, self.y))
         return Risk(x, y, self.loss, self.ridge)
 
-    def _outputs(self, network: Network) -> Float[Array, "m e"]:
-        outputs = network(self.x)
-        _checks.same_shape("y", self.y, "network(x)", outputs)
-        return outputs
+    def _outputs(self, neurons: Neurons, weights: Float[Array, " n"]) -> Float[Array, "m e"]:
+        _checks.same_dimension("risk.x", self.x, "neurons.inner", neurons.inner)
+        _checks.same_dimension("risk.y", self.y, "neurons.outer", neurons.outer)
+        return outputs(neurons, weights, self.x)
 
     def _of_outputs(self, outputs: Float[Array, "m e"]) -> Scalar:
         return jnp.mean(jax.vmap(self.loss)(outputs, self.y))
@@ -115,12 +109,51 @@ class Risk(eqx.Module):
         """Derivatives of the mean loss by the outputs."""
         return jax.grad(self._of_outputs)(outputs)
 
-    def _variation(
-        self, activation: AbstractActivation, forces: Float[Array, "m e"], neurons: Neurons
-    ) -> Float[Array, " k"]:
-        felt = product(activation(product(neurons.inner, self.x.T)), forces)
+    def _variation(self, forces: Float[Array, "m e"], neurons: Neurons) -> Float[Array, " k"]:
+        felt = product(neurons.activation(product(neurons.inner, self.x.T)), forces)
         return jnp.sum(felt * neurons.outer, axis=1) + self._penalty(neurons)
 
     def _penalty(self, neurons: Neurons) -> Float[Array, " k"]:
-        squares = sum(jnp.sum(part**2, axis=1) for part in neurons)
+        squares = jnp.sum(neurons.inner**2, axis=1) + jnp.sum(neurons.outer**2, axis=1)
         return _checks.not_negative_value("ridge", self.ridge, self.x.dtype) / 2 * squares
+
+
+@_checks.gate
+class MiniBatches(AbstractStochasticFunctional):
+    """A risk seen in mini-batches: `train` then is stochastic gradient descent.
+
+    Every step descends the risk on examples drawn anew, without replacement; recorded are the
+    risk and its dissipation on all data. As the steps get shorter it follows the flow of the
+    risk itself.
+
+    Attributes:
+        risk: The risk on all data.
+        batch_size: Examples per step, at most as many as there are.
+
+    References:
+        Mei, Montanari and Nguyen, A mean field view of the landscape of two-layer neural
+        networks, 2018.
+    """
+
+    risk: Risk
+    batch_size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        rows = self.risk.x.shape[0]
+        _checks.count("batch_size", self.batch_size)
+        if self.batch_size > rows:
+            cure = f"give at most the {rows} examples"
+            _checks.reject("batch_size", f"is {self.batch_size}", cure)
+
+    @_checks.gate
+    def value(self, x: Neurons, weights: Float[Array, " n"]) -> Scalar:
+        return self.risk.value(x, weights)
+
+    @_checks.gate
+    def derivatives(self, x: Neurons, weights: Float[Array, " n"] | None = None) -> Derivatives:
+        return self.risk.derivatives(x, weights)
+
+    @_checks.gate
+    def draw(self, key: PRNGKeyArray) -> Risk:
+        rows = self.risk.x.shape[0]
+        return self.risk.batch(jr.choice(key, rows, (self.batch_size,), replace=False))

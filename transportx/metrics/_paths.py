@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -144,6 +145,7 @@ def normalized_path_energy(
     return jnp.abs(energy - transport) / transport
 
 
+@eqx.filter_jit
 def _energy_and_end(field, x0, args, steps) -> tuple[Scalar, Float[Array, "b d"]]:
     """Path energy, and the flattened ends: the energy rides along as one more coordinate."""
     _checks.batch("x0", x0)
