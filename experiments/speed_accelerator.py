@@ -75,8 +75,8 @@ def draw(n: int, d: int) -> Points:
     return Points(scale * x, scale * y)
 
 
-def fused(points: Points, *, platform: str | None, interpreted: bool = False) -> Potential:
-    """Our kernels of a platform, by themselves or interpreted."""
+def fused(points: Points, *, platform: str | None = None, interpreted: bool = False) -> Potential:
+    """Our kernels of a platform, by themselves or interpreted; XLA's tiles where it is None."""
 
     def solve(x, y):
         centre = (jnp.mean(x, axis=0) + jnp.mean(y, axis=0)) / 2
