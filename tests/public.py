@@ -10,11 +10,6 @@ import transportx as tx
 
 PACKAGE = pathlib.Path(tx.__file__).parent
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
-# Rooms whose docstrings are still to be brought to the rules of `test_words.py`.
-TO_DO = {
-    "gradient_flows",
-    "mean_field",
-}
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -35,16 +30,6 @@ class Docstring(NamedTuple):
 
     name: str
     text: str
-
-
-def room_of(name: str) -> str:
-    """The room of a public name; the package's own name stands for its root."""
-    return name.split(".")[0] if name.split(".")[0] in ROOMS else PACKAGE.name
-
-
-def broken(found: list[str]) -> list[str]:
-    """Those lines, each opened by a public name, whose room is not among those to do."""
-    return [line for line in found if room_of(line.split(":")[0]) not in TO_DO]
 
 
 @functools.cache

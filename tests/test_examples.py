@@ -15,8 +15,8 @@ from tests import public
 
 # What every example may use; the docstring of the package says so.
 IMPORTS = {"jax": jax, "jnp": jnp, "jr": jr, "np": np, "optax": optax, "eqx": eqx, "tx": tx}
-# Of the public functions and classes, those with an example are at least this share.
-LEAST_SHARE = 0.0
+# More than this fraction of the public functions and classes have an example.
+LEAST_SHARE = 0.6
 EXAMPLES = {text.name: text.text for text in public.docstrings() if ">>>" in text.text}
 
 
@@ -55,7 +55,7 @@ def test_examples_are_doctests():
         for name, text in public.docstrings()
         if "```" in text or ("Example:" in text and ">>>" not in text)
     ]
-    assert not public.broken(bare), "\n".join(public.broken(bare))
+    assert not bare, "\n".join(bare)
 
 
 def test_most_public_names_have_an_example(capsys):
@@ -64,4 +64,4 @@ def test_most_public_names_have_an_example(capsys):
     share = len(shown) / len(names)
     with capsys.disabled():
         print(f"\n{len(shown)} of {len(names)} public names have an example: {share:.0%}")
-    assert share >= LEAST_SHARE, sorted(set(names) - shown)
+    assert share > LEAST_SHARE, sorted(set(names) - shown)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 
 class Status(eqx.Enumeration):
-    """The way an iterative answer ended, and so whether to believe it.
+    """Status of an iterative answer: how it ended, and so whether to believe it.
 
     Compare with `==`, also under `jit` and `vmap`. All rooms use this one enumeration, because
     equinox refuses to compare the items of two. ``tx.Status[answer.status]`` is the text of a

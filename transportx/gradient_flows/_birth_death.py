@@ -38,6 +38,11 @@ def resample(x: Particles, weights: Weights, *, key: PRNGKeyArray) -> Measure:
 
     Differentiation:
         In the particles that are drawn; the draw itself has no derivative.
+
+    Example:
+        >>> x, weights = jnp.array([[0.0], [1.0]]), jnp.array([1.0, 0.0])
+        >>> tx.gradient_flows.resample(x, weights, key=jr.key(0)).x.tolist()
+        [[0.0], [0.0]]
     """
     x, given = as_measure(x, weights)
     masses = _numbers.widened(given)

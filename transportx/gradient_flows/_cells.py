@@ -21,6 +21,11 @@ class CellBox(eqx.Module):
         low: Lower corner.
         high: Upper corner.
         shape: Cells along each axis.
+
+    Example:
+        >>> box = tx.gradient_flows.CellBox((0.0, 0.0), (1.0, 2.0), (4, 4))
+        >>> box.volume
+        0.125
     """
 
     low: tuple[float, ...] = eqx.field(static=True)
@@ -44,7 +49,7 @@ class CellBox(eqx.Module):
 
     @property
     def volume(self) -> float:
-        """Of one cell."""
+        """Volume of one cell."""
         return float(np.prod(self.spacing))
 
     @property
@@ -95,7 +100,7 @@ class Entropy(AbstractInternalEnergy):
     r"""$\int \rho\log\rho$: its flow is the heat equation $\partial_t\rho = \Delta\rho$.
 
     Attributes:
-        volume: Of one cell, or of each.
+        volume: Volume of one cell, or of each, shape (n,).
     """
 
     volume: ScalarLike | Float[Array, " n"]
@@ -114,7 +119,7 @@ class PorousMedium(AbstractInternalEnergy):
     r"""$\frac1{m-1}\int\rho^m$: its flow is $\partial_t\rho = \Delta\rho^m$, with fronts.
 
     Attributes:
-        volume: Of one cell, or of each.
+        volume: Volume of one cell, or of each, shape (n,).
         exponent: m, above one; near one it is the `Entropy`.
     """
 

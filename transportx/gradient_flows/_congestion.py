@@ -18,7 +18,7 @@ class DensityCap(AbstractInternalEnergy):
     it is not met. Masses at the cap or above are INFEASIBLE.
 
     Attributes:
-        volume: Of one cell, or of each.
+        volume: Volume of one cell, or of each, shape (n,).
         cap: c, positive: the greatest density, not mass.
         stiffness: delta, positive, an energy a mass: small beside the drops of other energies.
 

@@ -37,11 +37,12 @@ class ConvexFlow(eqx.Module):
     Attributes:
         times: When.
         x: Positions; NaN from where the flow failed.
-        weights: Of the points, the same at all times.
-        energy: Of each record: F, plus the temperature times the entropy less that at time 0.
-        potentials: Of the k - 1 maps, stacked along a leading axis.
-        residuals: Of each step, the slope of its objective by the network's parameters where
-            the descent stopped, relative to that of the potential given, at time 0.
+        weights: Weights of the points, the same at all times.
+        energy: Energy of each record: F, plus the temperature times the entropy less that at
+            time 0.
+        potentials: Convex potentials of the k - 1 maps, stacked along a leading axis.
+        residuals: Norm of the gradient of each step's objective by the network's parameters where
+            the descent stopped, relative to that of the given potential at time 0.
         num_steps: Steps of the optimiser in all.
         status: COMPLETED if every residual met the tolerance and the energy never rose.
     """
@@ -101,15 +102,8 @@ def convex_flow(
     temperature, give it few units where points are few, or it learns the sample. A few
     evaluations of F and of the network's Hessian at all points a step of the optimiser.
 
-    Example:
-        ```python
-        psi = gf.ConvexPotential(2, width=16, depth=2, key=key)
-        path = gf.convex_flow(gf.Potential(V), psi, x0, t1=1.0, num_steps=10, temperature=1.0)
-        moved, volumes = path.push(z)               # log density: log_p0(z) - volumes[-1]
-        ```
-
     Args:
-        functional: F: what falls, of known value.
+        functional: F, the functional that falls, of known value.
         potential: Where the first step starts from; its width and depth are those of all.
         x0: Points at time 0, drawn of a density where the temperature is not zero.
         weights: Not negative; uniform of total one by default.
@@ -125,6 +119,15 @@ def convex_flow(
     Differentiation:
         `ConvexFlow.push` in its points, forward and reverse. Not through the descent: reverse
         mode raises.
+
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> bowl = gf.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> psi = gf.ConvexPotential(1, width=2, depth=1, key=jr.key(0))
+        >>> x0 = jnp.array([[-1.0], [1.0]])
+        >>> path = gf.convex_flow(bowl, psi, x0, t1=0.5, num_steps=1, tol=1e-2)
+        >>> path.x.shape, bool(path.energy[-1] < path.energy[0])
+        ((2, 2, 1), True)
 
     References:
         Mokrov, Korotin, Li, Genevay, Solomon and Burnaev, Large-scale Wasserstein gradient flows,

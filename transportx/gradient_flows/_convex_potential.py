@@ -30,6 +30,12 @@ class ConvexPotential(eqx.Module):
     Raises:
         ValueError: A size is out of range; when called, a point of another length.
 
+    Example:
+        >>> psi = tx.gradient_flows.ConvexPotential(2, width=4, depth=1, key=jr.key(0))
+        >>> hessian = jax.hessian(psi)(jnp.ones(2))
+        >>> bool(jnp.all(jnp.linalg.eigvalsh(hessian) > 0))
+        True
+
     References:
         Amos, Xu and Kolter, Input convex neural networks, 2017.
     """

@@ -38,9 +38,15 @@ class MMD(AbstractFunctional):
         target: Points of beta.
         kernel: Symmetric positive kernel: a module of this room, or any callable
             `k(x, y) -> scalar` with finite derivatives where x = y.
-        weights: Of the target; uniform by default.
+        weights: Weights of the target points, shape (m,); uniform of total one by default.
         layout: The devices that share the pairs, points and target lying over the mesh's one
             axis; their number divides those of both.
+
+    Example:
+        >>> kernel = tx.gradient_flows.Gaussian(1.0)
+        >>> F = tx.gradient_flows.MMD(jnp.array([[1.0]]), kernel)
+        >>> abs(round(float(F.value(jnp.array([[1.0]]), jnp.ones(1))), 3))
+        0.0
 
     References:
         Arbel, Korba, Salim and Gretton, Maximum mean discrepancy gradient flow, 2019.
@@ -68,7 +74,7 @@ class MMD(AbstractFunctional):
 def energy_distance_squared(
     target: Target, weights: TargetWeights | None = None, *, layout: Layout = Layout()
 ) -> MMD:
-    r"""Squared energy distance $2 E|X - Y| - E|X - X'| - E|Y - Y'|$ to a target.
+    """Squared energy distance $2 E|X - Y| - E|X - X'| - E|Y - Y'|$ to a target.
 
     The `MMD` of the kernel -|x - y|: no scale to choose, and pulls that do not fade with
     distance. Points that meet do not push each other: their derivative is taken as zero.
@@ -78,6 +84,12 @@ def energy_distance_squared(
         weights: Weights of the target's points, shape (m,); uniform by default.
         layout: The devices that share the pairs, points and target lying over the mesh's one
             axis; their number divides those of both.
+
+    Example:
+        >>> F = tx.gradient_flows.energy_distance_squared(jnp.array([[1.0]]))
+        >>> x, weights = jnp.array([[0.0], [2.0]]), jnp.array([0.5, 0.5])
+        >>> round(float(F.value(x, weights)), 2)  # 2 - 1 - 0
+        1.0
 
     References:
         Hertrich, Wald, Altekruger and Hagemann, Generative sliced MMD flows with Riesz
@@ -97,8 +109,8 @@ class SinkhornDivergenceTo(AbstractFunctional):
     Attributes:
         target: Points.
         epsilon: Regularisation, in units of the cost; details below its root stay unmatched.
-        weights: Of the target; uniform by default.
-        cost: As in `ot.sinkhorn_divergence`.
+        weights: Weights of the target points, shape (m,); uniform of total one by default.
+        cost: Symmetric cost with exp(-cost / epsilon) a positive kernel, as squared distances are.
         solver: Its tolerance bounds the error of the gradient.
         layout: The devices that share the costs, points and target lying over the mesh's one
             axis; their number divides those of both.
@@ -135,7 +147,7 @@ class SinkhornDivergenceTo(AbstractFunctional):
 
 @_checks.gate
 class SlicedWasserstein(AbstractFunctional):
-    r"""$SW_2^2$: the mean over directions of W2^2 between the projections.
+    """$SW_2^2$: the mean over directions of W2^2 between the projections.
 
     With fixed directions it is a smooth energy, whose flow has one end; few directions
     leave the others unmatched. O(k (n + m)(d + log(n + m))) for k directions.
@@ -143,7 +155,14 @@ class SlicedWasserstein(AbstractFunctional):
     Attributes:
         target: Points.
         directions: Unit vectors, shape (k, d), as `random_directions` draws.
-        weights: Of the target; uniform by default.
+        weights: Weights of the target points, shape (m,); uniform of total one by default.
+
+    Example:
+        >>> directions = tx.gradient_flows.random_directions(key=jr.key(0), num=4, dim=1)
+        >>> x = jnp.array([[0.0], [1.0]])
+        >>> F = tx.gradient_flows.SlicedWasserstein(x, directions)
+        >>> abs(round(float(F.value(x, jnp.array([0.5, 0.5]))), 3))
+        0.0
 
     References:
         Bonneel, Rabin, Peyre and Pfister, Sliced and Radon Wasserstein barycenters, 2015.
@@ -179,6 +198,11 @@ def random_directions(*, key: PRNGKeyArray, num: int, dim: int, dtype=None) -> F
         num: How many.
         dim: Coordinates.
         dtype: JAX's default by default.
+
+    Example:
+        >>> directions = tx.gradient_flows.random_directions(key=jr.key(0), num=4, dim=3)
+        >>> bool(jnp.allclose(jnp.linalg.norm(directions, axis=1), 1.0, atol=1e-5))
+        True
     """
     _checks.count("num", num)
     _checks.count("dim", dim)

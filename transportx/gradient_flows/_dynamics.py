@@ -20,7 +20,7 @@ from transportx.gradient_flows._functional import (
 
 
 class AbstractDynamics(eqx.Module):
-    """How a functional moves a measure: a state, and its rates.
+    """Dynamics by which a functional moves a measure: a state, and its rates.
 
     A new one says what its state is, which measure that stands for, and its rates. The
     recorded energy is the functional's, and `dissipation` its rate of fall.
@@ -85,6 +85,13 @@ class Wasserstein(AbstractVelocity):
     r"""Steepest descent in W2: $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i)$.
 
     The energy falls at the rate $\sum_i w_i |\dot x_i|^2$.
+
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> bowl = gf.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> path = gf.flow(bowl, jnp.ones((1, 1)), t1=1.0, dynamics=gf.Wasserstein(), steps=10)
+        >>> bool(path.completed)
+        True
     """
 
     lowers_energy: ClassVar[bool] = True
@@ -104,6 +111,14 @@ class Langevin(AbstractVelocity):
 
     Attributes:
         temperature: T, not negative; may be traced.
+
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> bowl = gf.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> x0 = jnp.zeros((4, 1))
+        >>> path = gf.flow(bowl, x0, t1=1.0, dynamics=gf.Langevin(0.1), steps=10, key=jr.key(0))
+        >>> path.x.shape
+        (11, 4, 1)
     """
 
     temperature: ScalarLike = 1.0

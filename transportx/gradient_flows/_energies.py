@@ -34,6 +34,12 @@ class Potential(AbstractFunctional):
     Attributes:
         potential: `V(x) -> scalar` of one point, an array (d,) or a pytree of arrays; a module
             may carry parameters to fit.
+
+    Example:
+        >>> bowl = tx.gradient_flows.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> x, weights = jnp.array([[2.0], [0.0]]), jnp.array([0.5, 0.5])
+        >>> float(bowl.value(x, weights)), bowl.gradient(x, weights).tolist()
+        (1.0, [[2.0], [0.0]])
     """
 
     potential: Callable[..., Array] = eqx.field(converter=as_pytree)
@@ -55,6 +61,12 @@ class Interaction(AbstractFunctional):
         layout: The devices that share the pairs, points lying over the mesh's one axis; their
             number divides that of the points. A device sends n (d + 1) numbers for the value, and
             2 n (d + 1) for the gradient of a radial kernel of this room.
+
+    Example:
+        >>> attraction = tx.gradient_flows.Interaction(tx.geometry.SquaredEuclidean())
+        >>> x, weights = jnp.array([[2.0], [0.0]]), jnp.array([0.5, 0.5])
+        >>> round(float(attraction.value(x, weights)), 2)  # half the mean of |x - y|^2
+        1.0
     """
 
     kernel: AbstractCost | Callable[[Array, Array], Array] = eqx.field(converter=as_pytree)
@@ -110,11 +122,18 @@ def kl_divergence(
     density shifts the value by a constant.
 
     Args:
-        log_density: Of one point, differentiable; a score alone goes through
+        log_density: Log-density of one point, differentiable; a score alone goes through
             `potential_from_score`, negated.
         bandwidth: h of the smoothed entropy.
         layout: The devices that share the pairs, points lying over the mesh's one axis; their
             number divides that of the points.
+
+    Example:
+        >>> target = tx.gradient_flows.kl_divergence(lambda x: -jnp.sum(x**2) / 2, bandwidth=0.5)
+        >>> x = jnp.array([[3.0], [4.0]])
+        >>> path = tx.gradient_flows.flow(target, x, t1=1.0, steps=10)
+        >>> bool(path.energy[-1] < path.energy[0])
+        True
     """
     return Potential(_Negative(log_density)) + SmoothedEntropy(bandwidth, layout)
 

@@ -36,7 +36,8 @@ def entropic_jko_step(
         target: Masses of pi, positive; their total is of no account.
         tau: Length of the step.
         epsilon: Regularisation, in units of the cost; below 2 tau.
-        solver: As in `ot.solve`; a loose marginal makes plain scaling contract fast.
+        solver: `ot.Sinkhorn` or `ot.Newton`, with tolerance and step limit; a loose marginal makes
+            plain scaling contract fast.
 
     Returns:
         The masses after the step, and the plan, whose status says whether to believe them.

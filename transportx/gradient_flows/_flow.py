@@ -49,7 +49,7 @@ class ParticleFlow(eqx.Module):
         x: Positions, shape (k, n, d), or a pytree like the particles whose arrays have a further
             leading axis of length k. NaN from where the flow failed.
         weights: Shape (k, n).
-        energy: Of the record itself, as the dynamics define it.
+        energy: Energy of each record, as the dynamics define it, shape (k,).
         dissipation: Minus the derivative of `energy` along the flow.
         num_steps: Steps taken, rejected ones included.
         status: How it ended.
@@ -86,15 +86,8 @@ def flow(
     By default $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i)$, which for n particles of
     one weight is $-n\nabla_{x_i}F$, and $dF/dt = -\sum_i w_i|\dot x_i|^2$.
 
-    Example:
-        ```python
-        F = tx.gradient_flows.energy_distance_squared(y) + 0.1 * tx.gradient_flows.Potential(V)
-        path = tx.gradient_flows.flow(F, x0, t1=2.0, steps=tx.evolution.AdaptiveSteps(1e-4, 1e-6))
-        path.x[-1], path.energy, path.completed
-        ```
-
     Args:
-        functional: What falls.
+        functional: Functional that falls along the flow.
         x0: Particles at time 0: points, shape (n, d), or any pytree of arrays with leading axis n
             that the functional takes.
         weights: Masses of the particles, shape (n,); uniform of total one by default. A particle
@@ -121,6 +114,13 @@ def flow(
         In `x0`, `weights`, `t1` and the parameters of `functional` and `dynamics`, through the
         steps taken: forward and reverse mode with fixed steps, the mode that they name with
         adaptive ones.
+
+    Example:
+        >>> bowl = tx.gradient_flows.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> x0 = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> path = tx.gradient_flows.flow(bowl, x0, t1=1.0, steps=20)
+        >>> path.x.shape, round(float(path.x[-1, 1, 1]), 1), bool(path.completed)  # 2 exp(-1)
+        ((11, 2, 2), 0.7, True)
     """
     (x0, weights), steps = as_measure(x0, weights, "x0"), as_steps(steps)
     _check(functional, dynamics, steps, key)

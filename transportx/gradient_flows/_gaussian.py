@@ -34,7 +34,7 @@ class GaussianFlow(eqx.Module):
         times: When.
         means: Shape (k, d). NaN from where the flow failed.
         covariances: Shape (k, d, d).
-        energy: Of each record.
+        energy: Energy of each record, shape (k,).
         dissipation: Minus its derivative.
         num_steps: Steps taken, rejected ones included.
         status: How it ended.
@@ -87,6 +87,13 @@ def gaussian_flow(
     Differentiation:
         In moments, `t1` and the parameters of `energy`: the mode that adaptive steps name,
         forward and reverse mode with fixed ones.
+
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> energy = gf.GaussianRelativeEntropy(jnp.zeros(1), jnp.eye(1))
+        >>> path = gf.gaussian_flow(energy, jnp.ones(1), jnp.eye(1), t1=1.0)
+        >>> round(float(path.means[-1, 0]), 2)  # exp(-1)
+        0.37
 
     References:
         Lambert, Chewi, Bach, Bonnabel and Rigollet, Variational inference via Wasserstein

@@ -17,8 +17,8 @@ class GaussianRelativeEntropy(eqx.Module):
     """KL of N(m, S) to N(mean, covariance): Fokker-Planck's, of Ornstein-Uhlenbeck processes.
 
     Attributes:
-        mean: Of the target.
-        covariance: Of the target, positive definite.
+        mean: Mean of the target, shape (d,).
+        covariance: Covariance of the target, shape (d, d), positive definite.
     """
 
     mean: Mean
@@ -39,8 +39,8 @@ class GaussianFisher(eqx.Module):
     r"""Half relative Fisher information, $\frac12\int|\nabla\log(\rho/\pi)|^2 d\rho$.
 
     Attributes:
-        mean: Of the target pi.
-        covariance: Of the target, positive definite.
+        mean: Mean of the target pi, shape (d,).
+        covariance: Covariance of the target, shape (d, d), positive definite.
     """
 
     mean: Mean
@@ -73,7 +73,13 @@ class GaussianInteraction(eqx.Module):
 
 @_checks.gate
 def gaussian_entropy(mean: Mean, covariance: Covariance) -> Scalar:
-    r"""$\int\rho\log\rho$ of a Gaussian: its flow is the heat flow, S' = 2 I."""
+    r"""$\int\rho\log\rho$ of a Gaussian: its flow is the heat flow, S' = 2 I.
+
+    Example:
+        >>> value = tx.gradient_flows.gaussian_entropy(jnp.zeros(1), jnp.eye(1))
+        >>> bool(jnp.isfinite(value))
+        True
+    """
     value = -(_log_volume(covariance) + mean.size * (jnp.log(2 * jnp.pi) + 1)) / 2
     return _of_a_law(mean, value)
 

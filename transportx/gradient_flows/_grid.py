@@ -28,7 +28,7 @@ class GridFlow(eqx.Module):
         times: When.
         masses: Shape (k, n): of one total, and positive after the start. NaN where the start has
             a negative mass, or none at all.
-        energy: Of each record; it never rises.
+        energy: Energy of each record, shape (k,); it never rises.
         decrement: What the last Newton step of each time step could still gain, relative.
         num_steps: Newton steps in all.
         status: COMPLETED if every time step met the tolerance.
@@ -75,8 +75,8 @@ def grid_flow(
     O(f^3) a Newton step for f faces: to about a thousand cells.
 
     Args:
-        functional: Of the cells' centres and masses: `Potential`, `Interaction`, `Entropy`,
-            `PorousMedium`, `DensityCap`, `HalfFisher`, `MMD`, ... and their sums.
+        functional: Functional of the cells' centres and masses: `Potential`, `Interaction`,
+            `Entropy`, `PorousMedium`, `DensityCap`, `HalfFisher`, `MMD`, ... and their sums.
         box: The cells.
         masses0: One number per cell, zero or positive, not all zero.
         t1: Last time, positive; may be traced.
@@ -91,6 +91,15 @@ def grid_flow(
     Differentiation:
         First order, forward and reverse, in `masses0`, `t1` and the parameters of
         `functional`, implicitly at each step.
+
+    Example:
+        >>> gf = tx.gradient_flows
+        >>> box = gf.CellBox((-1.0,), (1.0,), (4,))
+        >>> heat = gf.Entropy(box.volume)
+        >>> masses0 = jnp.array([0.7, 0.1, 0.1, 0.1])
+        >>> path = gf.grid_flow(heat, box, masses0, t1=0.5, num_steps=2)
+        >>> bool(path.completed), round(float(jnp.sum(path.masses[-1])), 2)
+        (True, 1.0)
 
     References:
         Cances, Gallouet and Todeschi, A variational finite volume scheme for Wasserstein

@@ -32,12 +32,13 @@ def jko_flow(
     O((n d)^3) a Newton step: to about a thousand coordinates.
 
     Args:
-        functional: What falls: of known value, twice differentiable.
+        functional: Functional that falls, of known value, twice differentiable.
         x0: Points at time 0.
         weights: Positive; uniform of total one by default.
         t1: Last time, positive; may be traced.
         num_steps: Equal steps, each of them recorded.
-        tol: As in `grid_flow`.
+        tol: Bound on the Newton decrement before the last Newton step; by default the square root
+            of the dtype's precision, which leaves an error of about the precision.
         max_steps: Newton steps at most, each time step.
 
     Raises:
@@ -46,6 +47,12 @@ def jko_flow(
     Differentiation:
         First order, forward and reverse, in `x0`, `weights`, `t1` and the parameters of
         `functional`, implicitly at each step.
+
+    Example:
+        >>> bowl = tx.gradient_flows.Potential(lambda x: jnp.sum(x**2) / 2)
+        >>> path = tx.gradient_flows.jko_flow(bowl, jnp.array([[1.0]]), t1=1.0, num_steps=1)
+        >>> round(float(path.x[-1, 0, 0]), 2)  # implicit Euler: 1 / (1 + 1)
+        0.5
 
     References:
         Jordan, Kinderlehrer and Otto, The variational formulation of the Fokker-Planck

@@ -55,6 +55,11 @@ class Gaussian(AbstractRadialKernel):
 
     Attributes:
         bandwidth: h, in units of the points; may be traced.
+
+    Example:
+        >>> kernel = tx.gradient_flows.Gaussian(1.0)
+        >>> round(float(kernel(jnp.zeros(1), jnp.array([2.0]))), 3)  # exp(-2)
+        0.135
     """
 
     bandwidth: ScalarLike

@@ -24,8 +24,8 @@ class LineFlow(eqx.Module):
     Attributes:
         times: When.
         nodes: Shape (k, n + 1), rising: the ends of n intervals of fixed mass.
-        masses: Of the intervals.
-        energy: Of each record; it never rises.
+        masses: Mass of each interval, shape (n,).
+        energy: Energy of each record, shape (k,); it never rises.
         num_steps: Newton steps in all.
         status: COMPLETED if every time step met the tolerance.
     """
@@ -72,10 +72,11 @@ def line_flow(
             must be part of it: it is what keeps the ends in order. A module that
             holds arrays is differentiated; a lambda's are not.
         nodes0: Ends of the intervals at time 0, rising.
-        masses: Of the intervals, positive.
+        masses: Mass of each interval, positive, shape (n,).
         t1: Last time, positive; may be traced.
         num_steps: Equal time steps.
-        tol: As in `grid_flow`.
+        tol: Bound on the Newton decrement before the last Newton step; by default the square root
+            of the dtype's precision, which leaves an error of about the precision.
         max_steps: Newton steps at most, each time step.
 
     Raises:

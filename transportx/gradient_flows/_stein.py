@@ -28,7 +28,7 @@ class Stein(AbstractVelocity):
     recorded energy is F without the entropy.
 
     Attributes:
-        kernel: Of this room, or any callable `k(x, y) -> scalar`.
+        kernel: Reproducing kernel of this room, or any callable `k(x, y) -> scalar`.
         temperature: T, not negative; may be traced.
         layout: The devices that share the pairs, points lying over the mesh's one axis; their
             number divides that of the points.

@@ -37,7 +37,12 @@ class Identity(AbstractActivation):
 
 
 class Relu(AbstractActivation):
-    """max(s, 0), with derivative zero at zero."""
+    """max(s, 0), with derivative zero at zero.
+
+    Example:
+        >>> tx.mean_field.Relu()(jnp.array([-1.0, 2.0])).tolist()
+        [0.0, 2.0]
+    """
 
     degree: ClassVar[int] = 1
 
@@ -67,7 +72,12 @@ class RectifiedPower(AbstractActivation):
 
 
 class Tanh(AbstractActivation):
-    """tanh(s): bounded and smooth, not homogeneous."""
+    """tanh(s): bounded and smooth, not homogeneous.
+
+    Example:
+        >>> round(float(tx.mean_field.Tanh()(jnp.array(1.0))), 2)
+        0.76
+    """
 
     degree: ClassVar[None] = None
 

@@ -41,11 +41,24 @@ def strengths(network: Network) -> Float[Array, " n"]:
 
 @_checks.gate
 def alignment(network: Network, teacher: Network) -> Float[Array, " n"]:
-    """How well each neuron points along one of the teacher's: 1 where it does, at least 0.
+    """Alignment of each neuron with the nearest of the teacher's: 1 in its direction, at least 0.
 
     The largest product, over the teacher's neurons, of the cosines between inner and between
     outer weights, each zero where negative. For scalar outputs it is the cosine of the inner
     directions, among teachers of the same sign. A neuron of length zero has 0.
+
+    Args:
+        network: Network of n neurons.
+        teacher: Network with the same dimensions of data and outputs.
+
+    Returns:
+        One number per neuron, shape (n,), in [0, 1].
+
+    Example:
+        >>> teacher = tx.mean_field.Network(jnp.eye(2), jnp.ones((2, 1)))
+        >>> student = tx.mean_field.Network(jnp.array([[5.0, 0.0]]), jnp.ones((1, 1)))
+        >>> tx.mean_field.alignment(student, teacher).tolist()
+        [1.0]
     """
     _checks.same_dimension("teacher.inner", teacher.inner, "network.inner", network.inner)
     _checks.same_dimension("teacher.outer", teacher.outer, "network.outer", network.outer)

@@ -12,7 +12,12 @@ Scalar = Float[Array, ""]
 
 @_checks.gate
 def square_loss(prediction: Output, target: Output) -> Scalar:
-    """|f - y|^2 / 2."""
+    """|f - y|^2 / 2.
+
+    Example:
+        >>> float(tx.mean_field.square_loss(jnp.array([3.0]), jnp.array([1.0])))
+        2.0
+    """
     return jnp.sum((prediction - target) ** 2) / 2
 
 

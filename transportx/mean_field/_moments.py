@@ -31,7 +31,7 @@ class LinearTraining(eqx.Module):
     Attributes:
         times: When.
         moments: Shape (k, d + e, d + e). NaN from where it failed.
-        risk: Of each record.
+        risk: Risk of each record, shape (k,).
         num_steps: Steps taken, rejected ones included.
         status: How it ended.
     """
@@ -74,7 +74,7 @@ def linear_training(
     O((d + e)^3) a step.
 
     Args:
-        risk: Of the square loss.
+        risk: Risk of the square loss.
         moments: M at time 0, as `second_moments` orders it.
         t1: Last time, positive; may be traced.
         temperature: T of `Langevin`, not negative; may be traced.

@@ -43,14 +43,6 @@ class Network(eqx.Module):
     O(n m (d + e)) operations at m points. Above 2^22 pairs of a neuron and a point, neurons are
     visited in tiles, recomputed in the backward pass: memory is O(n + m) in both directions.
 
-    Example:
-        ```python
-        network = tx.mean_field.random_network(1_000, dim=2, key=key)
-        risk = tx.mean_field.Risk(x, y)                    # (m, 2), (m, 1)
-        trained = tx.mean_field.train(risk, network, t1=20.0, steps=1000)
-        trained.final(x_new), trained.risk, trained.completed
-        ```
-
     Attributes:
         inner: w, shape (n, d).
         outer: u, shape (n, e), one column an output.
@@ -62,6 +54,14 @@ class Network(eqx.Module):
 
     Raises:
         ValueError: Shapes do not fit each other, or the data's dimension the neurons.
+
+    Example:
+        >>> network = tx.mean_field.random_network(8, dim=2, key=jr.key(0))
+        >>> x = jr.normal(jr.key(1), (4, 2))
+        >>> risk = tx.mean_field.Risk(x, x[:, :1])
+        >>> trained = tx.mean_field.train(risk, network, t1=0.1, steps=2)
+        >>> trained.final(x).shape, bool(trained.risk[-1] < trained.risk[0])
+        ((4, 1), True)
     """
 
     inner: Float[Array, "n d"]
@@ -89,7 +89,7 @@ class Network(eqx.Module):
 
     @property
     def measure(self) -> Measure:
-        """Neurons and their masses: the arguments of a functional such as `Risk`."""
+        """Neurons and their masses, on which a functional such as `Risk` is defined."""
         return Measure(self.neurons, self.masses)
 
     @property
@@ -126,11 +126,25 @@ def random_network(
     key: PRNGKeyArray,
     dtype: DTypeLike | None = None,
 ) -> Network:
-    """A network of independent neurons, w and u of normal entries of deviation `scale`.
+    """Draw a network of independent neurons, w and u of normal entries of deviation `scale`.
+
+    Args:
+        num: Number of neurons, at least 1.
+        dim: Number of coordinates of the data.
+        num_outputs: Number of outputs.
+        scale: Standard deviation of every entry of w and u, positive.
+        activation: sigma, the activation of all neurons.
+        key: Randomness.
+        dtype: Floating-point dtype of the weights; the default one of JAX if None.
 
     Raises:
         ValueError: A count is not a positive integer, or `scale` a Python number that is not
             positive.
+
+    Example:
+        >>> network = tx.mean_field.random_network(4, dim=2, key=jr.key(0))
+        >>> network(jnp.ones((3, 2))).shape
+        (3, 1)
     """
     for name, count in (("num", num), ("dim", dim), ("num_outputs", num_outputs)):
         _checks.count(name, count)

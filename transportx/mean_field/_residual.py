@@ -85,10 +85,23 @@ def random_residual_network(
     activation: AbstractActivation = Relu(),
     key: PRNGKeyArray,
 ) -> ResidualNetwork:
-    """L layers of `random_network`, independent of each other.
+    """Draw a residual network: layers of `random_network`, independent of each other.
+
+    Args:
+        depth: Number L of layers, at least 1.
+        num: Number of neurons of each layer.
+        dim: Number of coordinates of the data, also that of every layer's output.
+        scale: Standard deviation of every entry of w and u, positive.
+        activation: sigma, the activation of all neurons.
+        key: Randomness.
 
     Raises:
         ValueError: A count is not a positive integer, or `scale` not positive.
+
+    Example:
+        >>> network = tx.mean_field.random_residual_network(3, 4, dim=2, key=jr.key(0))
+        >>> network(jnp.ones((5, 2))).shape
+        (5, 2)
     """
     _checks.count("depth", depth)
 
@@ -141,7 +154,7 @@ class ResidualRisk(AbstractFunctional):
         x: Data, shape (m, d).
         y: Targets, shape (m, d), as the loss wants them.
         depth: L, the number of layers.
-        loss: Of one example: `loss(prediction, target) -> scalar`, as in `Risk`.
+        loss: Loss of one example, `loss(prediction, target) -> scalar`, such as `square_loss`.
 
     Raises:
         ValueError: Shapes do not fit, or `depth` is not positive.

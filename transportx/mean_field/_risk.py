@@ -35,12 +35,19 @@ class Risk(AbstractFunctional):
     Attributes:
         x: Data, shape (m, d).
         y: Targets, shape (m, e), as the loss wants them.
-        loss: Of one example: `square_loss` (with its 1/2), `logistic_loss`, `softmax_loss`, or
+        loss: Loss of one example: `square_loss` (with its 1/2), `logistic_loss`, `softmax_loss`, or
             any differentiable `loss(prediction, target) -> scalar`.
         ridge: lambda, not negative; may be traced.
 
     Raises:
         ValueError: Shapes do not fit, or `ridge` is a negative Python number.
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> risk = tx.mean_field.Risk(x, x[:, :1])
+        >>> network = tx.mean_field.Network(jnp.eye(2), jnp.zeros((2, 1)))
+        >>> round(float(risk.value(*network.measure)), 2)  # the mean of y^2 / 2
+        0.25
 
     References:
         Chizat and Bach, On the global convergence of gradient descent for over-parameterized

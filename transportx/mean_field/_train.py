@@ -116,6 +116,14 @@ def train(
         In the network, `t1`, the data and the parameters of `dynamics`, through the steps
         taken: forward and reverse mode with fixed steps, the mode that they name with adaptive
         ones.
+
+    Example:
+        >>> x = jr.normal(jr.key(1), (4, 2))
+        >>> risk = tx.mean_field.Risk(x, x[:, :1])
+        >>> network = tx.mean_field.random_network(8, dim=2, key=jr.key(0))
+        >>> trained = tx.mean_field.train(risk, network, t1=0.1, steps=2)
+        >>> bool(trained.completed), bool(trained.risk[-1] < trained.risk[0])
+        (True, True)
     """
     options: dict[str, Any] = {"dynamics": dynamics, "steps": steps, "times": times, "key": key}
     return as_training(network, flow(risk, *network.measure, t1=t1, **options))
