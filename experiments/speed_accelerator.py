@@ -75,8 +75,8 @@ def draw(n: int, d: int) -> Points:
     return Points(scale * x, scale * y)
 
 
-def fused(points: Points, interpreted: str | None = None) -> Potential:
-    """Our kernels; those of a platform interpreted if it is named."""
+def fused(points: Points, *, platform: str | None = None, interpreted: bool = False) -> Potential:
+    """Our kernels of a platform, by themselves or interpreted; XLA's tiles where it is None."""
 
     def solve(x, y):
         centre = (jnp.mean(x, axis=0) + jnp.mean(y, axis=0)) / 2
@@ -84,8 +84,8 @@ def fused(points: Points, interpreted: str | None = None) -> Potential:
         a, b = (jnp.full(len(cloud), 1 / len(cloud), cloud.dtype) for cloud in (x, y))
 
         def step(_, ends):
-            f = -_fused.log_totals(x, y, ends[1], b, interpreted)
-            return f, -_fused.log_totals(y, x, f, a, interpreted)
+            f = -_fused.log_totals(x, y, ends[1], b, platform, interpreted)
+            return f, -_fused.log_totals(y, x, f, a, platform, interpreted)
 
         start = jnp.zeros(len(x), x.dtype), jnp.zeros(len(y), y.dtype)
         return _EPSILON * jax.lax.fori_loop(0, _STEPS, step, start)[0]
@@ -185,9 +185,12 @@ def entrants(smoke: bool) -> tuple[dict[str, Callable[[Points], Potential]], dic
     known: dict[str, Callable[[Points], Potential]] = {_TILES: tiles}
     if smoke:
         for platform in ("tpu", "cuda"):
-            known[f"{platform} {_KERNELS}"] = functools.partial(fused, interpreted=platform)
+            known[f"{platform} {_KERNELS}"] = functools.partial(
+                fused, platform=platform, interpreted=True
+            )
         return known, {}
-    known[_KERNELS] = fused
+    platform = {"tpu": "tpu", "gpu": "cuda"}.get(jax.default_backend())
+    known[_KERNELS] = functools.partial(fused, platform=platform)
     absent = {}
     for name, module, entrant in (
         ("ott dense", "ott", ott),

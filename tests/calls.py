@@ -314,7 +314,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mean_field.Risk.batch": {"rows": jnp.arange(2)},
     "mean_field.linear_training": {"moments": jnp.eye(4)},
     "mean_field.ResidualRisk": {"depth": 3},
-    "mean_field.train": {"risk": tx.mean_field.Risk(jnp.ones((4, 2)), jnp.ones((4, 2)))},
+    "mean_field.train": {"risk": tx.mean_field.Risk(jnp.full((4, 2), 0.3), jnp.full((4, 2), 0.5))},
     "training.fit": {"draw_batch": lambda *, key: None, "num_steps": 1},
     "mean_field.ResidualNetwork": {"layers": _layers()},
     "mean_field.RectifiedPower": {"degree": 2},

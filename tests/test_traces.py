@@ -83,7 +83,8 @@ COUPLINGS = {
 GOOD = """attention.blow_up_depth attention.evolve_gaussian attention.token_path
     couplings.Conditional.__call__ fields.solve_least_squares gradient_flows.gaussian_flow
     gradient_flows.grid_flow gradient_flows.jko_flow gradient_flows.line_flow
-    mean_field.linear_training metrics.path_energy ot.assignment ot.birkhoff ot.sorting_plan"""
+    gradient_flows.birth_death mean_field.linear_training metrics.path_energy
+    ot.assignment ot.birkhoff ot.sorting_plan"""
 
 
 def good(name):

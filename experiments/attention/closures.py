@@ -27,7 +27,7 @@ class Gaussian:
     ellipses: configs.Several
 
 
-class Spread(NamedTuple):
+class GaussianPath(NamedTuple):
     """Moments of Gaussian tokens at recorded depths; particles, and their law, half way."""
 
     depths: Float[np.ndarray, " k"]
@@ -40,8 +40,8 @@ class Spread(NamedTuple):
 class Gaussians(NamedTuple):
     """Both attentions, and the blow-up of softmax: as detected, and by its formula."""
 
-    softmax: Spread
-    l2: Spread
+    softmax: GaussianPath
+    l2: GaussianPath
     blow_up: float
     blow_up_exact: float
 
@@ -74,7 +74,7 @@ def spread_out(config: Gaussian, *, seed: int) -> Gaussians:
         return *drawn, tokens, law.covariance[config.ellipses - 1]
 
     def held(mixing):
-        return Spread(*map(np.asarray, spread(mixing)))
+        return GaussianPath(*map(np.asarray, spread(mixing)))
 
     return Gaussians(held(att.Softmax()), held(att.L2(_L2_TEMPERATURE)), found, exact)
 
@@ -89,6 +89,6 @@ def figures(made: Gaussians) -> dict[str, Any]:
     }
 
 
-def _covariance_error(spread: Spread) -> float:
+def _covariance_error(spread: GaussianPath) -> float:
     gap = np.cov(spread.tokens.T) - spread.middle
     return float(np.linalg.norm(gap) / np.linalg.norm(spread.middle))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.attention.closures import Gaussians, Spread
+from experiments.attention.closures import GaussianPath, Gaussians
 from experiments.attention.scenes import Clustered, Swept, mixture_density
 
 _DARK, _WARM, _GREY = "#1f6f8b", "#c8553d", "#bbbbbb"
@@ -110,7 +110,7 @@ def _counts(axis, made: Clustered, energy: str) -> None:
     other.tick_params(axis="y", labelcolor=_DARK)
 
 
-def _ellipses(axis, spread: Spread, title: str) -> None:
+def _ellipses(axis, spread: GaussianPath, title: str) -> None:
     ring = np.linspace(0, 2 * np.pi, 200)
     unit = np.stack([np.cos(ring), np.sin(ring)])
     shades = np.linspace(0.25, 1, len(spread.depths))

@@ -31,7 +31,7 @@ class Line:
     steps: configs.Count
 
 
-class Spread(NamedTuple):
+class Diffused(NamedTuple):
     """One equation: atoms and masses of every way at the last time, and how far from exact."""
 
     mean: float
@@ -40,7 +40,7 @@ class Spread(NamedTuple):
     figures: dict[str, Any]
 
 
-def diffuse(config: Line, seed: int) -> dict[str, Spread]:
+def diffuse(config: Line, seed: int) -> dict[str, Diffused]:
     """Both equations from one Gaussian, of temperature one."""
     programs = _programs(config)
     keys = jr.split(jr.key(seed), len(EQUATIONS))
@@ -50,7 +50,7 @@ def diffuse(config: Line, seed: int) -> dict[str, Spread]:
     }
 
 
-def _solve(config: Line, programs, stiffness: float, key) -> Spread:
+def _solve(config: Line, programs, stiffness: float, key) -> Diffused:
     mean, deviation = _exact(config, stiffness)
     start_key, noise_key, fresh_key = jr.split(key, 3)
     start = config.mean + config.deviation * jr.normal(start_key, (config.n, 1))
@@ -69,7 +69,7 @@ def _solve(config: Line, programs, stiffness: float, key) -> Spread:
     figures["floor of the particles"] = {
         "wasserstein2": _distance(fresh, even, mean, deviation),
     }
-    return Spread(mean, deviation, atoms, figures)
+    return Diffused(mean, deviation, atoms, figures)
 
 
 def _programs(config: Line) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
-from experiments.gradient_flows.line import Spread as Diffused
+from experiments.gradient_flows.line import Diffused
 from experiments.gradient_flows.particles import Scene
-from experiments.gradient_flows.porous import Spread
+from experiments.gradient_flows.porous import BarenblattRun
 
 _TARGET, _PARTICLES, _EXACT = "#d9a48f", "#1f6f8b", "#c8553d"
 _LINES = ("#1f6f8b", "#2a9d5c", "#9a7b2f", "#7a4fa3", "#c8553d")
@@ -47,7 +47,7 @@ def energies(path: Path, scene: Scene) -> None:
     figure.savefig(path, dpi=100)
 
 
-def porous(path: Path, spread: Spread) -> None:
+def porous(path: Path, spread: BarenblattRun) -> None:
     """Densities on Barenblatt's at five times, and the energy."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

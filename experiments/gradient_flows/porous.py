@@ -31,7 +31,7 @@ class Porous:
         configs.require(self.t1 > self.t0, "porous.t1", "must be above porous.t0")
 
 
-class Spread(NamedTuple):
+class BarenblattRun(NamedTuple):
     """Densities at all times, exact and found."""
 
     x: np.ndarray
@@ -42,7 +42,7 @@ class Spread(NamedTuple):
     figures: dict[str, Any]
 
 
-def spread(config: Porous) -> Spread:
+def spread(config: Porous) -> BarenblattRun:
     """Start from Barenblatt's profile at t0 and follow it to t1."""
     box = gf.CellBox((-config.half_width,), (config.half_width,), (config.cells,))
     x = np.asarray(box.centres[:, 0], np.float64)
@@ -70,7 +70,7 @@ def spread(config: Porous) -> Spread:
         "steps_over_explicit_limit": _over_limit(config, box, found[0].max()),
         "seconds": round(seconds, 2),
     }
-    return Spread(x, times, found, exact, np.asarray(made.energy), figures)
+    return BarenblattRun(x, times, found, exact, np.asarray(made.energy), figures)
 
 
 def barenblatt(t: float, x: np.ndarray, exponent: float) -> np.ndarray:

@@ -62,9 +62,10 @@ def test_interpreted_kernels_agree_with_tiles_of_xla(platform, n, m, d):
     x, y, s, t, b, r, u, v = problem(n, m, d)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def answers(interpreted):
-        times = functools.partial(product, x, y, s, t, interpreted=interpreted)
-        return log_totals(x, y, t, b, interpreted), times(b[:, None]), times(r), times(r, u, v)
+    def answers(platform):
+        how = {"platform": platform, "interpreted": platform is not None}
+        times = functools.partial(product, x, y, s, t, **how)
+        return log_totals(x, y, t, b, **how), times(b[:, None]), times(r), times(r, u, v)
 
     assert_close(answers(platform), answers(None), 1e-5)
 
@@ -80,8 +81,8 @@ def test_gradients_by_interpreted_kernels_are_those_of_the_dense_formula(platfor
         return jnp.sum(jnp.sin(totals(x, y, t, b))) + jnp.sum(jnp.sin(times(x, y, s, t, r)))
 
     fused = (
-        lambda *args: log_totals(*args, platform),
-        lambda *args: product(*args, interpreted=platform),
+        lambda *args: log_totals(*args, platform, True),
+        lambda *args: product(*args, platform=platform, interpreted=True),
     )
     arguments = x, y, s, t, b, r
     dense = gradients((dense_log_totals, dense_product), *arguments)
@@ -114,8 +115,8 @@ def test_a_nan_is_not_lost_and_no_weight_makes_one(platform):
 
     @jax.jit
     def answers(x, b):
-        entries = product(x, y, s, t, b[:, None], interpreted=platform)
-        return log_totals(x, y, t, b, platform), entries[:, 0]
+        entries = product(x, y, s, t, b[:, None], platform=platform, interpreted=True)
+        return log_totals(x, y, t, b, platform, True), entries[:, 0]
 
     for spoilt in answers(x.at[1, 2].set(jnp.nan), b):
         np.testing.assert_array_equal(jnp.isnan(spoilt), [False, True, False, False])
@@ -200,6 +201,6 @@ def test_kernels_answer_as_tiles_do(monkeypatch):
 
     expected = jax.jit(values_and_gradients)(*arguments)
     # As if every platform had kernels: their derivatives, with sums by XLA.
-    monkeypatch.setattr(_gibbs_sums, "_choose", lambda kernel, _, *operands: kernel(*operands))
+    monkeypatch.setattr(_gibbs_sums, "_choose", lambda fused, _, *operands: fused(None, *operands))
     got = jax.jit(lambda *args: values_and_gradients(*args))(*arguments)
     assert_close(got, expected, 1e-11)

@@ -3,6 +3,8 @@
 Run with `pytest -m aot`; skipped, with the reason, where a compiler is not installed.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -38,14 +40,14 @@ def text(program):
     return program.as_text() or ""
 
 
-def step(x, y, g, b):
+def step(platform, x, y, g, b):
     """Half a Sinkhorn step, and where its plan sends the sources."""
-    f = -log_totals(x, y, g, b)
-    return f, product(x, y, f, g, b[:, None] * y)
+    f = -log_totals(x, y, g, b, platform)
+    return f, product(x, y, f, g, b[:, None] * y, platform=platform)
 
 
-def loss(x, y, g, b):
-    f, images = step(x, y, g, b)
+def loss(platform, x, y, g, b):
+    f, images = step(platform, x, y, g, b)
     return jnp.sum(jnp.sin(f)) + jnp.sum(jnp.sin(images))
 
 
@@ -59,7 +61,7 @@ def arguments(n, m, d):
 def test_kernels_and_their_gradients_compile(name, d):
     target = one_device(name)
     n, m = 20_011, 30_001
-    gradient = jax.value_and_grad(loss, argnums=(0, 1, 2, 3))
+    gradient = jax.value_and_grad(functools.partial(loss, target.platform), argnums=(0, 1, 2, 3))
     program = target.compile(gradient, *target.abstract(arguments(n, m, d)))
     # Two forward and more back, none of them by the loop over XLA's tiles.
     assert text(program).count(CALLS[name]) >= 5
@@ -72,7 +74,9 @@ def test_kernels_and_their_gradients_compile(name, d):
 @pytest.mark.parametrize("name", CALLS)
 def test_too_many_coordinates_are_left_to_tiles(name):
     target = one_device(name)
-    program = target.compile(step, *target.abstract(arguments(300, 200, 10_000)))
+    program = target.compile(
+        functools.partial(step, target.platform), *target.abstract(arguments(300, 200, 10_000))
+    )
     # Kernels of GPUs take any number of them in chunks.
     assert (CALLS[name] in text(program)) == (name == "h100:1")
 
@@ -80,7 +84,9 @@ def test_too_many_coordinates_are_left_to_tiles(name):
 def test_programs_of_several_devices_are_left_to_tiles():
     one_device("v5e:2x4")
     target = ahead.target("v5e:2x4")
-    program = target.compile(step, *target.abstract(arguments(300, 200, 64)))
+    program = target.compile(
+        functools.partial(step, target.platform), *target.abstract(arguments(300, 200, 64))
+    )
     assert "tpu_custom_call" not in text(program)
 
 
@@ -90,7 +96,7 @@ def test_kernels_of_an_h100_spill_no_registers(d):
     if (reason := gpu_kernels.missing()) is not None:
         pytest.skip(reason)
     points = target.abstract(arguments(20_011, 30_001, d))
-    kernels = gpu_kernels.taken(target, step, *points)
+    kernels = gpu_kernels.taken(target, functools.partial(step, target.platform), *points)
     assert {"log_totals_kernel", "columns_kernel"} <= set(kernels)
     for kernel in kernels.values():
         assert kernel.spilled_bytes == 0

@@ -1,14 +1,14 @@
 r"""Sums over exp(s_i + t_j - |x_i - y_j|^2) that never hold it: kernels of TPUs and GPUs.
 
-Two primitives: the log of such sums, and products. Programs for one TPU or one NVIDIA GPU
-run the Pallas kernels of `_fused_tpu` and `_fused_gpu`; all others visit tiles by XLA.
-Derivatives of either are products again, in either direction and O((n + m) d) memory.
+Two primitives: the log of such sums, and products. Callers say for which platform a program is;
+on one TPU or one NVIDIA GPU it runs the Pallas kernels of `_fused_tpu` and `_fused_gpu`, on
+several devices XLA's tiles. Derivatives of either primitive are products again, in either
+direction and O((n + m) d) memory. A kernel in these files is a program of Pallas.
 """
 
 import functools
 import importlib
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import equinox as eqx
@@ -25,13 +25,14 @@ from transportx.geometry._point_cloud import PointCloud
 _KERNELS = {"tpu": "transportx.geometry._fused_tpu", "cuda": "transportx.geometry._fused_gpu"}
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def log_totals(
     x: Float[Array, "n d"],
     y: Float[Array, "m d"],
     t: Float[Array, " m"],
     b: Float[Array, " m"],
-    interpreted: str | None = None,
+    platform: str | None = None,
+    interpreted: bool = False,
 ) -> Float[Array, " n"]:
     """The log of sum_j b_j exp(t_j - |x_i - y_j|^2), in one pass over the targets.
 
@@ -40,18 +41,20 @@ def log_totals(
         y: Target points, near the origin.
         t: Exponents of the targets, finite.
         b: Weights; terms of weight zero count for nothing, and have a derivative.
-        interpreted: "tpu" or "cuda" to run that platform's kernel on any, interpreted.
+        platform: "tpu" or "cuda", whose kernel to run; None for XLA's tiles.
+        interpreted: Whether to interpret the kernel, on whatever device there is.
     """
-    return _log_totals_p.bind(x, y, t, b, interpreted=interpreted)
+    return _log_totals_p.bind(x, y, t, b, platform=platform, interpreted=interpreted)
 
 
 @log_totals.defjvp
-def _log_totals_jvp(interpreted, primals, tangents):
+def _log_totals_jvp(platform, interpreted, primals, tangents):
     x, y, t, b = primals
-    totals = log_totals(x, y, t, b, interpreted)
+    how = {"platform": platform, "interpreted": interpreted}
+    totals = log_totals(x, y, t, b, **how)
 
     def sums(x, y, t, b):
-        return product(x, y, -totals, t, b[:, None], interpreted=interpreted)[:, 0]
+        return product(x, y, -totals, t, b[:, None], **how)[:, 0]
 
     return totals, jax.jvp(sums, primals, tangents)[1]
 
@@ -63,7 +66,8 @@ def product(
     t: Float[Array, " m"],
     r: Float[Array, "m k"],
     *factors: Float[Array, "_ p"],
-    interpreted: str | None = None,
+    platform: str | None = None,
+    interpreted: bool = False,
 ) -> Float[Array, "n k"]:
     r"""Sums over j of exp(s_i + t_j - |x_i - y_j|^2) <u_i, v_j> r_j, over tiles of targets.
 
@@ -74,9 +78,10 @@ def product(
         t: Exponents of the targets.
         r: Columns to multiply with.
         *factors: u, (n, p), and v, (m, p); without them the inner product is one.
-        interpreted: "tpu" or "cuda" to run that platform's kernel on any, interpreted.
+        platform: "tpu" or "cuda", whose kernel to run; None for XLA's tiles.
+        interpreted: Whether to interpret the kernel, on whatever device there is.
     """
-    bind = functools.partial(_product_p.bind, interpreted=interpreted)
+    bind = functools.partial(_product_p.bind, platform=platform, interpreted=interpreted)
     if not factors:
         return bind(x, y, s, t, r)
     u, v = factors
@@ -87,11 +92,11 @@ def product(
     return bind(x, y, s, t, r, u, v)
 
 
-def _product_jvp(primals, tangents, *, interpreted):
+def _product_jvp(primals, tangents, **how):
     """Moved ends and columns give products; moved points, products with their coordinates."""
     x, y, s, t, r, *factors = primals
     dx, dy, ds, dt, dr, *dfactors = tangents
-    times = functools.partial(product, x, y, s, t, interpreted=interpreted)
+    times = functools.partial(product, x, y, s, t, **how)
     out = times(r, *factors)
     if factors and not (_still(dx) and _still(dy)):
         # Of products that are derivatives themselves: XLA's tiles, differentiated.
@@ -132,10 +137,10 @@ def _tile_tangent(primals, tangents):
     return jax.jvp(_product_tiles, tuple(primals), tangents)[1]
 
 
-def _product_transpose(cotangent, x, y, s, t, r, *factors, interpreted):
+def _product_transpose(cotangent, x, y, s, t, r, *factors, **how):
     """Columns, and either factor: the other two change places."""
-    forth = functools.partial(product, x, y, s, t, interpreted=interpreted)
-    back = functools.partial(product, y, x, t, s, interpreted=interpreted)
+    forth = functools.partial(product, x, y, s, t, **how)
+    back = functools.partial(product, y, x, t, s, **how)
     if ad.is_undefined_primal(r):
         return None, None, None, None, back(cotangent, *factors[::-1]), *[None] * len(factors)
     u, v = factors
@@ -165,27 +170,15 @@ def _product_tiles(x, y, s, t, r, *factors):
     return PointCloud(x, y).map_tiles(eqx.Partial(rows, t, r, v), s, *u)
 
 
-def _kernels(platform: str) -> ModuleType:
-    """Imported where a kernel is compiled: Pallas takes a quarter of a second."""
-    return importlib.import_module(_KERNELS[platform])
-
-
-def _run(name: str, tiles: Callable[..., Array], *operands: Array, interpreted: str | None):
-    """Whatever the platform: XLA's tiles, or kernels that are interpreted."""
-    if interpreted is None:
-        return tiles(*operands)
-    return getattr(_kernels(interpreted), name)(*operands, interpret=True)
-
-
-def _lower(name, platform, everywhere, ctx, *operands, interpreted):
+def _lower(name, tiles, ctx, *operands, platform: str | None, interpreted: bool):
     """The platform's kernel in programs of one device: XLA can't divide it among several."""
-    if interpreted is None and _on_one_device(ctx):
-        kernels = _kernels(platform)
-        if kernels.suits(*_sizes(*ctx.avals_in)):
-            rule = mlir.lower_fun(getattr(kernels, name), multiple_results=False)
-            return rule(ctx, *operands)
-    rule = mlir.lower_fun(everywhere, multiple_results=False)
-    return rule(ctx, *operands, interpreted=interpreted)
+    function = tiles
+    if platform is not None and (interpreted or _on_one_device(ctx)):
+        # Imported where a kernel is compiled: Pallas takes a quarter of a second.
+        kernels = importlib.import_module(_KERNELS[platform])
+        if interpreted or kernels.suits(*_sizes(*ctx.avals_in)):
+            function = functools.partial(getattr(kernels, name), interpret=interpreted)
+    return mlir.lower_fun(function, multiple_results=False)(ctx, *operands)
 
 
 def _on_one_device(ctx: mlir.LoweringRuleContext) -> bool:
@@ -221,19 +214,15 @@ def _batch(primitive, operands, axes, **params):
 
 
 def _primitive(name: str, tiles: Callable[..., Array], shape: Callable[..., Any]) -> Primitive:
-    """An operation by kernels where there are some, by tiles elsewhere."""
+    """An operation by the kernel of the platform that it is told, by tiles where that can't be."""
 
-    def abstract(*avals, interpreted):
+    def abstract(*avals, platform, interpreted):
         return ShapedArray(shape(*avals), avals[0].dtype)
 
     primitive = Primitive(f"fused_{name}")
-    everywhere = functools.partial(_run, name, tiles)
-    primitive.def_impl(jax.jit(everywhere, static_argnames="interpreted"))
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("platform", "interpreted")))
     primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(everywhere, multiple_results=False))
-    for platform in _KERNELS:
-        rule = functools.partial(_lower, name, platform, everywhere)
-        mlir.register_lowering(primitive, rule, platform=platform)
+    mlir.register_lowering(primitive, functools.partial(_lower, name, tiles))
     batching.primitive_batchers[primitive] = functools.partial(_batch, primitive)
     return primitive
 

@@ -1,5 +1,6 @@
 """Sums over targets with entries of a Gibbs kernel: fused where that is possible, else in tiles."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -96,10 +97,14 @@ def _choose(
     geometry: AbstractGeometry,
     *operands: Array,
 ) -> Array:
-    """What a program runs is known when it is lowered: the platform may be no device of ours."""
+    """The one place where a platform is chosen: when a program for it is lowered.
+
+    Not before, for it may be lowered for a platform that no device here has.
+    """
     if not may_fuse(geometry, *operands):
         return in_tiles(geometry, *operands)
-    return jax.lax.platform_dependent(geometry, *operands, tpu=fused, cuda=fused, default=in_tiles)
+    kernels = {platform: functools.partial(fused, platform) for platform in ("tpu", "cuda")}
+    return jax.lax.platform_dependent(geometry, *operands, **kernels, default=in_tiles)
 
 
 def _log_totals_in_tiles(geometry, b, g, epsilon):
@@ -140,15 +145,16 @@ def _tile_product(epsilon, columns, costs, f):
     return jnp.matmul(entries(costs, f, g, epsilon), v, precision=jax.lax.Precision.HIGHEST)
 
 
-def _fused_log_totals(geometry, b, g, epsilon):
+def _fused_log_totals(platform, geometry, b, g, epsilon):
     (x, nothing), (y, t) = _scaled(geometry, epsilon, jnp.zeros(geometry.shape[0], g.dtype), g)
-    return nothing + _fused.log_totals(x, y, t, b)
+    return nothing + _fused.log_totals(x, y, t, b, platform)
 
 
-def _fused_product(geometry, f, g, epsilon, v):
+def _fused_product(platform, geometry, f, g, epsilon, v):
     (x, s), (y, t) = _scaled(geometry, epsilon, f, g)
     columns = v if v.ndim == 2 else v[:, None]
-    return _fused.product(x, y, s, t, columns).reshape(-1, *v.shape[1:])
+    products = _fused.product(x, y, s, t, columns, platform=platform)
+    return products.reshape(-1, *v.shape[1:])
 
 
 def _scaled(geometry, epsilon, *potentials):

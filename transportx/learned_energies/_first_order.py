@@ -83,8 +83,9 @@ def fit_first_order(
     _checks.positive("ridge", ridge)
     given = as_snapshots(snapshots, times)
     unknowns = Unknowns(features, tuple(terms), entropy, features if tests is None else tests)
-    if displacements.x.shape[0] != given.x.shape[0] - 1:
-        problem = f"has {displacements.x.shape[0]} steps for {given.x.shape[0]} populations"
+    shape = given.x[1:].shape
+    if displacements.x.shape != shape:
+        problem = f"has points of shape {displacements.x.shape}, where the populations need {shape}"
         _checks.reject("displacements", problem, "give those of the same populations")
 
     def describe(step):
