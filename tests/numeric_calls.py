@@ -185,7 +185,7 @@ CASES: dict[str, Case] = {
                 x0,
                 t1=t1,
                 temperature=temperature,
-                num_steps=1,
+                steps=1,
                 max_steps=2,
             ).residuals
         ),

@@ -81,7 +81,7 @@ def _programs(config: Line) -> dict[str, Any]:
     held = np.diff(scipy.stats.norm.cdf(ends, config.mean, config.deviation))
     masses, nodes, held = (jnp.asarray(a, jnp.float32) for a in (masses, ends, held))
     masses, held = masses / jnp.sum(masses), held / jnp.sum(held)
-    options = {"t1": config.t1, "num_steps": config.steps}
+    options = {"t1": config.t1, "steps": config.steps}
 
     @jax.jit
     def by_cells(stiffness, x, key):

@@ -52,7 +52,7 @@ def spread(config: Porous) -> BarenblattRun:
     functional = gf.PorousMedium(box.volume, config.exponent)
     made = jax.jit(
         lambda masses: gf.grid_flow(
-            functional, box, masses, t1=config.t1 - config.t0, num_steps=config.steps
+            functional, box, masses, t1=config.t1 - config.t0, steps=config.steps
         )
     )(start)
     masses = np.asarray(made.masses, np.float64)

@@ -32,7 +32,7 @@ def standardised(cloud, weights):
 @quick
 def descend(cloud, temperature):
     return gf.convex_flow(
-        POTENTIAL, AFFINE, cloud, WEIGHTS, t1=0.6, num_steps=3, temperature=temperature, tol=1e-7
+        POTENTIAL, AFFINE, cloud, WEIGHTS, t1=0.6, steps=3, temperature=temperature, tol=1e-7
     )
 
 
@@ -78,14 +78,14 @@ def test_networks_take_the_steps_of_quantiles_into_two_wells():
     wells = gf.Potential(lambda x: jnp.sum((x**2 - 1) ** 2))
     line = quick(
         lambda nodes: gf.line_flow(
-            lambda lengths: wells + 0.3 * gf.Entropy(lengths), nodes, masses, t1=0.2, num_steps=2
+            lambda lengths: wells + 0.3 * gf.Entropy(lengths), nodes, masses, t1=0.2, steps=2
         )
     )(nodes)
     network = gf.ConvexPotential(1, 8, 1, key=jr.key(1))
     middles = ((nodes[1:] + nodes[:-1]) / 2)[:, None]
     made = quick(
         lambda x: gf.convex_flow(
-            wells, network, x, masses, t1=0.2, num_steps=2, temperature=0.3, max_steps=200
+            wells, network, x, masses, t1=0.2, steps=2, temperature=0.3, max_steps=200
         )
     )(middles)
     assert line.completed
@@ -112,13 +112,13 @@ def test_networks_are_convex():
 def test_float32_meets_its_tolerance():
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), CLOUD)
     pull = gf.Interaction(gf.Gaussian(jnp.float32(1.0)))
-    made = quick(lambda x: gf.convex_flow(pull, AFFINE, x, t1=0.1, num_steps=1))(narrow)
+    made = quick(lambda x: gf.convex_flow(pull, AFFINE, x, t1=0.1, steps=1))(narrow)
     assert made.completed
     assert made.x.dtype == made.energy.dtype == jnp.float32
 
 
 def test_failures_end_in_a_status():
-    cut = functools.partial(gf.convex_flow, POTENTIAL, AFFINE, t1=0.6, num_steps=2, max_steps=1)
+    cut = functools.partial(gf.convex_flow, POTENTIAL, AFFINE, t1=0.6, steps=2, max_steps=1)
     short = quick(cut)(CLOUD)
     assert short.status == tx.Status.MAX_STEPS
     broken = descend(CLOUD.at[0, 0].set(jnp.nan), 1.0)
@@ -132,7 +132,7 @@ def test_failures_end_in_a_status():
         ("temperature", {"temperature": -1.0}),
         ("t1", {"t1": 0.0}),
         ("tol", {"tol": 0.0}),
-        ("num_steps", {"num_steps": 0}),
+        ("steps", {"steps": 0}),
         ("max_steps", {"max_steps": 0}),
         ("weights", {"weights": jnp.ones(5)}),
         ("potential", {"potential": gf.ConvexPotential(3, 1, 0, key=jr.key(0))}),
@@ -140,6 +140,6 @@ def test_failures_end_in_a_status():
 )
 @pytest.mark.usefixtures("without_type_checks")
 def test_bad_input_is_refused_by_name(named, changed):
-    given = {"functional": POTENTIAL, "potential": AFFINE, "x0": CLOUD, "t1": 1.0, "num_steps": 1}
+    given = {"functional": POTENTIAL, "potential": AFFINE, "x0": CLOUD, "t1": 1.0, "steps": 1}
     with pytest.raises(ValueError, match=named):
         gf.convex_flow(**{**given, **changed})

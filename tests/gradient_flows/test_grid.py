@@ -65,7 +65,7 @@ NUM_STEPS = 10
 @quick
 def carry(functional, masses, t1):
     """Ten steps, of a program compiled once."""
-    return gf.grid_flow(functional, BOX, masses, t1=t1, num_steps=NUM_STEPS)
+    return gf.grid_flow(functional, BOX, masses, t1=t1, steps=NUM_STEPS)
 
 
 @pytest.mark.parametrize("name", DESCENTS)
@@ -83,7 +83,7 @@ def test_steps_far_beyond_the_explicit_limit_keep_the_structure(name):
 def test_the_structure_holds_even_where_newton_is_cut_short():
     box = gf.CellBox((-2.0,), (2.0,), (12,))
     functional = gf.Potential(double_well) + gf.PorousMedium(box.volume, 2.0)
-    options = {"t1": 20.0, "num_steps": 3, "max_steps": 2}
+    options = {"t1": 20.0, "steps": 3, "max_steps": 2}
     made = quick(lambda m: gf.grid_flow(functional, box, m, **options))(bump(-0.4, 0.4, box))
     assert made.status == tx.Status.MAX_STEPS
     assert jnp.allclose(jnp.sum(made.masses, axis=1), 1, rtol=0, atol=1e-12)
@@ -99,7 +99,7 @@ def test_fokker_planck_rests_at_the_gibbs_measure_of_the_cells():
 
 def test_crowds_rest_where_pressure_and_potential_balance():
     crowd, start = DESCENTS["crowd"], bump(-0.8, 0.7)
-    made = gf.grid_flow(crowd, BOX, start, t1=1e6, num_steps=NUM_STEPS, tol=1e-12)
+    made = gf.grid_flow(crowd, BOX, start, t1=1e6, steps=NUM_STEPS, tol=1e-12)
     assert made.completed
     assert jnp.max(made.masses) < CAP * BOX.volume
     potential = np.asarray(CENTRES) ** 2
@@ -190,7 +190,7 @@ def test_porous_medium_follows_barenblatt_at_second_order_in_the_cells():
         # Four times the steps for half the cells: both errors fall by four.
         end = quick(
             lambda start, f=functional, box=box, n=cells**2 // 150: gf.grid_flow(
-                f, box, start, t1=1.0, num_steps=n
+                f, box, start, t1=1.0, steps=n
             )
         )(start).masses[-1]
         errors.append(float(jnp.sum(jnp.abs(end - averaged(2.0, box))) / jnp.sum(start)))
@@ -209,7 +209,7 @@ def test_flows_in_the_plane_keep_structure_and_symmetry_and_rest_at_gibbs():
     box = gf.CellBox((-2.0, -2.0), (2.0, 2.0), (6, 6))
     functional = gf.Potential(lambda x: jnp.sum(x**2)) + gf.Entropy(box.volume)
     start = bump(0.4, 0.6, box)
-    made = quick(lambda m: gf.grid_flow(functional, box, m, t1=2e4, num_steps=3))(start)
+    made = quick(lambda m: gf.grid_flow(functional, box, m, t1=2e4, steps=3))(start)
     assert made.completed
     assert jnp.allclose(jnp.sum(made.masses, axis=1), 1, rtol=0, atol=1e-12)
     assert jnp.all(made.masses > 0)
@@ -226,7 +226,7 @@ def test_grid_flows_differentiate_in_masses_time_and_parameters():
         well = gf.Potential(lambda x: stiffness * jnp.sum((x - 0.3) ** 2))
         pull = 0.3 * gf.Interaction(tx.geometry.SquaredEuclidean())
         functional = well + pull + temperature * gf.Entropy(box.volume)
-        made = gf.grid_flow(functional, box, masses, t1=t1, num_steps=2)
+        made = gf.grid_flow(functional, box, masses, t1=t1, steps=2)
         return made.masses[-1], made.energy[-1]
 
     arguments = bump(0.0, 0.8, box), jnp.array(0.7), jnp.array(0.5), jnp.array(0.4)
@@ -281,7 +281,7 @@ def test_porous_media_reach_one_level_in_both_wells_from_any_start():
 
     @quick
     def carried(starts, t1):
-        return jax.vmap(lambda m: gf.grid_flow(functional, box, m, t1=t1, num_steps=3))(starts)
+        return jax.vmap(lambda m: gf.grid_flow(functional, box, m, t1=t1, steps=3))(starts)
 
     # What crosses between the wells needs a little mass there, about t1^-1/2.
     far, near = carried(starts, 1e13), carried(starts, 0.03)
@@ -300,7 +300,7 @@ def test_one_porous_step_is_the_minimum_that_a_slow_barrier_method_finds():
     box, tau = gf.CellBox((-2.0,), (2.0,), (10,)), 0.1
     functional = gf.PorousMedium(box.volume, 3.0) + gf.Potential(double_well)
     start = jnp.zeros(10).at[jnp.array([2, 7])].set(jnp.array([0.7, 0.3]))
-    made = quick(lambda m: gf.grid_flow(functional, box, m, t1=tau, num_steps=1))(start)
+    made = quick(lambda m: gf.grid_flow(functional, box, m, t1=tau, steps=1))(start)
     assert made.completed
     potential = (box.centres[:, 0] ** 2 - 1) ** 2
 
@@ -484,12 +484,12 @@ POINTS, MASSES = tx.geometry.PointCloud(BOX.centres, BOX.centres), bump(0.0, 1.0
         ("shape", lambda: gf.CellBox((0.0,), (1.0, 2.0), (3,))),
         ("shape", lambda: gf.CellBox((0.0,), (1.0,), (1,))),
         ("high", lambda: gf.CellBox((0.0,), (0.0,), (3,))),
-        ("masses0", lambda: gf.grid_flow(DESCENTS["heat"], BOX, jnp.ones(3), t1=1.0, num_steps=1)),
-        ("t1", lambda: gf.grid_flow(DESCENTS["heat"], BOX, bump(0, 1), t1=-1.0, num_steps=1)),
-        ("num_steps", lambda: gf.grid_flow(DESCENTS["heat"], BOX, bump(0, 1), t1=1.0, num_steps=0)),
+        ("masses0", lambda: gf.grid_flow(DESCENTS["heat"], BOX, jnp.ones(3), t1=1.0, steps=1)),
+        ("t1", lambda: gf.grid_flow(DESCENTS["heat"], BOX, bump(0, 1), t1=-1.0, steps=1)),
+        ("steps", lambda: gf.grid_flow(DESCENTS["heat"], BOX, bump(0, 1), t1=1.0, steps=0)),
         ("epsilon", lambda: gf.entropic_jko_step(POINTS, MASSES, MASSES, tau=0.1, epsilon=0.2)),
-        ("nodes0", lambda: gf.line_flow(gf.Entropy, jnp.ones(3), jnp.ones(3), t1=1.0, num_steps=1)),
-        ("tol", lambda: gf.jko_flow(PARTS[0], BOX.centres, t1=1.0, num_steps=1, tol=0.0)),
+        ("nodes0", lambda: gf.line_flow(gf.Entropy, jnp.ones(3), jnp.ones(3), t1=1.0, steps=1)),
+        ("tol", lambda: gf.jko_flow(PARTS[0], BOX.centres, t1=1.0, steps=1, tol=0.0)),
         ("S0", lambda: gf.gaussian_flow(gf.gaussian_entropy, M0, S0[:2], t1=1.0)),
         ("steps", lambda: gf.gaussian_flow(gf.gaussian_entropy, M0, S0, t1=1.0, steps=0)),
     ],
@@ -512,7 +512,7 @@ def test_a_singular_start_is_not_believed():
 def test_jko_steps_of_a_quadratic_potential_are_implicit_euler():
     cloud, weights = jr.normal(jr.key(33), (4, 3)), jnp.array([0.1, 0.2, 0.3, 0.4])
     functional = gf.Potential(lambda x: (x - M1) @ C1 @ (x - M1) / 2)
-    made = quick(lambda x: gf.jko_flow(functional, x, weights, t1=30.0, num_steps=3))(cloud)
+    made = quick(lambda x: gf.jko_flow(functional, x, weights, t1=30.0, steps=3))(cloud)
     assert made.completed
     shrink = np.linalg.matrix_power(np.linalg.inv(np.eye(3) + 10 * np.asarray(C1)), 3)
     expected = M1[None, :] + (cloud - M1[None, :]) @ shrink
@@ -525,12 +525,12 @@ def test_jko_steps_are_of_first_order_and_never_rise_where_explicit_ones_blow_up
         lambda x: 20 * double_well(x)
     )
     cloud = jr.normal(jr.key(35), (4, 2))
-    long = quick(lambda x: gf.jko_flow(functional, x, t1=10.0, num_steps=5))(cloud)
+    long = quick(lambda x: gf.jko_flow(functional, x, t1=10.0, steps=5))(cloud)
     assert long.completed
     assert jnp.all(jnp.diff(long.energy) <= 1e-14)
     explicit = quick(lambda x: gf.flow(functional, x, t1=10.0, steps=5))(cloud)
     assert explicit.status == tx.Status.ROSE
-    carried = quick(lambda x, t1: gf.jko_flow(functional, x, t1=t1, num_steps=10).x[-1])
+    carried = quick(lambda x, t1: gf.jko_flow(functional, x, t1=t1, steps=10).x[-1])
     ends = []
     for rounds in (1, 2, 4):
         x = cloud
@@ -554,7 +554,7 @@ def test_line_flow_of_fokker_planck_is_of_first_order_in_time():
     def functional(lengths):
         return gf.Potential(lambda x: jnp.sum(x**2) / 2) + gf.Entropy(lengths)
 
-    carried = quick(functools.partial(gf.line_flow, functional, num_steps=10))
+    carried = quick(functools.partial(gf.line_flow, functional, steps=10))
     ends = []
     for rounds in (1, 2, 4):
         end = nodes
@@ -581,7 +581,7 @@ def test_line_flow_tracks_the_front_of_barenblatt():
     masses = jnp.asarray(np.diff(0.3 * ends - ends**3 / 36))
     made = quick(
         functools.partial(
-            gf.line_flow, lambda lengths: gf.PorousMedium(lengths, 2.0), t1=1.0, num_steps=40
+            gf.line_flow, lambda lengths: gf.PorousMedium(lengths, 2.0), t1=1.0, steps=40
         )
     )(nodes, masses)
     assert made.completed
@@ -601,7 +601,7 @@ def test_line_flow_differentiates():
         return gf.Potential(lambda x: jnp.sum(x**4)) + gf.Entropy(lengths)
 
     def end(nodes, masses, t1):
-        return gf.line_flow(functional, nodes, masses, t1=t1, num_steps=2).nodes[-1]
+        return gf.line_flow(functional, nodes, masses, t1=t1, steps=2).nodes[-1]
 
     check_reverse(end, nodes, masses, jnp.array(0.3))
     push = quick(lambda t1: jax.jvp(lambda t1: end(nodes, masses, t1), (t1,), (jnp.ones(()),)))

@@ -85,7 +85,7 @@ def convex_flow(
     weights: Weights | None = None,
     *,
     t1: ScalarLike,
-    num_steps: int,
+    steps: int,
     temperature: ScalarLike = 0.0,
     tol: ScalarLike = 1e-4,
     max_steps: int = 500,
@@ -108,7 +108,7 @@ def convex_flow(
         x0: Points at time 0, drawn of a density where the temperature is not zero.
         weights: Not negative; uniform of total one by default.
         t1: Last time, positive; may be traced.
-        num_steps: Equal steps, each of them recorded.
+        steps: Number of equal steps, each of them recorded.
         temperature: T, not negative; may be traced.
         tol: Bound on `ConvexFlow.residuals`.
         max_steps: Steps of the optimiser at most, each time step.
@@ -125,7 +125,7 @@ def convex_flow(
         >>> bowl = gf.Potential(lambda x: jnp.sum(x**2) / 2)
         >>> psi = gf.ConvexPotential(1, width=2, depth=1, key=jr.key(0))
         >>> x0 = jnp.array([[-1.0], [1.0]])
-        >>> path = gf.convex_flow(bowl, psi, x0, t1=0.5, num_steps=1, tol=1e-2)
+        >>> path = gf.convex_flow(bowl, psi, x0, t1=0.5, steps=1, tol=1e-2)
         >>> path.x.shape, bool(path.energy[-1] < path.energy[0])
         ((2, 2, 1), True)
 
@@ -138,7 +138,7 @@ def convex_flow(
     _checks.positive("t1", t1)
     _checks.positive("tol", tol)
     _checks.not_negative("temperature", temperature)
-    _checks.count("num_steps", num_steps)
+    _checks.count("steps", steps)
     _checks.count("max_steps", max_steps)
     if lives_on_cells(functional):
         cure = "leave the entropy out, and give its factor as `temperature`"
@@ -147,7 +147,7 @@ def convex_flow(
     dtype = x0.dtype
     t1, temperature = (_numbers.not_negative(number, dtype) for number in (t1, temperature))
     # A descent whose values are all NaN stays where it is: a NaN step shows in its residual.
-    tau = jnp.where(jnp.isnan(temperature), jnp.nan, t1 / num_steps)
+    tau = jnp.where(jnp.isnan(temperature), jnp.nan, t1 / steps)
     tol = jnp.asarray(tol, dtype)
     potential = jax.tree.map(lambda leaf: leaf.astype(dtype), potential)
     problem = _Step(functional, weights, tau, temperature)
@@ -163,7 +163,7 @@ def convex_flow(
         return (found.potential, x, volume), (x, energy, found)
 
     start = potential, x0, jnp.zeros((), dtype)
-    _, (x, energy, found) = jax.lax.scan(step, start, length=num_steps)
+    _, (x, energy, found) = jax.lax.scan(step, start, length=steps)
     x = jnp.concatenate([x0[None], x])
     energy = jnp.concatenate([functional.value(x0, weights)[None], energy])
     met = jnp.all(found.slope <= tol * scale)
@@ -174,7 +174,7 @@ def convex_flow(
         (met, Status.COMPLETED),
         otherwise=Status.MAX_STEPS,
     )
-    times = tau * jnp.arange(num_steps + 1, dtype=dtype)
+    times = tau * jnp.arange(steps + 1, dtype=dtype)
     residuals = found.slope / scale
     return ConvexFlow(
         times, x, weights, energy, found.potential, residuals, jnp.sum(found.steps), status

@@ -54,7 +54,7 @@ def grid_flow(
     masses0: Masses,
     *,
     t1: ScalarLike,
-    num_steps: int,
+    steps: int,
     tol: float | None = None,
     max_steps: int = 100,
 ) -> GridFlow:
@@ -80,7 +80,7 @@ def grid_flow(
         box: The cells.
         masses0: One number per cell, zero or positive, not all zero.
         t1: Last time, positive; may be traced.
-        num_steps: Equal time steps.
+        steps: Number of equal time steps.
         tol: Bound on `decrement` before the last Newton step; by default the square root of
             the dtype's precision, which leaves an error of about the precision.
         max_steps: Newton steps at most, each time step.
@@ -97,7 +97,7 @@ def grid_flow(
         >>> box = gf.CellBox((-1.0,), (1.0,), (4,))
         >>> heat = gf.Entropy(box.volume)
         >>> masses0 = jnp.array([0.7, 0.1, 0.1, 0.1])
-        >>> path = gf.grid_flow(heat, box, masses0, t1=0.5, num_steps=2)
+        >>> path = gf.grid_flow(heat, box, masses0, t1=0.5, steps=2)
         >>> bool(path.completed), round(float(jnp.sum(path.masses[-1])), 2)
         (True, 1.0)
 
@@ -111,8 +111,8 @@ def grid_flow(
         problem = f"has shape {masses0.shape}"
         _checks.reject("masses0", problem, f"give one mass a cell, shape {centres.shape[:1]}")
     _checks.floating("masses0", masses0)
-    tau, tol = step_and_tolerance(t1, num_steps, tol, max_steps, masses0.dtype)
-    return _grid_flow(functional, box, masses0, tau, tol, num_steps, max_steps)
+    tau, tol = step_and_tolerance(t1, steps, tol, max_steps, masses0.dtype)
+    return _grid_flow(functional, box, masses0, tau, tol, steps, max_steps)
 
 
 @eqx.filter_jit

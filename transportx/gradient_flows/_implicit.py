@@ -8,7 +8,7 @@ from transportx._status import Status, judge
 
 
 def step_and_tolerance(
-    t1: ScalarLike, num_steps: int, tol: float | None, max_steps: int, dtype
+    t1: ScalarLike, steps: int, tol: float | None, max_steps: int, dtype
 ) -> tuple[Float[Array, ""], float]:
     """The length of a time step, and the bound on Newton's decrement, checked.
 
@@ -16,10 +16,10 @@ def step_and_tolerance(
     them, leaves an error of about the precision.
     """
     _checks.positive("tol", tol)
-    _checks.count("num_steps", num_steps)
+    _checks.count("steps", steps)
     _checks.count("max_steps", max_steps)
     root = float(jnp.finfo(dtype).eps) ** 0.5
-    return _checks.positive_value("t1", t1, dtype) / num_steps, root if tol is None else tol
+    return _checks.positive_value("t1", t1, dtype) / steps, root if tol is None else tol
 
 
 def settled(

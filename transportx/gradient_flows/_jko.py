@@ -20,7 +20,7 @@ def jko_flow(
     weights: Weights | None = None,
     *,
     t1: ScalarLike,
-    num_steps: int,
+    steps: int,
     tol: float | None = None,
     max_steps: int = 100,
 ) -> ParticleFlow:
@@ -36,7 +36,7 @@ def jko_flow(
         x0: Points at time 0.
         weights: Positive; uniform of total one by default.
         t1: Last time, positive; may be traced.
-        num_steps: Equal steps, each of them recorded.
+        steps: Number of equal steps, each of them recorded.
         tol: Bound on the Newton decrement before the last Newton step; by default the square root
             of the dtype's precision, which leaves an error of about the precision.
         max_steps: Newton steps at most, each time step.
@@ -50,7 +50,7 @@ def jko_flow(
 
     Example:
         >>> bowl = tx.gradient_flows.Potential(lambda x: jnp.sum(x**2) / 2)
-        >>> path = tx.gradient_flows.jko_flow(bowl, jnp.array([[1.0]]), t1=1.0, num_steps=1)
+        >>> path = tx.gradient_flows.jko_flow(bowl, jnp.array([[1.0]]), t1=1.0, steps=1)
         >>> round(float(path.x[-1, 0, 0]), 2)  # implicit Euler: 1 / (1 + 1)
         0.5
 
@@ -59,8 +59,8 @@ def jko_flow(
         equation, 1998.
     """
     weights = as_weights(x0, weights, "x0")
-    tau, tol = step_and_tolerance(t1, num_steps, tol, max_steps, x0.dtype)
-    return _jko_flow(functional, x0, weights, tau, tol, num_steps, max_steps)
+    tau, tol = step_and_tolerance(t1, steps, tol, max_steps, x0.dtype)
+    return _jko_flow(functional, x0, weights, tau, tol, steps, max_steps)
 
 
 @eqx.filter_jit

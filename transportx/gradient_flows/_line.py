@@ -55,7 +55,7 @@ def line_flow(
     masses: Masses,
     *,
     t1: ScalarLike,
-    num_steps: int,
+    steps: int,
     tol: float | None = None,
     max_steps: int = 100,
 ) -> LineFlow:
@@ -74,7 +74,7 @@ def line_flow(
         nodes0: Ends of the intervals at time 0, rising.
         masses: Mass of each interval, positive, shape (n,).
         t1: Last time, positive; may be traced.
-        num_steps: Equal time steps.
+        steps: Number of equal time steps.
         tol: Bound on the Newton decrement before the last Newton step; by default the square root
             of the dtype's precision, which leaves an error of about the precision.
         max_steps: Newton steps at most, each time step.
@@ -94,8 +94,8 @@ def line_flow(
         _checks.reject("nodes0", problem, "give the ends of the intervals, one more than masses")
     _checks.floating("nodes0", nodes0)
     functional = as_pytree(functional)
-    tau, tol = step_and_tolerance(t1, num_steps, tol, max_steps, nodes0.dtype)
-    return _line_flow(functional, nodes0, masses, tau, tol, num_steps, max_steps)
+    tau, tol = step_and_tolerance(t1, steps, tol, max_steps, nodes0.dtype)
+    return _line_flow(functional, nodes0, masses, tau, tol, steps, max_steps)
 
 
 @eqx.filter_jit
