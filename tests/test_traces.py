@@ -114,6 +114,10 @@ CALLS = {
     "tokens": lambda k: tx.attention.evolve(
         ATTENTION, cloud(k), depth=float(jr.uniform(k)) + 0.1, steps=3
     ),
+    "stretch": lambda k: tx.attention.local_lipschitz(jnp.sin, cloud(k), key=k),
+    "time to cluster": lambda k: tx.attention.time_to_cluster(
+        jnp.arange(2.0), jnp.stack([cloud(k), cloud(k)]), radius=0.1 + float(jr.uniform(k))
+    ),
     "solve": solved,
     "streamed": lambda k: (
         tx.ot.solve(tx.geometry.PointCloud(cloud(k), cloud(k), tile=2), epsilon=0.5).value

@@ -148,6 +148,11 @@ def cluster_counts(path: Float[Array, "k n d"], *, radius: ScalarLike) -> Int[Ar
         >>> tx.attention.cluster_counts(path, radius=0.5).tolist()
         [2, 1]
     """
+    return _counts(path, _checks.positive_value("radius", radius, path.dtype))
+
+
+@jax.jit
+def _counts(path, radius):
     return jax.lax.map(lambda tokens: num_clusters(tokens, radius=radius), path)
 
 

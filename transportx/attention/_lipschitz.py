@@ -174,7 +174,11 @@ def local_lipschitz(
     _checks.floating("x", x)
     _checks.positive("tol", tol)
     _checks.count("max_steps", max_steps)
-    most = jnp.asarray(tol, x.dtype)
+    return _local_lipschitz(function, x, key, jnp.asarray(tol, x.dtype), max_steps)
+
+
+@eqx.filter_jit
+def _local_lipschitz(function, x, key, most, max_steps) -> Stretch:
     frozen, fixed = _held_fixed(function, x), jax.lax.stop_gradient(x)
 
     def step(state):
