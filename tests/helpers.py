@@ -117,6 +117,7 @@ def refusal(*arguments, module="experiments.train"):
             warnings.simplefilter("ignore", RuntimeWarning)
             runpy.run_module(module, run_name="__main__")
     except SystemExit as ended:
+        assert isinstance(ended.code, int)
         return subprocess.CompletedProcess(sys.argv, ended.code, "", said.getvalue())
     finally:
         sys.argv = before

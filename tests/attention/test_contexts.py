@@ -13,7 +13,7 @@ import pytest
 from scipy.integrate import quad
 
 import transportx as tx
-from tests.helpers import check_derivatives
+from tests.helpers import check_derivatives, command
 from transportx import attention as att
 from transportx import gaussians
 

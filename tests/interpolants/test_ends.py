@@ -125,7 +125,7 @@ def test_guided_fields_are_those_of_the_posterior_at_both_ends(path):
     posterior = (gain @ seen), jnp.eye(3) - gain @ operator
     expected = tx.fields.GaussianField(*source, *posterior, path)
     field = tx.fields.ObservationGuided(
-        white, path, lambda x: operator @ x, seen, noise, source_source_scale=SCALE, rtol=1e-12
+        white, path, lambda x: operator @ x, seen, noise, source_scale=SCALE, rtol=1e-12
     )
 
     @jax.jit
