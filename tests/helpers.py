@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import pytest
 from jax.flatten_util import ravel_pytree
 
 # Programs that run once: what counts is how soon they are compiled.
@@ -104,7 +105,7 @@ def command(*arguments, module="experiments.train"):
 
 
 def refusal(*arguments, module="experiments.train"):
-    """Run a command in this process, which saves its imports; for one that ends at once."""
+    """Run a command that refuses at once in this process, which saves its imports."""
     said, before = io.StringIO(), sys.argv
     sys.argv = [module, *map(str, arguments)]
     try:
@@ -112,16 +113,16 @@ def refusal(*arguments, module="experiments.train"):
             contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(io.StringIO()),
             warnings.catch_warnings(),
+            pytest.raises(SystemExit) as ended,
         ):
             # Of modules that another test has imported.
             warnings.simplefilter("ignore", RuntimeWarning)
             runpy.run_module(module, run_name="__main__")
-    except SystemExit as ended:
-        assert isinstance(ended.code, int)
-        return subprocess.CompletedProcess(sys.argv, ended.code, "", said.getvalue())
     finally:
         sys.argv = before
-    return subprocess.CompletedProcess(arguments, 0, "", said.getvalue())
+    code = ended.value.code
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(arguments, code, "", said.getvalue())
 
 
 def assert_refused(process, *words):
