@@ -112,11 +112,9 @@ def refusal(*arguments, module="experiments.train"):
         with (
             contextlib.redirect_stderr(said),
             contextlib.redirect_stdout(io.StringIO()),
-            warnings.catch_warnings(),
+            warnings.catch_warnings(action="ignore", category=RuntimeWarning),
             pytest.raises(SystemExit) as ended,
         ):
-            # Of modules that another test has imported.
-            warnings.simplefilter("ignore", RuntimeWarning)
             runpy.run_module(module, run_name="__main__")
     finally:
         sys.argv = before
