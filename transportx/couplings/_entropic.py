@@ -33,8 +33,8 @@ class Entropic(AbstractCoupling):
         relative: Whether epsilon is in units of the batch's mean absolute cost, or of the cost.
         cost: Cost between two flattened examples.
         solver: Solver of the plan, with tolerance and step limit. A plan short of its tolerance
-            is used up to a marginal error of 0.1, and its status says so; beyond, indices are
-            out of range.
+            is used up to a marginal error of 0.1, and its status says so; beyond, the
+            indices of sources are out of range.
         layout: Mesh of devices that share the costs, with batches over its one axis, and the rows
             of costs computed at once. The number of devices divides the sizes of both batches.
             The plan is that of the whole batches: plans between the blocks of each device would

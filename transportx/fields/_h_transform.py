@@ -202,9 +202,10 @@ def pulled_back(
 def velocity_gain(
     path: AbstractInterpolant, t: Time, apart: Time, score_gain: Point, source_scale: ScalarLike
 ) -> Point:
-    """What a velocity gains at `t` where the score gains this at `apart`, a time close to `t`.
+    """Change of the velocity at `t` that belongs to a change of the score at `apart`, close to `t`.
 
-    The gain over beta has a limit where beta = 0; the rates that multiply it are those of `t`.
+    The score's change divided by beta has a limit where beta = 0; the rates that multiply it are
+    those at `t`.
     """
     now, there = noised_target(path, t, source_scale), noised_target(path, apart, source_scale)
     shows = ~there.all_noise

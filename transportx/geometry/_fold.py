@@ -12,7 +12,7 @@ from transportx.geometry._ring import Lies, Ring, ring_sum
 
 
 class Given(NamedTuple):
-    """What a reduction works on.
+    """Arguments of a reduction: what every device holds, and the blocks that lie on each.
 
     Attributes:
         whole: (cost, function, centre of the points or None); arrays in them are on every
