@@ -180,6 +180,9 @@ def _tables():
     for field, x, label in tables.CONDITIONED_FIELDS.values():
         arguments = T, shape(*x.shape), shape(dtype=label.dtype)
         yield "fields", field, Job(called(single(field)), arguments)
+    for flow_map, sizes in tables.FLOW_MAPS.values():
+        carried = jax.vmap(single(flow_map), (None, None, 0))
+        yield "fields", flow_map, Job(carried, (T, T, shape(16, *sizes)))
 
 
 @functools.cache

@@ -122,6 +122,14 @@ CASES: dict[str, Case] = {
         lambda t, x, m0, S0: tx.fields.GaussianField(m0, S0, jnp.ones(2), jnp.eye(2))(t, x),
         {"t": jnp.array(0.5), "x": X[0], "m0": X[1], "S0": jnp.diag(B)},
     ),
+    "fields.GaussianFlowMap": Case(
+        lambda s, t, x, m0, S0: tx.fields.GaussianFlowMap(m0, S0, jnp.ones(2), jnp.eye(2))(s, t, x),
+        {"s": jnp.array(0.2), "t": jnp.array(0.7), "x": X[0], "m0": X[1], "S0": jnp.diag(B)},
+    ),
+    "fields.LineFlowMap": Case(
+        lambda s, t, x: tx.fields.LineFlowMap(**calls.SPECIAL["fields.LineFlowMap"])(s, t, x),
+        {"s": jnp.array(0.2), "t": jnp.array(0.7), "x": X[0, :1]},
+    ),
     "fields.Guided": Case(
         lambda t, x, strength: tx.fields.Guided(
             lambda t, x, label: calls._field(t, x) * label, strength, 0
