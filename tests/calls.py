@@ -252,6 +252,7 @@ MADE: dict[type, Callable[[], Any]] = {
 # What stands for a function of this name.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "field": _field,
+    "u": lambda s, t, x, args=None: jnp.tanh(x) * (1 + s) * (1 + t),
     "network": lambda t, x, args=None: jnp.tanh(x) * t,
     "score": _field,
     "log_likelihood": _energy,
@@ -283,6 +284,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "fields.Box.solve_poisson": {"source": _RATE},
     "fields.DiT": {"shape": (2, 2, 2), "num_labels": 3, "patch": 1},
     "fields.DiT.__call__": {"args": jnp.array(1)},
+    "fields.DiTFlowMap": {"shape": (2, 2, 2), "num_labels": 3, "patch": 1},
+    "fields.DiTFlowMap.__call__": {"args": jnp.array(1)},
     "fields.LineFlowMap": {"field": tx.fields.MixtureField(_ON_LINE, _ON_LINE)},
     "fields.ObservationGuided": {"operator": lambda x: x[:2]},
     "fields.EnergyGuided": {"energy": lambda x, args: jnp.sum(x**2)},

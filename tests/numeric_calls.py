@@ -305,6 +305,8 @@ CASES: dict[str, Case] = {
     "sampling.exponential_flow": Case(
         given=TWO | {"t0": 0.1, "t1": 0.9}, positive="source_scale", reals="t0 t1"
     ),
+    "sampling.few_step": Case(given={"grid": jnp.array([0.2, 0.9])}),
+    "sampling.few_step_log_prob": Case(given={"grid": jnp.array([0.2, 0.9])}),
     "sampling.flow": Case(given=TWO | {"t0": 0.1, "t1": 0.9, "x0": X}, reals="t0 t1"),
     "sampling.hutchinson_log_prob": Case(given=TWO),
     "sampling.log_prob": Case(given=TWO),

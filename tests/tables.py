@@ -164,4 +164,11 @@ FLOW_MAPS = {
         ),
         (1,),
     ),
+    "mlp": (in_float64(tx.fields.MLPFlowMap(3, 16, 2, num_frequencies=2, key=jr.key(1))), (3,)),
+    "dit": (
+        in_float64(
+            tx.fields.DiTFlowMap((2, 4, 1), patch=2, width=8, depth=1, heads=2, key=jr.key(5))
+        ),
+        (2, 4, 1),
+    ),
 }

@@ -168,11 +168,11 @@ def divided(argument: str, array: Array, mesh: Mesh | None) -> None:
         reject(argument, f"has {array.shape[0]} points", cure)
 
 
-def velocity(field_output: Array, x: Array) -> None:
+def velocity(field_output: Array, x: Array, argument: str = "field") -> None:
     """Refuse a field whose output would be broadcast against its point."""
     if np.shape(field_output) != x.shape:
         reject(
-            "field",
+            argument,
             f"returns shape {np.shape(field_output)} at a point of shape {x.shape}",
             "return dx/dt, one number per coordinate",
         )
