@@ -295,37 +295,3 @@ def test_a_batch_is_its_members_and_a_failed_one_spoils_no_other():
     for i in (0, 2):
         np.testing.assert_allclose(batch.value[i], one(means[i]).value, rtol=1e-12)
         np.testing.assert_allclose(batch.policy.gains[i], one(means[i]).policy.gains, atol=1e-9)
-
-
-# The whole set of random systems
-
-
-SHAPES = [(1, 1, 5), (2, 1, 10), (3, 2, 20), (4, 2, 12), (6, 3, 8)]
-
-
-def one_of_many(seed):
-    """Stable, unstable or singular; with or without noise; any ends held tightly or loosely."""
-    radius, singular = [(0.8, False), (1.15, False), (0.9, True)][seed % 3]
-    rhos = [(INF, INF), (1.0, 3.0), (INF, 2.0), (5.0, INF)][seed // 5 % 4]
-    d, m, steps = SHAPES[seed % 5]
-    return random_problem(
-        100 + seed,
-        d,
-        m,
-        steps,
-        radius=radius,
-        singular=singular,
-        noise=0.02 * (seed // 2 % 2),
-        rhos=rhos,
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(50))
-def test_newton_agrees_with_the_semidefinite_program_on_random_systems(seed):
-    problem = one_of_many(seed)
-    answer, reference = problem.by(), problem.by(control.Conic())
-    assert answer.converged
-    np.testing.assert_allclose(answer.value, reference.value, rtol=1e-6)
-    if answer.deterministic:
-        assert float(policy_error(answer, reference)) < 1e-4
