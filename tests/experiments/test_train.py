@@ -170,9 +170,9 @@ def test_sigterm_during_the_report_ends_it_and_the_report_can_be_had_anew(points
         env=settings(),
         check=False,
     )
-    assert stopped.returncode == 143, stopped.stderr
+    assert stopped.returncode == 2, stopped.stderr
     assert stopped.stderr.splitlines()[-1] == (
-        "stopped by SIGTERM during the report; training is done: --resume reports anew"
+        "error: stopped by SIGTERM during the report; training is done: --resume reports anew"
     )
     assert "Traceback" not in stopped.stderr
     assert not (folder / "summary.json").exists()
