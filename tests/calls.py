@@ -24,7 +24,7 @@ _SIZES = {"n": 4, "m": 4, "b": 4, "k": 3, "j": 5, "h": 2, "nodes": 6, "width": 3
 _DIM = 2
 # What the library calls by itself: methods by which dynamics, merges and solvers are extended.
 _PROTOCOL = set(
-    "empty push energy_and_dissipation func init join measure network order rates refine "
+    "answer empty push energy_and_dissipation func init join measure network order rates refine "
     "risk_and_dissipation share start step velocities".split()
 )
 
@@ -277,6 +277,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
         for law in ("gaussian", "mixture")
     },
     "attention.TokenField": {"attention": _attention()},
+    "control.steer": {
+        "target": tx.control.GaussianMeasure(0.5, jnp.ones(2), 9 * jnp.eye(2)),
+    },
     "fields.Box": {"shape": (4, 4), "lengths": (1.0, 1.0)},
     "fields.Box.divergence": {"flux": _FACES},
     "fields.Box.gradient": {"potential": _CELLS},

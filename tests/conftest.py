@@ -11,6 +11,8 @@ import jax
 import jaxtyping
 import pytest
 
+from tests.helpers import SOON_COMPILED
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -19,16 +21,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_configure(config):
     """Start the CPU backend with flags that no command started by a test shall inherit.
 
-    Eight devices for the tests of sharding; all others use the first. Most of a test's time
-    is XLA's: its slowest optimisations are left to commands, and where they are still a
-    choice, MLIR's emitters, which take twice as long as the older ones. The compilers of
-    accelerators are asked as users ask them.
+    Eight devices for the tests of sharding; all others use the first. The compilers of
+    accelerators are asked as users ask them, all else is compiled soon.
     """
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
     if config.option.markexpr != "aot":
-        flags += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-        if jax.__version_info__ < (0, 11):
-            flags.append("--xla_cpu_use_fusion_emitters=false")
+        flags += SOON_COMPILED
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", " ".join(flags))
         jax.devices()

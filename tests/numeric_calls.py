@@ -68,6 +68,18 @@ def _solve(x, y, a, b, epsilon, rho):
     return tx.ot.solve(cloud, a, b, epsilon=epsilon, rho_a=rho, solver=tx.ot.Sinkhorn())
 
 
+def _steer(A, B, noise, R, mass0, m0, S0, mass1, m1, S1, rho_a, rho_b):
+    system = tx.control.constant_system(A, B, noise, steps=3)
+    ends = (tx.control.GaussianMeasure(*end) for end in ((mass0, m0, S0), (mass1, m1, S1)))
+    return tx.control.steer(system, R, *ends, rho_a=rho_a, rho_b=rho_b)
+
+
+def _simulate(A, B, noise, x0, weights, states, controls, gains, own):
+    system = tx.control.constant_system(A, B, noise, steps=2)
+    policy = tx.control.AffinePolicy(states, controls, gains, own)
+    return tx.control.simulate(system, policy, x0, weights, key=jr.key(0))
+
+
 X, Y = jnp.array([[0.1, 0.4], [0.7, 0.2], [0.5, 0.9]]), jnp.array([[0.3, 0.3], [0.8, 0.6]])
 A, B = jnp.array([0.2, 0.5, 0.3]), jnp.array([0.4, 0.6])
 Z = jnp.array([[0.2, 0.1], [0.9, 0.8], [0.4, 0.6]])
@@ -94,6 +106,29 @@ CASES: dict[str, Case] = {
     "attention.order_parameter": Case(),
     "attention.softmax_gaussian_map": Case(
         given={"t": 0.1, "temperature": 2.0}, positive="temperature", reals="t"
+    ),
+    "control.simulate": Case(
+        _simulate,
+        {
+            **dict.fromkeys(("A", "B", "noise"), jnp.eye(2)),
+            "x0": X,
+            "weights": A,
+            "states": Z[:2],
+            "controls": Z[1:],
+            "gains": jnp.stack([jnp.eye(2)] * 2),
+            "own": jnp.stack([jnp.eye(2)] * 2),
+        },
+    ),
+    "control.steer": Case(
+        _steer,
+        {
+            **dict.fromkeys(("A", "B", "R", "S0", "S1"), jnp.eye(2)),
+            "noise": jnp.eye(2) / 9,
+            "m0": Z[0],
+            "m1": Z[1],
+            **dict.fromkeys(("mass0", "mass1", "rho_a", "rho_b"), 1.0),
+        },
+        "mass0 mass1 rho_a rho_b",
     ),
     "couplings.Assignment": Case(
         functools.partial(_paired, tx.couplings.Assignment()), {"x0": X, "x1": Z}

@@ -64,7 +64,8 @@ LIMITS: dict[str, str] = {
     "documented: an infinite cost forbids its pair, which no mean counts": """
         ot.assignment(cost=inf)
         geometry.PointCloud.mean_cost(x=inf) geometry.PointCloud.mean_cost(y=inf)""",
-    "documented: an infinite penalty enforces its marginal": "ot.solve(rho=inf)",
+    "documented: an infinite penalty enforces its marginal": """
+        control.steer(rho_a=inf) control.steer(rho_b=inf) ot.solve(rho=inf)""",
     "documented: losses and times that are no numbers are left out": """
         losses.ImportanceTimes.updated(t=nan) losses.ImportanceTimes.updated(t=inf)
         losses.ImportanceTimes.updated(losses=nan) losses.ImportanceTimes.updated(losses=inf)""",

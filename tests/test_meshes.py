@@ -10,6 +10,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import transportx as tx
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 4
 X, Y = jr.normal(jr.key(0), (2, 8, 3))
 WEIGHTS = jnp.arange(1.0, 9) / 36

@@ -61,7 +61,7 @@ MIXINGS = {
     ),
 }
 every_mixing = pytest.mark.parametrize(
-    "name", [pytest.param(k, marks=pytest.mark.slow) if k == "sinkhorn" else k for k in MIXINGS]
+    "name", [pytest.param(k, marks=pytest.mark.long) if k == "sinkhorn" else k for k in MIXINGS]
 )
 MATRICES = 0.6 * jr.normal(jr.key(1), (2, 3, DIM)), 0.6 * jr.normal(jr.key(2), (2, 3, DIM))
 VALUES = 0.6 * jr.normal(jr.key(3), (2, DIM, DIM))
@@ -144,7 +144,7 @@ def test_gradients_of_energies_are_those_of_one_device(mesh, points):
     assert many[1][0].sharding.spec == PartitionSpec("data")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sinkhorn_divergences_are_those_of_one_device(mesh, points):
     def of_points(mesh):
         def value(x, y, weights):
@@ -181,7 +181,7 @@ def adaptive(energy, x):
     return gf.flow(energy, x, t1=0.2, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3))
 
 
-@pytest.mark.parametrize("flow", [with_noise, pytest.param(adaptive, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flow", [with_noise, pytest.param(adaptive, marks=pytest.mark.long)])
 def test_particles_lie_over_the_devices_all_along(flow, mesh):
     def run(mesh):
         def of_points(x, y):

@@ -47,6 +47,6 @@ def test_there_is_one_enumeration_of_statuses_and_each_has_its_own_text():
     assert ours == {tx.Status}
     assert tx.ot.Status is tx.Status
     words = "CONVERGED COMPLETED DETERMINED MAX_STEPS STALLED NON_FINITE INFEASIBLE ROSE "
-    words += "UNDETERMINED NOT_TRANSPORTED"
+    words += "UNDETERMINED NOT_TRANSPORTED UNCONTROLLABLE"
     texts = {tx.Status[getattr(tx.Status, word)] for word in words.split()}
     assert len(texts) == len(tx.Status)

@@ -82,7 +82,8 @@ COUPLINGS = {
 }
 # More flows and couplings, on the good call of each that other tests start from.
 GOOD = """attention.blow_up_depth attention.evolve_gaussian attention.token_path
-    couplings.Conditional.__call__ fields.solve_least_squares gradient_flows.gaussian_flow
+    control.simulate control.steer couplings.Conditional.__call__ fields.solve_least_squares
+    gradient_flows.gaussian_flow
     gradient_flows.grid_flow gradient_flows.jko_flow gradient_flows.line_flow
     gradient_flows.birth_death mean_field.linear_training metrics.path_energy
     ot.assignment ot.birkhoff ot.sorting_plan"""

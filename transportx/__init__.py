@@ -27,6 +27,7 @@ Example:
 """
 
 from transportx import attention as attention
+from transportx import control as control
 from transportx import couplings as couplings
 from transportx import evolution as evolution
 from transportx import fields as fields

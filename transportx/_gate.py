@@ -58,7 +58,7 @@ def _gated(function: Callable[..., Any], *, empty: bool) -> Callable[..., Any]:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
             return function(*args, **kwargs)  # Python's own words for missing and unknown names
-        given, sizes = bound.arguments, _Sizes(empty)
+        given, sizes = bound.arguments, _Sizes(empty=empty)
         for name, hint in _hints(function).items():
             if name in given:
                 given[name] = conform(name, given[name], hint, sizes)
@@ -83,7 +83,7 @@ def conform(argument: str, value: Any, hint: Any, sizes: "_Sizes") -> Any:
 class _Sizes(dict[str, tuple[Any, str]]):
     """The size of each named axis, with the argument that had it; whether none is a size."""
 
-    def __init__(self, empty: bool):
+    def __init__(self, *, empty: bool):
         super().__init__()
         self.empty = empty
 

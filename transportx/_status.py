@@ -33,7 +33,14 @@ class Status(eqx.Enumeration):
     NON_FINITE = (
         "The input or an iterate is NaN or infinite, and so are the values; steps may be too large."
     )
-    INFEASIBLE = "No answer exists: masses are negative, all zero, unequal, or have nowhere to go."
+    INFEASIBLE = (
+        "No answer exists: masses are negative, all zero, unequal, or have nowhere to go; or a "
+        "matrix is not positive."
+    )
+    UNCONTROLLABLE = (
+        "No control reaches the enforced target: give a controllable pair (A, B), or a finite "
+        "penalty."
+    )
     ROSE = "The recorded energy or risk rose where it may only fall: take more or adaptive steps."
     UNDETERMINED = "The data leave some coefficients open: use fewer terms, or more times."
     NOT_TRANSPORTED = "A plan that the answer rests on did not converge: raise epsilon or steps."

@@ -8,7 +8,8 @@ Shows a progress bar with loss and speed. Writes to the run folder (`runs/NAME`)
 resolved `config.toml`, `metrics.jsonl`, checkpoints, pictures, and `summary.json` with
 every figure, its sampling floor, versions and device. A run killed at any moment goes on
 with `--resume` to the same bits. SIGTERM, as clouds send before they take a machine away,
-saves a checkpoint after the steps in hand and ends with exit code 143.
+saves a checkpoint after the steps in hand and ends with exit code 143; during the report it
+ends with 2, and `--resume` reports anew.
 
 `--set training.devices=8` shares every batch among eight devices. Several processes run
 the same command, with `--process` from 0, a shared run folder, and `training.devices` all

@@ -43,7 +43,9 @@ def _report(
     try:
         figures = report.write(config, state.average, folder)
     except Terminated as stop:
-        raise Terminated(" during the report; training is done: --resume reports anew") from stop
+        # No state is lost, so nothing that watches for 143 need start the training again.
+        said = "stopped by SIGTERM during the report; training is done: --resume reports anew"
+        raise UserError(said) from stop
     summary = {
         "steps": int(state.num_steps),
         "parameters": problem.count_parameters(state.field),

@@ -203,7 +203,7 @@ def test_tiles_change_neither_field_nor_derivatives(mixing):
         assert jnp.allclose(one, other, atol=1e-11)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tiles_change_no_doubly_stochastic_field():
     layout = tx.geometry.Layout(tile=2)
     tiled = att.Attention(Q, K, V, att.SinkhornAttention(0.9, solver=SOLVER, layout=layout))
@@ -402,7 +402,7 @@ def test_euler_steps_on_the_sphere_are_residual_layers_with_layer_norm():
     assert jnp.allclose(path, expected, atol=1e-13)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_evolution_differentiates_in_tokens_weights_matrices_and_depth():
     def final(x, w, query, depth):
         field = att.TokenField(att.Attention(query, K, V), sphere=True)
@@ -427,7 +427,7 @@ def test_doubly_stochastic_attention_that_did_not_converge_is_nan():
     assert jnp.all(jnp.isnan(at(attention, X, Y, W)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @every_mixing
 def test_sequences_in_a_batch_do_not_see_each_other(mixing):
     field = att.Attention(Q, K, V, mixing)

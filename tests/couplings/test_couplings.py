@@ -49,7 +49,7 @@ def assert_targets(coupling, i1):
 @pytest.mark.parametrize("shape", [(2,), (1,), (3, 4), ()])
 def test_targets_are_used_once_and_sources_are_in_range(coupling, shape):
     x0, x1 = batches(shape=shape)
-    i0, i1 = jax.jit(coupling)(x0, x1, key=jr.key(0))
+    i0, i1 = coupling(x0, x1, key=jr.key(0))
     assert i0.shape == i1.shape == (6,)
     assert jnp.issubdtype(i0.dtype, jnp.integer)
     assert set(i0.tolist()) <= set(range(6))
@@ -86,9 +86,8 @@ def test_images_are_paired_as_their_flat_vectors(coupling):
 @every_coupling
 def test_float32_batches_pair_as_float64_ones(coupling):
     x0, x1 = batches()
-    pair = jax.jit(coupling)
-    single = pair(x0.astype(jnp.float32), x1.astype(jnp.float32), key=jr.key(0))
-    double = pair(x0, x1, key=jr.key(0))
+    single = coupling(x0.astype(jnp.float32), x1.astype(jnp.float32), key=jr.key(0))
+    double = coupling(x0, x1, key=jr.key(0))
     if isinstance(coupling, DRAWN):  # draws differ with the dtype
         assert_targets(coupling, single[1])
     else:
@@ -98,7 +97,7 @@ def test_float32_batches_pair_as_float64_ones(coupling):
 @every_coupling
 def test_coupled_points_differentiate_and_indices_stand_still(coupling):
     x0, x1 = batches()
-    i0, i1 = jax.jit(coupling)(x0, x1, key=jr.key(0))
+    i0, i1 = coupling(x0, x1, key=jr.key(0))
 
     def cost(x0, x1):
         i0, i1 = coupling(x0, x1, key=jr.key(0))
@@ -124,7 +123,7 @@ def test_coupled_points_differentiate_and_indices_stand_still(coupling):
 def test_a_bad_point_stays_visible(coupling, bad, side):
     batch = list(batches())
     batch[side] = batch[side].at[4, 1].set(bad)
-    i0, i1 = jax.jit(coupling)(*batch, key=jr.key(0))
+    i0, i1 = coupling(*batch, key=jr.key(0))
     pairs = batch[0][i0], batch[1][i1]
     assert not jnp.isfinite(pairs[side]).all()
     assert jnp.isfinite(pairs[1 - side]).all()
@@ -220,8 +219,8 @@ def test_entropic_with_a_small_epsilon_is_the_assignment():
 def test_relative_epsilon_is_in_units_of_the_mean_size_of_the_costs(cost):
     x0, x1 = batches(n=4)
     scale = float(np.mean(np.abs(tx.geometry.PointCloud(x0, x1, cost).matrix())))
-    relative = jax.jit(tx.couplings.Entropic(0.3, cost=cost))
-    absolute = jax.jit(tx.couplings.Entropic(0.3 * scale, relative=False, cost=cost))
+    relative = tx.couplings.Entropic(0.3, cost=cost)
+    absolute = tx.couplings.Entropic(0.3 * scale, relative=False, cost=cost)
     for seed in range(5):
         key = jr.key(seed)
         np.testing.assert_array_equal(relative(x0, x1, key=key)[0], absolute(x0, x1, key=key)[0])
@@ -241,8 +240,7 @@ def test_epsilon_of_entropic_may_be_traced():
 @every_coupling
 def test_keys_matter_to_couplings_that_draw_alone(coupling):
     x0, x1 = batches(b=30)
-    pair = jax.jit(coupling)
-    first, again, other = (pair(x0, x1, key=jr.key(seed))[0] for seed in (0, 0, 1))
+    first, again, other = (coupling(x0, x1, key=jr.key(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert bool((first != other).any()) == isinstance(coupling, DRAWN)
 
@@ -378,7 +376,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_what_could_not_be_paired_poisons_and_says_why(name):
     x0, x1 = batches()
-    pairs = jax.jit(FAILURES[name])(x0.at[2, 0].set(-2), x1)
+    pairs = FAILURES[name](x0.at[2, 0].set(-2), x1)
     i0, i1 = pairs
     assert not pairs.converged
     assert pairs.status == (

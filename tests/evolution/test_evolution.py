@@ -65,6 +65,7 @@ def test_fixed_steps_and_records_are_those_of_diffrax(solver):
         assert ours.num_steps == 7
 
 
+@pytest.mark.slow
 def test_fixed_steps_differentiate_in_both_modes_to_second_order():
     """In the state, the rate, both ends of time and the recorded times, across a remainder."""
 

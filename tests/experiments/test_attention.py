@@ -13,6 +13,8 @@ from experiments.harness import config as configs
 from experiments.harness.command import UserError
 from experiments.harness.runs import RunFolder
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path("configs/attention.toml")
 
 

@@ -191,7 +191,7 @@ def test_sigterm_saves_a_checkpoint_and_the_run_goes_on_to_the_same_bits(tmp_pat
     assert outcome(stopped.path) == outcome(undisturbed.path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ["KILL", "TERM"])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ten_ends_of_one_or_two_processes_lose_nothing(processes, ending):
@@ -203,7 +203,7 @@ def test_ten_ends_of_one_or_two_processes_lose_nothing(processes, ending):
     assert process.stdout.count(f"SIG{ending} ") == 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_with_their_own_images_lose_nothing():
     process = command(
         DIGITS, "--smoke", "--kills", 2, "--processes", 2, module="experiments.faults"

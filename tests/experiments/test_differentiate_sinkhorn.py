@@ -19,6 +19,8 @@ from experiments.harness.command import UserError
 from experiments.harness.main import main
 from experiments.harness.runs import RunFolder
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path("configs/differentiate_sinkhorn.toml")
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from tests.helpers import assert_refused, command
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = {
     "interpolants": ("trajectories.png", "ways"),
     "velocity_fields": ("fields.png", "fields"),

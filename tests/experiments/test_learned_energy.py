@@ -22,7 +22,7 @@ def load(*overrides, smoke=True):
     return configs.load(Config, CONFIG, overrides=list(overrides), smoke=smoke)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_leaves_its_files_and_recovers(tmp_path):
     folder = RunFolder(tmp_path / "learned_energy")
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):

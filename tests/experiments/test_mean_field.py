@@ -12,6 +12,8 @@ from experiments.harness.command import UserError
 from experiments.harness.runs import RunFolder
 from experiments.mean_field.run import Config, run
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path("configs/mean_field.toml")
 
 

@@ -13,7 +13,7 @@ NAME = "experiments.speed_gradient_flows"
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"needs the extra `peers`: no {', '.join(MISSING)}")
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_loop_brings_particles_to_the_same_place(tmp_path):
     out = tmp_path / "figures.json"
     process = command("--smoke", "--out", out, module=NAME)

@@ -54,6 +54,7 @@ def test_a_run_on_images_leaves_its_files(digits_run):
     assert_complete(digits_run, ["samples.png", "formation.png"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [path for path in CONFIGS if path.stem not in ("digits", "moons_to_8gaussians")],
@@ -80,6 +81,7 @@ def test_halves_are_real_disjoint_and_the_same_every_time():
     assert repeated == 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_samples(digits_run, tmp_path):
     def draw(name, *options):
         out = tmp_path / f"{name}.npz"
@@ -96,6 +98,7 @@ def test_the_same_seed_draws_the_same_samples(digits_run, tmp_path):
     assert not np.array_equal(first["samples"], other["samples"])
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_to_the_same_bits():
     arguments = ("configs/moons_to_8gaussians.toml", "--smoke", "--kills", 2)
     process = command(*arguments, module="experiments.faults")
@@ -104,7 +107,7 @@ def test_killed_training_resumes_to_the_same_bits():
     assert "losses and final state equal, bit for bit" in process.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_kills_at_random_moments_lose_nothing():
     arguments = ("configs/moons_to_8gaussians.toml", "--kills", 10)
     settings = ("--set", "report.num=500", "--set", "training.steps=4000")
@@ -146,6 +149,7 @@ def test_a_folder_with_other_files_is_not_taken(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_sigterm_during_the_report_ends_it_and_the_report_can_be_had_anew(points_run, tmp_path):
     """A program that asks for the report, and is asked to end while it is being made."""
     folder = tmp_path / "run"
@@ -166,9 +170,9 @@ def test_sigterm_during_the_report_ends_it_and_the_report_can_be_had_anew(points
         env=settings(),
         check=False,
     )
-    assert stopped.returncode == 143, stopped.stderr
+    assert stopped.returncode == 2, stopped.stderr
     assert stopped.stderr.splitlines()[-1] == (
-        "stopped by SIGTERM during the report; training is done: --resume reports anew"
+        "error: stopped by SIGTERM during the report; training is done: --resume reports anew"
     )
     assert "Traceback" not in stopped.stderr
     assert not (folder / "summary.json").exists()
@@ -189,6 +193,7 @@ def test_a_second_resume_in_one_folder_is_refused(points_run):
     folder.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["garbled", "truncated", "missing"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_kept(points_run, tmp_path, damage):
     folder = tmp_path / "run"

@@ -18,6 +18,8 @@ from experiments.transformer import train
 from experiments.transformer.report import CURVES
 from experiments.transformer.run import MIXINGS, Config
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path("configs/transformer.toml")
 
 

@@ -89,6 +89,7 @@ def test_a_solve_ignores_padding_without_weight(clouds):
         assert np.allclose(far_slope[:REAL], slope[:REAL], rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_halves_are_summed_in_float32_and_returned_as_they_came(dtype):
     x, y = (8 * jr.normal(jr.key(0), (2, 300, 64))).astype(dtype)
@@ -194,6 +195,7 @@ def test_mean_costs_are_over_pairs_that_may_carry_something():
     assert jnp.allclose(large.mean_cost(), 3e37)
 
 
+@pytest.mark.slow
 def test_points_at_infinity_spoil_no_derivative_of_the_others():
     x, y = jr.normal(jr.key(2), (2, 4, 12))
     for dim in (2, 12):

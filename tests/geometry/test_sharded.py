@@ -12,6 +12,8 @@ from experiments.plan import programs
 from transportx.geometry import internal
 from transportx.ot import _solve
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 8
 # Points of the problem that a streamed one is started from.
 FEW = 64

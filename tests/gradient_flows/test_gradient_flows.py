@@ -585,6 +585,7 @@ def test_flows_differentiate_in_points_weights_and_parameters():
     check_reverse(end, *arguments)
 
 
+@pytest.mark.slow
 def test_a_parameter_is_fitted_through_an_adaptive_flow():
     def make(stiffness):
         functional = gf.Potential(lambda x: stiffness / 2 * jnp.sum(x**2))

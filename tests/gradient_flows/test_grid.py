@@ -68,6 +68,7 @@ def carry(functional, masses, t1):
     return gf.grid_flow(functional, BOX, masses, t1=t1, steps=NUM_STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DESCENTS)
 def test_steps_far_beyond_the_explicit_limit_keep_the_structure(name):
     functional = DESCENTS[name]
@@ -154,6 +155,7 @@ def test_half_fisher_flows_square_variances_exponentially():
     assert abs((2 * ends[1] - ends[0]) / expected - 1) < 0.01
 
 
+@pytest.mark.slow
 def test_grid_steps_are_of_first_order_in_time():
     ends = []
     for rounds in (4, 8, 16):
@@ -465,7 +467,7 @@ def test_particles_have_the_moments_of_the_gaussian_flow():
     assert jnp.allclose(particles.energy[-1], made.energy[-1], atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gaussian_flows_differentiate():
     def end(m0, S0, centre):
         energy = gf.GaussianRelativeEntropy(centre, C1)
@@ -520,6 +522,7 @@ def test_jko_steps_of_a_quadratic_potential_are_implicit_euler():
     assert jnp.all(jnp.diff(made.energy) < 0)
 
 
+@pytest.mark.slow
 def test_jko_steps_are_of_first_order_and_never_rise_where_explicit_ones_blow_up():
     functional = gf.MMD(jr.normal(jr.key(34), (5, 2)), gf.Gaussian(1.0)) + gf.Potential(
         lambda x: 20 * double_well(x)
@@ -593,7 +596,7 @@ def test_line_flow_tracks_the_front_of_barenblatt():
     assert jnp.all(made.densities > 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_line_flow_differentiates():
     nodes, masses = gaussian_nodes(6, 0.8, 2.0)
 

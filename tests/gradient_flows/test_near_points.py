@@ -56,6 +56,7 @@ def test_narrow_kernels_see_what_is_inside_a_cluster(dim):
     assert tx.attention.num_clusters(x, radius=jnp.array(0.5, jnp.float32)) == 2
 
 
+@pytest.mark.slow
 def test_padding_without_weight_does_not_change_slopes():
     x, y = (jr.normal(key, (12, 10), jnp.float32) for key in jr.split(jr.key(2)))
     weights = jnp.where(jnp.arange(16) < 12, 1 / 12, 0).astype(jnp.float32)

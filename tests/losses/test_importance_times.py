@@ -51,6 +51,7 @@ def test_times_have_the_density_that_is_stated():
     assert scipy.stats.kstest(drawn, law).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_a_weighted_loss_keeps_its_mean_and_loses_variance():
     """A field that misses by a known amount: loss(t) is the integrand, through flow_matching."""
     times = learnt()

@@ -96,6 +96,7 @@ def taught():
     return teacher, plain, run(0.0), run(0.5)
 
 
+@pytest.mark.slow
 def test_students_meet_their_teachers(taught):
     teacher, made, _, _ = taught
     assert made.risk[-1] < 1e-4 * made.risk[0]

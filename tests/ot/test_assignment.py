@@ -14,10 +14,10 @@ import scipy.optimize
 
 import transportx as tx
 from tests.helpers import check_derivatives
-from transportx.ot._assignment import _on_device
+from transportx.ot._assignment import _on_device, _with_near_marks
 
 on_host = jax.jit(jax.vmap(tx.ot.assignment))
-on_device = jax.jit(jax.vmap(_on_device))
+on_device = jax.jit(jax.vmap(lambda cost: _on_device(_with_near_marks(cost))))
 
 
 def as_numpy(*arrays):
@@ -111,6 +111,19 @@ def test_costs_that_mark_pairs_to_avoid_leave_the_rest_exact(mark, scale, share)
         _, best = scipy.optimize.linear_sum_assignment(cost)
         assert sorted(columns) == list(range(6))
         assert total(cost, columns) <= total(cost, best) * (1 + 1e-15)
+
+
+@pytest.mark.parametrize("mark", [1e4, 1e7, 1e10, 1e16])
+@pytest.mark.parametrize("search", [on_host, on_device])
+def test_marks_that_no_matching_avoids_leave_the_rest_exact(search, mark):
+    costs = marked(60, 1.0, mark, 0.6)
+    costs[:, 0] = mark
+    # One mark is as dear as 64 spreads: few enough for float64 to tell the other costs.
+    exact = np.where(costs == np.float32(mark), 64, costs.astype(np.float64))
+    for cost, columns in zip(exact, np.asarray(search(costs)), strict=True):
+        _, best = scipy.optimize.linear_sum_assignment(cost)
+        assert sorted(columns) == list(range(6))
+        assert total(cost, columns) <= total(cost, best) + 1e-6
 
 
 @pytest.mark.parametrize("search", [on_host, on_device])

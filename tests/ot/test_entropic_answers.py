@@ -433,12 +433,14 @@ def gradient_memory(n):
     return analysis.temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_streamed_gradients_need_memory_linear_in_the_points():
     small, large = gradient_memory(4096), gradient_memory(16384)
     # Four times the points: linear growth is 4, a matrix would be 16.
     assert large < 5 * small
 
 
+@pytest.mark.slow
 def test_a_divergence_starts_where_a_similar_one_ended():
     x, y = jr.normal(jr.key(300), (12, 2)), jr.normal(jr.key(301), (9, 2)) + 0.5
     options = {"epsilon": 0.1, "solver": tx.ot.Newton(tol=1e-8)}

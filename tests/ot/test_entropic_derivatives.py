@@ -51,6 +51,7 @@ kinds = pytest.mark.parametrize("balanced", [True, False])
 tiles = pytest.mark.parametrize("tile", [None, 2])
 
 
+@pytest.mark.slow
 @kinds
 @tiles
 def test_every_output_differentiates_in_every_input(balanced, tile):
@@ -59,6 +60,7 @@ def test_every_output_differentiates_in_every_input(balanced, tile):
     )
 
 
+@pytest.mark.slow
 @kinds
 def test_second_derivatives_are_differences_of_first_ones(balanced):
     def value_and_image(*args):
@@ -68,6 +70,7 @@ def test_second_derivatives_are_differences_of_first_ones(balanced):
     check_derivatives(value_and_image, *ARGUMENTS, order=2, step=2e-5)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_a_streamed_value_are_those_of_the_dense_one():
     direction = jax.tree.map(jnp.cos, ARGUMENTS)
 

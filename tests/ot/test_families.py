@@ -8,6 +8,8 @@ import pytest
 import transportx as tx
 from experiments.racing import families
 
+pytestmark = pytest.mark.slow
+
 # One shape each, so that each solver is compiled once a family and dtype.
 FAMILIES = ["Gaussian histograms", "digits"]
 

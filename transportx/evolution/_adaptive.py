@@ -43,7 +43,7 @@ def adaptive_steps(
     )
 
 
-def from_first(solution: diffrax.Solution, recorded: bool) -> PyTree[Array]:
+def from_first(solution: diffrax.Solution, *, recorded: bool) -> PyTree[Array]:
     """States of a solution: NaN wherever it was not reached."""
     reached = solution.result == diffrax.RESULTS.successful
     if not recorded:

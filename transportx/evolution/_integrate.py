@@ -115,7 +115,7 @@ def integrate(
         failed = Status.STALLED
     else:
         solution = adaptive_steps(terms, start, args, span, steps, times=times)
-        states, solved = from_first(solution, times is not None), _succeeded(solution)
+        states, solved = from_first(solution, recorded=times is not None), _succeeded(solution)
         taken, failed = jnp.asarray(solution.stats["num_steps"]), Status.MAX_STEPS
     known = _finite(start) & (_finite(states) | ~solved)
     status = judge((~known, Status.NON_FINITE), (solved, Status.COMPLETED), otherwise=failed)

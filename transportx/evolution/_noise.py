@@ -58,7 +58,8 @@ class _Additive(diffrax.AbstractTerm):
         dtype = jax.tree.leaves(self.like)[0].dtype
         return jnp.asarray(self.level(jnp.asarray(t, dtype), args), dtype)
 
-    def contr(self, t0: Any, t1: Any, use_levy: bool = False, **_: Any) -> Any:
+    # The signature is diffrax's.
+    def contr(self, t0: Any, t1: Any, use_levy: bool = False, **_: Any) -> Any:  # noqa: FBT001, FBT002
         begun = jax.lax.bitcast_convert_type(jnp.asarray(t0, jnp.float32), jnp.uint32)
         length = jnp.asarray(t1 - t0)
         increments = self._normal(jr.fold_in(self.key, begun), jnp.sqrt(length))

@@ -8,10 +8,10 @@ from jaxtyping import Array, PyTree
 
 from transportx.geometry._merges import AbstractMerge
 from transportx.geometry._point_cloud import PointCloud
-from transportx.geometry._ring import Lies, Ring, ring_sum
+from transportx.geometry._ring import Placement, Ring, ring_sum
 
 
-class Given(NamedTuple):
+class Operands(NamedTuple):
     """Arguments of a reduction: what every device holds, and the blocks that lie on each.
 
     Attributes:
@@ -32,11 +32,11 @@ class Given(NamedTuple):
         return cloud.map_tiles(eqx.Partial(function, columns), *rows)
 
 
-def fold(ring: Ring, merge: AbstractMerge, tile: int, given: Given) -> PyTree[Array]:
+def fold(ring: Ring, merge: AbstractMerge, tile: int, operands: Operands) -> PyTree[Array]:
     """What all targets give each row, `tile` rows of costs held at once."""
     fold = Fold(ring, merge, tile)
     # A rule for derivatives would hide that sums are linear: what has one is not transposed.
-    return fold.add(given) if merge.additive else _joined(fold, given)
+    return fold.add(operands) if merge.additive else _joined(fold, operands)
 
 
 class Fold(eqx.Module):
@@ -52,22 +52,24 @@ class Fold(eqx.Module):
     merge: AbstractMerge
     tile: int = eqx.field(static=True)
 
-    def add(self, given: Given) -> PyTree[Array]:
+    def add(self, operands: Operands) -> PyTree[Array]:
         """The sum of all parts."""
-        leaves, lies, rebuild = _flat(given)
+        leaves, placements, rebuild = _flat(operands)
 
         def visit(*blocks):
             return rebuild(blocks).part(self.tile)
 
-        shapes, tree = jax.tree.flatten(jax.eval_shape(visit, *self.ring.cut(leaves, lies)))
-        out = [Lies.ROWS] * len(shapes)
-        sums = ring_sum(self.ring, lambda *b: jax.tree.leaves(visit(*b)), leaves, lies, out)
+        shapes, tree = jax.tree.flatten(jax.eval_shape(visit, *self.ring.cut(leaves, placements)))
+        out = [Placement.ROWS] * len(shapes)
+        sums = ring_sum(self.ring, lambda *b: jax.tree.leaves(visit(*b)), leaves, placements, out)
         return jax.tree.unflatten(tree, sums)
 
-    def join(self, given: Given) -> PyTree[Array]:
+    def join(self, operands: Operands) -> PyTree[Array]:
         """Visit block after block; not to be differentiated, which would keep all of them."""
-        leaves, lies, rebuild = _flat(given)
-        shapes = jax.eval_shape(lambda *b: rebuild(b).part(self.tile), *self.ring.cut(leaves, lies))
+        leaves, placements, rebuild = _flat(operands)
+        shapes = jax.eval_shape(
+            lambda *b: rebuild(b).part(self.tile), *self.ring.cut(leaves, placements)
+        )
 
         def body(*blocks):
             here = rebuild(blocks)
@@ -82,12 +84,12 @@ class Fold(eqx.Module):
             start = moving, self.merge.empty(shapes)
             return jax.lax.scan(step, start, length=self.ring.num_columns)[0][1]
 
-        out = jax.tree.map(lambda _: Lies.ROWS, shapes)
-        return self.ring.map(body, lies, out)(*leaves)
+        out = jax.tree.map(lambda _: Placement.ROWS, shapes)
+        return self.ring.map(body, placements, out)(*leaves)
 
-    def shares(self, given: Given, joined: PyTree[Array]) -> PyTree[Array]:
+    def shares(self, operands: Operands, joined: PyTree[Array]) -> PyTree[Array]:
         """The floating part of what was joined, as a sum that can be differentiated."""
-        leaves, lies, rebuild = _flat(given)
+        leaves, placements, rebuild = _flat(operands)
         parts, tree = jax.tree.flatten(joined)
 
         def visit(*blocks):
@@ -96,32 +98,32 @@ class Fold(eqx.Module):
             return jax.tree.leaves(_floating(self.merge.share(whole, part)))
 
         floating, out_tree = jax.tree.flatten(_floating(joined))
-        lies = [*lies, *[Lies.ROWS] * len(parts)]
-        out = [Lies.ROWS] * len(floating)
+        placements = [*placements, *[Placement.ROWS] * len(parts)]
+        out = [Placement.ROWS] * len(floating)
         return jax.tree.unflatten(
-            out_tree, ring_sum(self.ring, visit, [*leaves, *parts], lies, out)
+            out_tree, ring_sum(self.ring, visit, [*leaves, *parts], placements, out)
         )
 
 
 @eqx.filter_custom_jvp
-def _joined(fold: Fold, given: Given) -> PyTree[Array]:
-    return fold.join(given)
+def _joined(fold: Fold, operands: Operands) -> PyTree[Array]:
+    return fold.join(operands)
 
 
 @_joined.def_jvp
 def _joined_jvp(primals: Any, tangents: Any) -> Any:
-    (fold, given), (_, moves) = primals, tangents
-    joined = _joined(fold, given)
+    (fold, operands), (_, moves) = primals, tangents
+    joined = _joined(fold, operands)
     held = jax.lax.stop_gradient(joined)
-    _, moved = eqx.filter_jvp(lambda given: fold.shares(given, held), (given,), (moves,))
+    _, moved = eqx.filter_jvp(lambda operands: fold.shares(operands, held), (operands,), (moves,))
     return joined, moved
 
 
-def whole_costs(ring: Ring, tile: int, given: Given) -> Array:
+def whole_costs(ring: Ring, tile: int, operands: Operands) -> Array:
     """Costs, the rows of each device whole on it."""
-    leaves, lies, rebuild = _flat(given)
+    leaves, placements, rebuild = _flat(operands)
     return ring_sum(
-        ring, lambda *blocks: [rebuild(blocks).part(tile)], leaves, lies, [Lies.ENTRIES]
+        ring, lambda *blocks: [rebuild(blocks).part(tile)], leaves, placements, [Placement.ENTRIES]
     )[0]
 
 
@@ -129,10 +131,10 @@ def _floating(tree: PyTree) -> PyTree:
     return eqx.filter(tree, eqx.is_inexact_array)
 
 
-def _flat(given: Given):
+def _flat(operands: Operands):
     """Its arrays, where each of them lies, and how to rebuild it of others in their place."""
-    arrays, static = eqx.partition(given, eqx.is_array)
+    arrays, static = eqx.partition(operands, eqx.is_array)
     leaves, tree = jax.tree.flatten(arrays)
-    kinds = zip((Lies.WHOLE, Lies.ROWS, Lies.COLUMNS), arrays, strict=True)
-    lies = [where for where, part in kinds for _ in jax.tree.leaves(part)]
-    return leaves, lies, lambda blocks: eqx.combine(jax.tree.unflatten(tree, blocks), static)
+    kinds = zip((Placement.WHOLE, Placement.ROWS, Placement.COLUMNS), arrays, strict=True)
+    placements = [where for where, part in kinds for _ in jax.tree.leaves(part)]
+    return leaves, placements, lambda blocks: eqx.combine(jax.tree.unflatten(tree, blocks), static)

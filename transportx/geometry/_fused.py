@@ -32,7 +32,7 @@ def log_totals(
     t: Float[Array, " m"],
     b: Float[Array, " m"],
     platform: str | None = None,
-    interpreted: bool = False,
+    interpreted: bool = False,  # noqa: FBT001, FBT002 - no name may be given to `nondiff_argnums`
 ) -> Float[Array, " n"]:
     """The log of sum_j b_j exp(t_j - |x_i - y_j|^2), in one pass over the targets.
 
@@ -67,7 +67,7 @@ def product(
     r: Float[Array, "m k"],
     *factors: Float[Array, "_ p"],
     platform: str | None = None,
-    interpreted: bool = False,
+    interpreted: bool = False,  # noqa: FBT001, FBT002 - no name may be given to `nondiff_argnums`
 ) -> Float[Array, "n k"]:
     r"""Sums over j of exp(s_i + t_j - |x_i - y_j|^2) <u_i, v_j> r_j, over tiles of targets.
 

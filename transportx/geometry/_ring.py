@@ -20,7 +20,7 @@ from jaxtyping import Array
 Visit = Callable[..., Sequence[Array]]
 
 
-class Lies(Enum):
+class Placement(Enum):
     """Where an array lies.
 
     WHOLE arrays are on every device. ROWS lie over the devices; so do COLUMNS, which move.
@@ -69,27 +69,29 @@ class Ring(NamedTuple):
             count *= self.mesh.shape[axis]
         return count
 
-    def spec(self, lies: Lies) -> PartitionSpec:
+    def spec(self, placement: Placement) -> PartitionSpec:
         """How an array lies over the mesh."""
         rows = self.row_axes or None
-        axes = {Lies.WHOLE: (), Lies.COLUMNS: (self.axis,)}.get(lies, (rows,))
+        axes = {Placement.WHOLE: (), Placement.COLUMNS: (self.axis,)}.get(placement, (rows,))
         return PartitionSpec(*axes)
 
-    def blocks(self, lies: Lies) -> tuple[int, ...]:
+    def blocks(self, placement: Placement) -> tuple[int, ...]:
         """Into how many blocks the leading axes are cut at a visit."""
         rows, columns = self.num_rows, self.num_columns
         return {
-            Lies.WHOLE: (),
-            Lies.ROWS: (rows,),
-            Lies.COLUMNS: (columns,),
-            Lies.ENTRIES: (rows, columns),
-        }[lies]
+            Placement.WHOLE: (),
+            Placement.ROWS: (rows,),
+            Placement.COLUMNS: (columns,),
+            Placement.ENTRIES: (rows, columns),
+        }[placement]
 
-    def cut(self, arrays: Sequence[Any], lies: Sequence[Lies]) -> list[jax.ShapeDtypeStruct]:
+    def cut(
+        self, arrays: Sequence[Any], placements: Sequence[Placement]
+    ) -> list[jax.ShapeDtypeStruct]:
         """Shapes of the blocks that a visit sees."""
         return [
             jax.ShapeDtypeStruct(_scaled(one.shape, self.blocks(where), divide=True), one.dtype)
-            for one, where in zip(arrays, lies, strict=True)
+            for one, where in zip(arrays, placements, strict=True)
         ]
 
     def pass_on(self, blocks: Any) -> Any:
@@ -105,11 +107,13 @@ class Ring(NamedTuple):
         here = 0 if self.axis is None else jax.lax.axis_index(self.axis)
         return (here - step) % self.num_columns
 
-    def map(self, body: Callable[..., Any], lies: Sequence[Lies], out: Any) -> Callable[..., Any]:
+    def map(
+        self, body: Callable[..., Any], placements: Sequence[Placement], out: Any
+    ) -> Callable[..., Any]:
         """`body` on every device, by how its arguments and results lie."""
         # With `check_vma` JAX tracks which arrays are copies, to transpose sums over devices.
         # Derivatives have rules of their own below and never pass through this `shard_map`.
-        specs = tuple(self.spec(one) for one in lies)
+        specs = tuple(self.spec(one) for one in placements)
         out_specs = jax.tree.map(self.spec, out)
         return jax.shard_map(
             body, mesh=self.mesh, in_specs=specs, out_specs=out_specs, check_vma=False
@@ -117,7 +121,11 @@ class Ring(NamedTuple):
 
 
 def ring_sum(
-    ring: Ring, visit: Visit, arguments: Sequence[Array], lies: Sequence[Lies], out: Sequence[Lies]
+    ring: Ring,
+    visit: Visit,
+    arguments: Sequence[Array],
+    placements: Sequence[Placement],
+    out: Sequence[Placement],
 ) -> list[Array]:
     """Sum what `visit` gives of each pair of a block of rows and a block of columns.
 
@@ -126,16 +134,18 @@ def ring_sum(
         visit: Takes a block of each argument; gives blocks of the results, floating. It
             closes over no array.
         arguments: Arrays.
-        lies: Where each of them lies.
+        placements: Where each of them lies.
         out: Where the results lie: summed over both blocks (WHOLE), over columns (ROWS), over
             rows (COLUMNS), or put side by side (ENTRIES).
     """
     # So that programs whose arguments lie elsewhere are compiled for these devices.
     arguments = [
         jax.lax.with_sharding_constraint(one, NamedSharding(ring.mesh, ring.spec(where)))
-        for one, where in zip(arguments, lies, strict=True)
+        for one, where in zip(arguments, placements, strict=True)
     ]
-    return _ring_sum.bind(*arguments, ring=ring, visit=visit, lies=tuple(lies), out=tuple(out))
+    return _ring_sum.bind(
+        *arguments, ring=ring, visit=visit, placements=tuple(placements), out=tuple(out)
+    )
 
 
 # A primitive, for the sake of its derivatives. Differentiated by JAX, the scan below would keep
@@ -145,27 +155,29 @@ _ring_sum = Primitive("ring_sum")
 _ring_sum.multiple_results = True
 
 
-def _run(*arguments, ring: Ring, visit: Visit, lies, out):
+def _run(*arguments, ring: Ring, visit: Visit, placements, out):
     """One scan on every device: visit the block that is here, then pass on what moves."""
-    parts = jax.eval_shape(visit, *ring.cut(arguments, lies))
+    parts = jax.eval_shape(visit, *ring.cut(arguments, placements))
 
     def body(*arguments):
         def step(carry, passes):
             moving, sums = carry
             place = ring.place(passes)
             blocks = [
-                _block(one, place, ring) if where is Lies.ENTRIES else one
-                for one, where in zip(_merged(arguments, moving, lies), lies, strict=True)
+                _block(one, place, ring) if where is Placement.ENTRIES else one
+                for one, where in zip(
+                    _merged(arguments, moving, placements), placements, strict=True
+                )
             ]
             sums = [
-                _put(total, part, place) if where is Lies.ENTRIES else total + part
+                _put(total, part, place) if where is Placement.ENTRIES else total + part
                 for total, part, where in zip(sums, visit(*blocks), out, strict=True)
             ]
             # Sums that belong to columns travel with them, and are home after a full round.
             moving, travelling = ring.pass_on((moving, _moving(sums, out)))
             return (moving, _merged(sums, travelling, out)), None
 
-        moving = _moving(arguments, lies)
+        moving = _moving(arguments, placements)
         zeros = [
             jnp.zeros(_whole_rows(part.shape, where, ring), part.dtype)
             for part, where in zip(parts, out, strict=True)
@@ -174,27 +186,29 @@ def _run(*arguments, ring: Ring, visit: Visit, lies, out):
             step, (moving, zeros), jnp.arange(ring.num_columns, dtype=jnp.int32)
         )
         # What devices hold copies of: each has added the part of its own rows alone.
-        over = {Lies.WHOLE: ring.row_axes, Lies.COLUMNS: ring.other_axes}
+        over = {Placement.WHOLE: ring.row_axes, Placement.COLUMNS: ring.other_axes}
         return [jax.lax.psum(s, over.get(w, ())) for s, w in zip(sums, out, strict=True)]
 
-    return ring.map(body, lies, list(out))(*arguments)
+    return ring.map(body, placements, list(out))(*arguments)
 
 
-def _moving(arrays, lies):
-    return [one for one, where in zip(arrays, lies, strict=True) if where is Lies.COLUMNS]
+def _moving(arrays, placements):
+    return [
+        one for one, where in zip(arrays, placements, strict=True) if where is Placement.COLUMNS
+    ]
 
 
-def _merged(arrays, moving, lies):
+def _merged(arrays, moving, placements):
     """The arrays, those of columns in the place that they moved to."""
     moving = iter(moving)
     return [
-        next(moving) if where is Lies.COLUMNS else one
-        for one, where in zip(arrays, lies, strict=True)
+        next(moving) if where is Placement.COLUMNS else one
+        for one, where in zip(arrays, placements, strict=True)
     ]
 
 
 def _whole_rows(shape, where, ring):
-    if where is not Lies.ENTRIES:
+    if where is not Placement.ENTRIES:
         return shape
     return shape[0], shape[1] * ring.num_columns, *shape[2:]
 
@@ -209,8 +223,8 @@ def _put(entries, block, place):
     return jax.lax.dynamic_update_slice_in_dim(entries, block, start, axis=1)
 
 
-def _abstract(*shapes, ring: Ring, visit: Visit, lies, out):
-    parts = jax.eval_shape(visit, *ring.cut(shapes, lies))
+def _abstract(*shapes, ring: Ring, visit: Visit, placements, out):
+    parts = jax.eval_shape(visit, *ring.cut(shapes, placements))
     return [
         ShapedArray(_scaled(part.shape, ring.blocks(where), divide=False), part.dtype)
         for part, where in zip(parts, out, strict=True)
@@ -222,7 +236,7 @@ def _scaled(shape, counts, *, divide):
     return *leading, *shape[len(counts) :]
 
 
-def _jvp(primals, tangents, *, ring: Ring, visit: Visit, lies, out):
+def _jvp(primals, tangents, *, ring: Ring, visit: Visit, placements, out):
     """The sum of what the visits' derivatives give, tangents lying as their arguments do."""
     # Symbolic zeros stay at home: a tangent costs as much to pass on as what it belongs to.
     moved = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
@@ -236,9 +250,9 @@ def _jvp(primals, tangents, *, ring: Ring, visit: Visit, lies, out):
 
         return jax.jvp(of_moved, [still[i] for i in moved], list(moves))[1]
 
-    primal = ring_sum(ring, visit, primals, lies, out)
+    primal = ring_sum(ring, visit, primals, placements, out)
     arguments = *primals, *(tangents[i] for i in moved)
-    both = *lies, *(lies[i] for i in moved)
+    both = *placements, *(placements[i] for i in moved)
     return primal, ring_sum(ring, moved_visit, arguments, both, out)
 
 
@@ -249,7 +263,7 @@ def _replaced(arrays, places, new):
     return arrays
 
 
-def _transpose(cotangents, *arguments, ring: Ring, visit: Visit, lies, out):
+def _transpose(cotangents, *arguments, ring: Ring, visit: Visit, placements, out):
     """The sum of what the visits' transposes give: arguments and results change places.
 
     A result over ROWS becomes an argument over ROWS, and so on: what was summed over columns is
@@ -259,7 +273,7 @@ def _transpose(cotangents, *arguments, ring: Ring, visit: Visit, lies, out):
     known = [i for i in range(len(arguments)) if i not in linear]
     live = [i for i, cotangent in enumerate(cotangents) if type(cotangent) is not ad.Zero]
     # JAX gives no values for these, only their types.
-    shapes = ring.cut([arguments[i].aval for i in linear], [lies[i] for i in linear])
+    shapes = ring.cut([arguments[i].aval for i in linear], [placements[i] for i in linear])
 
     def pull(*blocks):
         given, pulled = blocks[: len(known)], blocks[len(known) :]
@@ -277,16 +291,16 @@ def _transpose(cotangents, *arguments, ring: Ring, visit: Visit, lies, out):
         ring,
         pull,
         [*(arguments[i] for i in known), *(cotangents[i] for i in live)],
-        [*(lies[i] for i in known), *(out[i] for i in live)],
-        [lies[i] for i in linear],
+        [*(placements[i] for i in known), *(out[i] for i in live)],
+        [placements[i] for i in linear],
     )
     return _replaced([None] * len(arguments), linear, found)
 
 
-def _batch(arguments, axes, *, ring: Ring, visit: Visit, lies, out):
+def _batch(arguments, axes, *, ring: Ring, visit: Visit, placements, out):
     """One round for the whole batch: each visit is vmapped."""
-    # Batch axes go behind the axes that blocks are cut along, so that `lies` stays as it is.
-    behind = [len(ring.blocks(where)) for where in lies]
+    # Batch axes go behind the axes that blocks are cut along, so that `placements` stays as it is.
+    behind = [len(ring.blocks(where)) for where in placements]
     out_axes = [len(ring.blocks(where)) for where in out]
     arguments = [
         one if axis is None else jnp.moveaxis(one, axis, place)
@@ -294,7 +308,7 @@ def _batch(arguments, axes, *, ring: Ring, visit: Visit, lies, out):
     ]
     in_axes = [None if a is None else place for a, place in zip(axes, behind, strict=True)]
     each = jax.vmap(lambda *blocks: list(visit(*blocks)), tuple(in_axes), out_axes)
-    return ring_sum(ring, each, arguments, lies, out), out_axes
+    return ring_sum(ring, each, arguments, placements, out), out_axes
 
 
 # All that JAX has to know of a primitive: its values, types, derivatives, batches and programs.

@@ -14,7 +14,7 @@ from transportx._meshes import automatic, released
 from transportx._precision import common
 from transportx.geometry._cost import AbstractCost, Pointwise, Swapped
 from transportx.geometry._costs import SquaredEuclidean
-from transportx.geometry._fold import Given, fold, whole_costs
+from transportx.geometry._fold import Operands, fold, whole_costs
 from transportx.geometry._geometries import AbstractGeometry
 from transportx.geometry._layout import Layout, default_tile, may_be_held
 from transportx.geometry._merges import AbstractMerge
@@ -168,8 +168,8 @@ class ShardedCloud(AbstractCloud):
                 of its arguments alone.
             *rows: Arrays with leading axis n.
         """
-        given = self._given(_as_they_are, (), self.x)
-        costs = whole_costs(self._ring, self.tile, given)
+        operands = self._operands(_as_they_are, (), self.x)
+        costs = whole_costs(self._ring, self.tile, operands)
         return function(costs[: self.x.shape[0]], *rows)
 
     @_checks.gate
@@ -180,16 +180,18 @@ class ShardedCloud(AbstractCloud):
         columns: PyTree[Array],
         *rows: Array,
     ) -> PyTree[Array]:
-        given = self._given(function, columns, self.x, *rows)
-        folded = fold(self._ring, merge, self.tile, given)
+        operands = self._operands(function, columns, self.x, *rows)
+        folded = fold(self._ring, merge, self.tile, operands)
         return jax.tree.map(lambda leaf: leaf[: self.x.shape[0]], folded)
 
-    def _given(self, function: Callable[..., Any], columns: PyTree[Array], *rows: Array) -> Given:
+    def _operands(
+        self, function: Callable[..., Any], columns: PyTree[Array], *rows: Array
+    ) -> Operands:
         # One centre for all blocks: a block of padding would choose a bad one.
         rows, columns = released(self.mesh, (rows, columns))
         centre = self._shift() if self.cost.wants_centring(self.x.shape[1]) else None
         rows = tuple(self._rows(row) for row in rows)
-        return Given((self.cost, function, centre), rows, (self.y, columns))
+        return Operands((self.cost, function, centre), rows, (self.y, columns))
 
     def _rows(self, array: Array) -> Array:
         """The array, filled up with copies of the last row to what the devices divide."""

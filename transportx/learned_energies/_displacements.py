@@ -161,10 +161,11 @@ def fit_displacements(
     _checks.not_negative("threshold", threshold)
     _checks.positive("ridge", ridge)
     x, velocities, weights, _ = displacements
-    unknowns = Unknowns(features, tuple(terms), False, features)
+    unknowns = Unknowns(features, tuple(terms), entropy=False, tests=features)
     forces = jax.lax.map(lambda step: unknowns.forces(*step), (x, weights))
     # Rows in units of the velocities, so that the misfit is.
     size = jnp.sqrt(weights * x.shape[1])[:, :, None]
     matrix = -jnp.moveaxis(forces * size[:, :, None], 2, 3).reshape(-1, forces.shape[2])
-    solved = least_squares(matrix, (velocities * size).reshape(-1), 0, False, ridge, threshold)
-    return as_fit(solved, unknowns, jnp.all(displacements.converged))
+    values = (velocities * size).reshape(-1)
+    solved = least_squares(matrix, values, ridge=ridge, threshold=threshold)
+    return as_fit(solved, unknowns, transported=jnp.all(displacements.converged))

@@ -100,5 +100,5 @@ def fit_first_order(
     # A change is the difference of two means.
     unit = jnp.sqrt(1 / (1 / given.counts[1:] + 1 / given.counts[:-1]))[:, None, None]
     matrix, values = noise.whiten(rates * unit), noise.whiten(changes[:, :, None] * unit)[:, 0]
-    solved = least_squares(matrix, values, 0, entropy, ridge, threshold)
-    return as_fit(solved, unknowns, jnp.all(displacements.converged))
+    solved = least_squares(matrix, values, last_positive=entropy, ridge=ridge, threshold=threshold)
+    return as_fit(solved, unknowns, transported=jnp.all(displacements.converged))

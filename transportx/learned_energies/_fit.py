@@ -122,7 +122,7 @@ class EnergyFit(eqx.Module):
 
 
 def as_fit(
-    solved: Solution, unknowns: Unknowns, transported: Bool[Array, ""] | bool = True
+    solved: Solution, unknowns: Unknowns, *, transported: Bool[Array, ""] | bool = True
 ) -> EnergyFit:
     """Assign coefficients to the terms of the energy, and judge them."""
     c = solved.coefficients

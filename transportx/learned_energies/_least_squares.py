@@ -28,8 +28,9 @@ class Solution(NamedTuple):
 def least_squares(
     matrix: Matrix,
     values: Values,
-    lost: int,
-    last_positive: bool,
+    *,
+    lost: int = 0,
+    last_positive: bool = False,
     ridge: ScalarLike,
     threshold: ScalarLike,
     covariance: Float[Array, "r r"] | None = None,

@@ -94,7 +94,15 @@ def fit_weak_form(
     found = all_coefficients(matrix, values, ridge)
     covariance = _covariance(given, unknowns, equations, found)
     num_tests = values.size // given.times.size
-    solved = least_squares(matrix, values, num_tests, entropy, ridge, threshold, covariance)
+    solved = least_squares(
+        matrix,
+        values,
+        lost=num_tests,
+        last_positive=entropy,
+        ridge=ridge,
+        threshold=threshold,
+        covariance=covariance,
+    )
     return as_fit(solved, unknowns)
 
 

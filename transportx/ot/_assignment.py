@@ -69,9 +69,26 @@ def assignment(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
 def _matched(cost: Float[Array, "n n"]) -> Int[Array, " n"]:
     """The column of each row, compiled once for each size."""
     numbers = jnp.all(cost > -jnp.inf)
-    solvable = jnp.where(numbers, cost, 0)
+    solvable = _with_near_marks(jnp.where(numbers, cost, 0))
     columns = jax.lax.platform_dependent(solvable, cpu=_on_host, default=_on_device)
     return jnp.where(numbers, columns, cost.shape[0])
+
+
+def _with_near_marks(cost: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Equal marks of pairs to avoid, brought down to where they still outweigh all other costs.
+
+    Where no matching avoids them, totals and potentials are as large as they are, and would round
+    off what the other costs differ by.
+    """
+    far = (_in_units(cost)[0] >= _FAR) & (cost < jnp.inf)
+    usual = (cost < jnp.inf) & ~far
+    most = jnp.max(cost, where=usual, initial=-jnp.inf)
+    spread = most - jnp.min(cost, where=usual, initial=jnp.inf)
+    first = jnp.min(cost, where=far, initial=jnp.inf)
+    equal = first == jnp.max(cost, where=far, initial=-jnp.inf)
+    # Two matchings with as many marks differ by at most `size` spreads.
+    near = most + (cost.shape[0] + 1) * spread
+    return jnp.where(far & equal & (spread > 0) & (near < first), near, cost)
 
 
 def _on_host(cost: Float[Array, "n n"]) -> Int[Array, " n"]:

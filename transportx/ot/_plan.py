@@ -108,7 +108,9 @@ class EntropicPlan(eqx.Module):
         at most the required ones (Altschuler, Weed and Rigollet, 2017). For the repaired plan
         $\hat P$ the gap is exactly $\varepsilon\,\mathrm{KL}(\hat P\,\|\,P)$, plus, for loose
         marginals, $\rho\,\mathrm{KL}$ of its marginal from the required one: no cancellation,
-        and nothing negative. A constant for autodiff.
+        and nothing negative. The repair spreads what is missing over all pairs: where some have
+        an enormous cost the gap is of that size times `marginal_error`, and where some have an
+        infinite one it is infinite, however small the error of `value`. A constant for autodiff.
         """
         return jax.lax.stop_gradient(duality_gap(self.problem, self.f, self.g))
 
