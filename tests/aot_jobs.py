@@ -45,6 +45,8 @@ NOT_COMPILED = {
     "fields.FieldDiagnostics": "answer of fields.diagnose_field",
     "fields.LeastSquaresField": "answer of fields.solve_least_squares",
     "fields.solve_least_squares": "job of fields.least_squares",
+    "losses.MeanFlowParts": "answer of losses.mean_flow_parts",
+    "losses.path_velocity": "job of losses.mean_flow",
     "sampling.Likelihood": "an answer",
     "sampling.Trajectories": "an answer",
     "sampling.diffusion_trajectories": "job of sampling.diffuse",
@@ -142,6 +144,16 @@ def coupled(coupling):
 
 def matched(loss):
     return lambda x0, x1, key: jax.grad(lambda s: loss(_scaled(s), PATH, x0, x1, key=key))(1.0)
+
+
+def mapped(loss):
+    """The gradient of a loss of flow maps in a factor of the map."""
+
+    def of(scale, x0, x1, key):
+        found = loss(lambda *given: scale * averaged(*given), PATH, x0, x1, key=key)
+        return getattr(found, "loss", found)
+
+    return lambda x0, x1, key: jax.grad(of)(1.0, x0, x1, key)
 
 
 def _scaled(scale):
@@ -379,6 +391,32 @@ _LOSSES = {
             "sliced_score_matching",
         )
     },
+    **{
+        f"losses.{name}": Job(mapped(getattr(tx.losses, name)), (BATCH, BATCH, KEY))
+        for name in (
+            "consistency",
+            "improved_mean_flow",
+            "mean_flow",
+            "mean_flow_parts",
+            "shortcut",
+        )
+    },
+    "losses.flow_map_distillation": Job(
+        lambda x0, x1, key: [
+            mapped(functools.partial(tx.losses.flow_map_distillation, teacher=velocity, form=form))(
+                x0, x1, key
+            )
+            for form in ("eulerian", "lagrangian", "semigroup")
+        ],
+        (BATCH, BATCH, KEY),
+    ),
+    "losses.GuidedPathVelocity": Job(
+        lambda x0, x1, labels, key: tx.losses.mean_flow(
+            averaged, PATH, x0, x1, labels, key=key, velocity=tx.losses.GuidedPathVelocity(2.0, 3)
+        ),
+        (BATCH, BATCH, shape(16, dtype=np.int32), KEY),
+    ),
+    "losses.TimePairs": Job(lambda key: tx.losses.TimePairs()(8, jnp.float32, key=key), (KEY,)),
     "losses.latent_noise_matching": Job(
         lambda x0, x1, key: tx.losses.latent_noise_matching(
             velocity, tx.interpolants.BrownianBridge(0.5), x0, x1, key=key

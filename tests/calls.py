@@ -253,6 +253,7 @@ MADE: dict[type, Callable[[], Any]] = {
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "field": _field,
     "u": lambda s, t, x, args=None: jnp.tanh(x) * (1 + s) * (1 + t),
+    "teacher": _field,
     "network": lambda t, x, args=None: jnp.tanh(x) * t,
     "score": _field,
     "log_likelihood": _energy,

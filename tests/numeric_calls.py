@@ -301,7 +301,18 @@ CASES: dict[str, Case] = {
         "deviation",
         reals="mean",
     ),
+    "losses.TimePairs": Case(
+        lambda equal_fraction: tx.losses.TimePairs(equal_fraction=equal_fraction)(
+            3, A.dtype, key=jr.key(0)
+        ),
+        {},
+        from_zero="equal_fraction",
+    ),
+    "losses.consistency": Case(),
+    "losses.flow_map_distillation": Case(),
     "losses.flow_matching": Case(),
+    "losses.mean_flow": Case(from_zero="adaptive"),
+    "losses.shortcut": Case(),
     "losses.noise_matching": Case(given={"network": _bent}, positive="source_scale"),
     "losses.score_matching": Case(given={"network": _bent}, positive="source_scale"),
     "mean_field.Network.__call__": Case(),

@@ -46,7 +46,8 @@ INFINITE: dict[str, str] = {
         evolution.FixedSteps.nodes(t1) interpolants.Power(t) interpolants.noised_target(t)
         interpolants.from_score(x) interpolants.from_score(score)""",
     "an unbounded loss of an unbounded error": """
-        losses.flow_matching(x1) losses.noise_matching(x0) losses.noise_matching(x1)
+        losses.flow_map_distillation(x0) losses.flow_map_distillation(x1) losses.flow_matching(x1)
+        losses.shortcut(x0) losses.shortcut(x1) losses.noise_matching(x0) losses.noise_matching(x1)
         losses.score_matching(x1) mean_field.Risk(x) mean_field.Risk(y) mean_field.Risk(inner)
         mean_field.Network.__call__(x) mean_field.softmax_loss(target)""",
 }

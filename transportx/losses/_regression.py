@@ -71,6 +71,20 @@ def average(
 
     Times, noise and errors are in float32 at least, and in the wider dtype of both ends.
     """
+    source, target, time_key, noise_key = prepared(x0, x1, args, key)
+    t = jnp.asarray(times(target.shape[0], target.dtype, key=time_key), target.dtype)
+    if jnp.shape(t) != target.shape[:1]:
+        cure = f"return one time for each of {target.shape[0]} examples"
+        _checks.reject("times", f"returns shape {jnp.shape(t)}", cure)
+    z = latent_noise(path, target, noise_key)
+    mean = jnp.mean(jax.vmap(error)(t, source, target, z, args))
+    return _numbers.as_given(mean, x1)
+
+
+def prepared(
+    x0: Float[Array, "b ..."], x1: Float[Array, "b ..."], args: PyTree[Array], key: PRNGKeyArray
+) -> tuple[Array, Array, PRNGKeyArray, PRNGKeyArray]:
+    """Both ends in one wide dtype, checked, and keys of the times and of the path's noise."""
     _checks.batch("x1", x1)
     _checks.batch("x0", x0)
     _checks.same_shape("x0", x0, "x1", x1)
@@ -78,12 +92,11 @@ def average(
         _checks.same_size("args", leaf, "x1", x1)
     source, target = _numbers.matched(x0, x1)
     time_key, noise_key = jr.split(key)
-    t = jnp.asarray(times(target.shape[0], target.dtype, key=time_key), target.dtype)
-    if jnp.shape(t) != target.shape[:1]:
-        cure = f"return one time for each of {target.shape[0]} examples"
-        _checks.reject("times", f"returns shape {jnp.shape(t)}", cure)
-    z = jnp.zeros_like(target)
+    return source, target, time_key, noise_key
+
+
+def latent_noise(path: AbstractInterpolant, target: Array, key: PRNGKeyArray) -> Array:
+    """The noise z of a path, one for each example; zero where the path has none."""
     if path.has_noise:
-        z = jr.normal(noise_key, target.shape, target.dtype)
-    mean = jnp.mean(jax.vmap(error)(t, source, target, z, args))
-    return _numbers.as_given(mean, x1)
+        return jr.normal(key, target.shape, target.dtype)
+    return jnp.zeros_like(target)
