@@ -52,6 +52,8 @@ NOT_COMPILED = {
     "sampling.hutchinson_likelihood": "job of sampling.hutchinson_log_prob",
     "sampling.likelihood": "job of sampling.log_prob",
     "sampling.predictor_corrector_trajectories": "job of sampling.predictor_corrector",
+    "sampling.few_step_likelihood": "job of sampling.few_step_log_prob",
+    "sampling.few_step_trajectories": "job of sampling.few_step",
     "sampling.trajectories": "job of sampling.flow",
     "training.NonFiniteLossError": "an error",
     "training.TrainState": "answer of training.init",
@@ -103,6 +105,10 @@ BOX = tx.fields.Box((16, 16), (1.0, 1.0))
 
 def velocity(t, x, args=None):
     return jnp.tanh(x) * (1 + t)
+
+
+def averaged(s, t, x, args=None):
+    return jnp.tanh(x) * (1 + s) * (1 + t)
 
 
 def normal(x):
@@ -180,6 +186,9 @@ def _tables():
     for field, x, label in tables.CONDITIONED_FIELDS.values():
         arguments = T, shape(*x.shape), shape(dtype=label.dtype)
         yield "fields", field, Job(called(single(field)), arguments)
+    for flow_map, sizes in tables.FLOW_MAPS.values():
+        carried = jax.vmap(single(flow_map), (None, None, 0))
+        yield "fields", flow_map, Job(carried, (T, T, shape(16, *sizes)))
 
 
 @functools.cache
@@ -431,6 +440,10 @@ _SAMPLING = {
             velocity, x, steps=tx.evolution.FixedSteps(4, tx.sampling.RK4())
         ),
         (BATCH,),
+    ),
+    "sampling.few_step": Job(lambda x: tx.sampling.few_step(averaged, x, grid=4), (BATCH,)),
+    "sampling.few_step_log_prob": Job(
+        lambda x: tx.sampling.few_step_log_prob(averaged, x, base_log_prob=normal, grid=4), (BATCH,)
     ),
     "sampling.log_prob": Job(
         lambda x: tx.sampling.log_prob(velocity, x, base_log_prob=normal, steps=4), (BATCH,)

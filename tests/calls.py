@@ -226,6 +226,7 @@ _BOX = tx.fields.Box((4, 4), (1.0, 1.0))
 _CELLS = jnp.ones((4, 4)) + jnp.arange(4.0)[None, :] / 10
 _FACES = (jnp.ones((3, 4)), jnp.ones((4, 3)))
 _RATE = _CELLS - jnp.mean(_CELLS)
+_ON_LINE = tx.gaussians.Mixture(jnp.ones(2) / 2, jnp.arange(2.0)[:, None], jnp.ones((2, 1, 1)))
 
 # What stands for an annotated class.
 MADE: dict[type, Callable[[], Any]] = {
@@ -251,6 +252,7 @@ MADE: dict[type, Callable[[], Any]] = {
 # What stands for a function of this name.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "field": _field,
+    "u": lambda s, t, x, args=None: jnp.tanh(x) * (1 + s) * (1 + t),
     "network": lambda t, x, args=None: jnp.tanh(x) * t,
     "score": _field,
     "log_likelihood": _energy,
@@ -287,6 +289,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "fields.Box.solve_poisson": {"source": _RATE},
     "fields.DiT": {"shape": (2, 2, 2), "num_labels": 3, "patch": 1},
     "fields.DiT.__call__": {"args": jnp.array(1)},
+    "fields.DiTFlowMap": {"shape": (2, 2, 2), "num_labels": 3, "patch": 1},
+    "fields.DiTFlowMap.__call__": {"args": jnp.array(1)},
+    "fields.LineFlowMap": {"field": tx.fields.MixtureField(_ON_LINE, _ON_LINE)},
     "fields.ObservationGuided": {"operator": lambda x: x[:2]},
     "fields.EnergyGuided": {"energy": lambda x, args: jnp.sum(x**2)},
     "fields.dacorogna_moser": {"box": _BOX, "density": _CELLS, "rate": _RATE},

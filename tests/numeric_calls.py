@@ -158,6 +158,14 @@ CASES: dict[str, Case] = {
         lambda t, x, m0, S0: tx.fields.GaussianField(m0, S0, jnp.ones(2), jnp.eye(2))(t, x),
         {"t": jnp.array(0.5), "x": X[0], "m0": X[1], "S0": jnp.diag(B)},
     ),
+    "fields.GaussianFlowMap": Case(
+        lambda s, t, x, m0, S0: tx.fields.GaussianFlowMap(m0, S0, jnp.ones(2), jnp.eye(2))(s, t, x),
+        {"s": jnp.array(0.2), "t": jnp.array(0.7), "x": X[0], "m0": X[1], "S0": jnp.diag(B)},
+    ),
+    "fields.LineFlowMap": Case(
+        lambda s, t, x: tx.fields.LineFlowMap(**calls.SPECIAL["fields.LineFlowMap"])(s, t, x),
+        {"s": jnp.array(0.2), "t": jnp.array(0.7), "x": X[0, :1]},
+    ),
     "fields.Guided": Case(
         lambda t, x, strength: tx.fields.Guided(
             lambda t, x, label: calls._field(t, x) * label, strength, 0
@@ -333,6 +341,8 @@ CASES: dict[str, Case] = {
     "sampling.exponential_flow": Case(
         given=TWO | {"t0": 0.1, "t1": 0.9}, positive="source_scale", reals="t0 t1"
     ),
+    "sampling.few_step": Case(given={"grid": jnp.array([0.2, 0.9])}),
+    "sampling.few_step_log_prob": Case(given={"grid": jnp.array([0.2, 0.9])}),
     "sampling.flow": Case(given=TWO | {"t0": 0.1, "t1": 0.9, "x0": X}, reals="t0 t1"),
     "sampling.hutchinson_log_prob": Case(given=TWO),
     "sampling.log_prob": Case(given=TWO),

@@ -152,3 +152,23 @@ CONDITIONED_FIELDS = {
         jnp.array(1),
     ),
 }
+
+# Flow maps, callable as u(s, t, x, args) with args None, and the shape of their points.
+FLOW_MAPS = {
+    "gaussian": (tx.fields.GaussianFlowMap(*_ends(3)), (3,)),
+    "line": (
+        tx.fields.LineFlowMap(
+            tx.fields.MixtureField(
+                mixture(jr.key(2), [0.3, 0.7], 1), mixture(jr.key(3), [0.2, 0.5, 0.3], 1)
+            )
+        ),
+        (1,),
+    ),
+    "mlp": (in_float64(tx.fields.MLPFlowMap(3, 16, 2, num_frequencies=2, key=jr.key(1))), (3,)),
+    "dit": (
+        in_float64(
+            tx.fields.DiTFlowMap((2, 4, 1), patch=2, width=8, depth=1, heads=2, key=jr.key(5))
+        ),
+        (2, 4, 1),
+    ),
+}

@@ -34,6 +34,7 @@ def test_every_public_class_is_in_its_table(room, base, table):
 def test_every_public_field_is_in_a_table():
     fields = list(tables.FIELDS.values())
     fields += [field for field, _, _ in tables.CONDITIONED_FIELDS.values()]
+    fields += [flow_map for flow_map, _ in tables.FLOW_MAPS.values()]
     public = {cls for cls in _concrete_classes(tx.fields) if "__call__" in vars(cls)}
     assert public == {type(field) for field in fields}
 

@@ -15,6 +15,7 @@ from transportx.evolution import AdaptiveSteps
 
 PATH = tx.interpolants.Trigonometric()
 FIELD = tables.in_float64(tx.fields.MLP(2, 4, 1, key=jr.key(0)))
+FLOW_MAP = tables.in_float64(tx.fields.MLPFlowMap(2, 4, 1, key=jr.key(0)))
 SCORE = tx.fields.ScoreOf(FIELD, PATH)
 TIGHT = AdaptiveSteps(1e-3, 1e-3)
 
@@ -136,6 +137,10 @@ CALLS = {
     ),
     "exponential_flow": lambda k: tx.sampling.exponential_flow(
         FIELD, cloud(k), path=PATH, steps=3, source_scale=0.5 + float(jr.uniform(k)), **span(k)
+    ),
+    "few_step": lambda k: tx.sampling.few_step(FLOW_MAP, cloud(k), grid=3),
+    "few_step_log_prob": lambda k: tx.sampling.few_step_log_prob(
+        FLOW_MAP, cloud(k), base_log_prob=base_log_prob, grid=jnp.array([0.0, 0.9, 1.0])
     ),
     "push_forward": lambda k: tx.sampling.push_forward(
         FIELD, cloud(k), jnp.zeros(6), steps=3, **span(k)

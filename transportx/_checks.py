@@ -1,11 +1,14 @@
 """What can be refused before anything runs: one message each, naming argument and cure."""
 
+import inspect
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh
 from jaxtyping import Array
 
@@ -165,14 +168,37 @@ def divided(argument: str, array: Array, mesh: Mesh | None) -> None:
         reject(argument, f"has {array.shape[0]} points", cure)
 
 
-def velocity(field_output: Array, x: Array) -> None:
+def velocity(field_output: Array, x: Array, argument: str = "field") -> None:
     """Refuse a field whose output would be broadcast against its point."""
     if np.shape(field_output) != x.shape:
         reject(
-            "field",
+            argument,
             f"returns shape {np.shape(field_output)} at a point of shape {x.shape}",
             "return dx/dt, one number per coordinate",
         )
+
+
+def two_times(argument: str, u: Callable[..., Any]) -> None:
+    """Refuse a function that cannot be called `u(s, t, x, args)`, as a field of one time."""
+    try:
+        signature = inspect.signature(u)
+    except (TypeError, ValueError):  # Functions written in C may have none.
+        return
+    try:
+        signature.bind(*"stxa")
+    except TypeError:
+        cure = "give a flow map `u(s, t, x, args)` of two times"
+        reject(argument, f"has the signature {signature}", cure)
+
+
+def ordered_times(s: Array, t: Array) -> tuple[Array, Array]:
+    """Two times with 0 <= s <= t <= 1: others are refused if known, and NaN where traced."""
+    ordered = (s >= 0) & (s <= t) & (t <= 1)
+    if not isinstance(ordered, Tracer) and not np.all(ordered):
+        backwards = bool(np.any(s > t))
+        problem = f"is {s}, after `t` = {t}" if backwards else f"is {s} with `t` = {t}"
+        reject("s", problem, "give times with 0 <= s <= t <= 1")
+    return jnp.where(ordered, s, jnp.nan), jnp.where(ordered, t, jnp.nan)
 
 
 def number(argument: str, output: Any) -> None:

@@ -45,6 +45,8 @@ WITH_STATUS = {
     "ot.soft_sort": "ot.sorting_plan",
     "sampling.diffuse": "sampling.diffusion_trajectories",
     "sampling.exponential_flow": "sampling.exponential_trajectories",
+    "sampling.few_step": "sampling.few_step_trajectories",
+    "sampling.few_step_log_prob": "sampling.few_step_likelihood",
     "sampling.flow": "sampling.trajectories",
     "sampling.hutchinson_log_prob": "sampling.hutchinson_likelihood",
     "sampling.log_prob": "sampling.likelihood",

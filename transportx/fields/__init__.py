@@ -7,6 +7,11 @@ turn a field that predicts something else, or along another path, into the one y
 `EnergyGuided`, `ClassifierGuided` and `ObservationGuided` push a field towards a condition.
 `divergence`, `hutchinson_divergence` and `asymmetry` are calculus at a point.
 
+A *flow map* of a field is a callable `u(s, t, x, args)`, the average velocity between two times of
+the particle that is at x at the first: it arrives at $X(s, t, x) = x + (t - s)\,u(s, t, x)$, and
+u(t, t, x) is the field. `GaussianFlowMap` and `LineFlowMap` are exact;
+`MLPFlowMap` and `DiTFlowMap` are networks of two times.
+
 A curve of densities on a grid, a `Box`, has many fields that move it: `dacorogna_moser`,
 `least_squares` and `flux_null` make them, `diagnose_field` tells them apart, `upwind_step` moves a
 density along one. In these functions a *density* is one number per cell, its *rate* the time
@@ -37,7 +42,10 @@ from transportx.fields._divergence import divergence as divergence
 from transportx.fields._divergence import hutchinson_divergence as hutchinson_divergence
 from transportx.fields._empirical import EmpiricalField as EmpiricalField
 from transportx.fields._empirical import SourcedEmpiricalField as SourcedEmpiricalField
+from transportx.fields._flow_map_networks import DiTFlowMap as DiTFlowMap
+from transportx.fields._flow_map_networks import MLPFlowMap as MLPFlowMap
 from transportx.fields._fourier_features import fourier_features as fourier_features
+from transportx.fields._gaussian_flow_map import GaussianFlowMap as GaussianFlowMap
 from transportx.fields._gaussian_mixtures import GaussianField as GaussianField
 from transportx.fields._gaussian_mixtures import MixtureField as MixtureField
 from transportx.fields._h_transform import ClassifierGuided as ClassifierGuided
@@ -47,6 +55,7 @@ from transportx.fields._least_squares import LeastSquaresField as LeastSquaresFi
 from transportx.fields._least_squares import least_squares as least_squares
 from transportx.fields._least_squares import project_onto_gradients as project_onto_gradients
 from transportx.fields._least_squares import solve_least_squares as solve_least_squares
+from transportx.fields._line_flow_map import LineFlowMap as LineFlowMap
 from transportx.fields._mlp import MLP as MLP
 from transportx.fields._predictions import Rescheduled as Rescheduled
 from transportx.fields._predictions import ScoreOf as ScoreOf

@@ -1,7 +1,7 @@
 """A diffusion transformer for images."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -14,10 +14,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from transportx import _checks, _numbers
 from transportx.fields._fourier_features import fourier_features
 
-_NUM_FREQUENCIES = 16
+NUM_FREQUENCIES = 16
+Network = TypeVar("Network")
 _HIGHEST = jax.lax.Precision.HIGHEST
 _BFLOAT16 = jax.lax.DotAlgorithmPreset.BF16_BF16_F32
-_EVERYTHING = jax.checkpoint_policies.everything_saveable
+EVERYTHING = jax.checkpoint_policies.everything_saveable
 
 
 @_checks.gate
@@ -87,7 +88,7 @@ class DiT(eqx.Module):
         heads: int,
         num_labels: int = 0,
         bfloat16: bool = False,
-        keep: Callable[..., Any] = _EVERYTHING,
+        keep: Callable[..., Any] = EVERYTHING,
         key: PRNGKeyArray,
     ):
         _check_sizes(shape, patch, width, depth, heads)
@@ -98,7 +99,7 @@ class DiT(eqx.Module):
         tokens = (height // patch) * (breadth // patch)
         self.embed = eqx.nn.Linear(pixels, width, key=keys[0])
         self.positions = 0.02 * jr.normal(keys[1], (tokens, width))
-        features = 1 + 2 * _NUM_FREQUENCIES
+        features = 1 + 2 * NUM_FREQUENCIES
         self.time = eqx.nn.MLP(features, width, width, 1, activation=jax.nn.silu, key=keys[2])
         # One more row than labels: the last means "no label".
         self.labels = eqx.nn.Embedding(num_labels + 1, width, key=keys[3]) if num_labels else None
@@ -122,20 +123,11 @@ class DiT(eqx.Module):
             x: One image, of the shape of the network.
             args: Integer label of the image; ignored by an unconditional network.
         """
-        if x.shape != self.shape:
-            cure = f"give one image of shape {self.shape}, and batch with vmap"
-            _checks.reject("x", f"has shape {x.shape}", cure)
-        if self.bfloat16 and x.dtype != jnp.float32:
-            _checks.reject("x", f"has dtype {x.dtype}", "`bfloat16` needs float32 images")
-        image, time, weight = _numbers.matched(x, t, self.positions)
-        wide = jax.tree.map(
-            lambda leaf: leaf.astype(weight.dtype) if eqx.is_inexact_array(leaf) else leaf, self
-        )
-        return wide._velocity(time, image, args).astype(x.dtype)
+        return evaluated(self, t, x, args)
 
-    def _velocity(self, t, image, args) -> Float[Array, "h w c"]:
+    def _velocity(self, image, condition) -> Float[Array, "h w c"]:
         precision = _BFLOAT16 if self.bfloat16 else None
-        condition = jax.nn.silu(self._condition(t, args))
+        condition = jax.nn.silu(condition)
         tokens = _affine(self.embed, self._to_patches(image), precision) + self.positions
         tokens = self._through_blocks(tokens, condition, precision)
         shift, scale = jnp.split(self.modulation(condition), 2)
@@ -152,13 +144,13 @@ class DiT(eqx.Module):
         def apply(tokens, block):
             return eqx.combine(block, static)(tokens, condition, precision), None
 
-        if self.keep is not _EVERYTHING:
+        if self.keep is not EVERYTHING:
             # In a loop nothing can be merged with what is computed again.
             apply = jax.checkpoint(apply, policy=self.keep, prevent_cse=False)
         return jax.lax.scan(apply, tokens, arrays)[0]
 
     def _condition(self, t, args) -> Float[Array, " width"]:
-        condition = self.time(fourier_features(t, _NUM_FREQUENCIES))
+        condition = self.time(fourier_features(t, NUM_FREQUENCIES))
         if self.labels is None:
             return condition
         if args is None:
@@ -190,6 +182,34 @@ class DiT(eqx.Module):
         p = self.patch
         grid = patches.reshape(height // p, width // p, p, p, channels)
         return grid.transpose(0, 2, 1, 3, 4).reshape(self.shape)
+
+
+def evaluated(
+    network: DiT,
+    t: Float[Array, ""],
+    x: Float[Array, "h w c"],
+    args: Array | None,
+    extra_condition: Callable[[Any], Float[Array, " width"]] | None = None,
+) -> Float[Array, "h w c"]:
+    """The network at one image; in a wide dtype `extra_condition` joins time and label."""
+    if x.shape != network.shape:
+        cure = f"give one image of shape {network.shape}, and batch with vmap"
+        _checks.reject("x", f"has shape {x.shape}", cure)
+    if network.bfloat16 and x.dtype != jnp.float32:
+        _checks.reject("x", f"has dtype {x.dtype}", "`bfloat16` needs float32 images")
+    image, time, weight = _numbers.matched(x, t, network.positions)
+    wide = in_dtype(network, weight.dtype)
+    condition = wide._condition(time, args)
+    if extra_condition is not None:
+        condition = condition + extra_condition(weight.dtype)
+    return wide._velocity(image, condition).astype(x.dtype)
+
+
+def in_dtype(network: Network, dtype: Any) -> Network:
+    """The network with its parameters in another dtype."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, network
+    )
 
 
 class _Block(eqx.Module):

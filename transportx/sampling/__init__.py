@@ -2,16 +2,18 @@
 
 `flow` carries a batch of examples through a velocity field. `diffuse` and `predictor_corrector`
 add noise at equal marginals; `exponential_flow` needs the fewest evaluations from a Gaussian
-source. `log_prob` and `hutchinson_log_prob` integrate the divergence from the data back to the
-noise, and `push_forward` carries log-densities along with the particles.
+source. `few_step` takes a few steps of a flow map, a function of two times. `log_prob` and
+`hutchinson_log_prob` integrate the divergence from the data back to the noise, `push_forward`
+carries log-densities along with the particles, and `few_step_log_prob` through a flow map.
 
 Each of them returns arrays with NaN where an example failed; a sibling returns an answer with a
 `tx.Status` for each example: `trajectories`, `diffusion_trajectories`,
-`predictor_corrector_trajectories`, `exponential_trajectories`, `likelihood` and
-`hutchinson_likelihood`. All take `steps`: an int (that many equal steps), `evolution.FixedSteps`
-or, where there is no noise, `evolution.AdaptiveSteps`. `PowerGrid` and `KarrasGrid` are grids
-for fixed steps. A batch that is sharded over the devices of a mesh stays so: each device
-carries its own examples and draws their noise.
+`predictor_corrector_trajectories`, `exponential_trajectories`, `few_step_trajectories`,
+`likelihood`, `hutchinson_likelihood` and `few_step_likelihood`. All but those of flow maps, which
+have a `grid`, take `steps`: an int (that many equal steps), `evolution.FixedSteps` or, where there
+is no noise, `evolution.AdaptiveSteps`. `PowerGrid` and `KarrasGrid` are grids for fixed steps. A
+batch that is sharded over the devices of a mesh stays so: each device carries its own examples and
+draws their noise.
 
 In this room an *example* is one point of any shape, with a leading batch axis b in every call;
 a *condition* is one entry of `args`, handed to the field with its example.
@@ -32,6 +34,10 @@ from transportx.sampling._diffuse import diffuse as diffuse
 from transportx.sampling._diffuse import diffusion_trajectories as diffusion_trajectories
 from transportx.sampling._exponential import exponential_flow as exponential_flow
 from transportx.sampling._exponential import exponential_trajectories as exponential_trajectories
+from transportx.sampling._few_step import few_step as few_step
+from transportx.sampling._few_step import few_step_likelihood as few_step_likelihood
+from transportx.sampling._few_step import few_step_log_prob as few_step_log_prob
+from transportx.sampling._few_step import few_step_trajectories as few_step_trajectories
 from transportx.sampling._flow import Trajectories as Trajectories
 from transportx.sampling._flow import flow as flow
 from transportx.sampling._flow import trajectories as trajectories
