@@ -268,6 +268,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "loss": lambda field, batch, *, key: jnp.sum(batch),
     "grid": tx.sampling.uniform_grid,
     "otherwise": lambda *args: args[1],
+    "value": lambda h, x: jnp.sum(x**2),
     "function": lambda *args: args[0],
 }
 NAMED: dict[str, Any] = {"dtype": jnp.float32}
@@ -281,6 +282,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "control.steer": {
         "target": tx.control.GaussianMeasure(0.5, jnp.ones(2), 9 * jnp.eye(2)),
     },
+    "control.value_transport": {"points": (jnp.ones((4, 2)), jnp.eye(2), jnp.ones((4, 2)))},
     "fields.Box": {"shape": (4, 4), "lengths": (1.0, 1.0)},
     "fields.Box.divergence": {"flux": _FACES},
     "fields.Box.gradient": {"potential": _CELLS},

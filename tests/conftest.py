@@ -1,6 +1,7 @@
 """Every test runs in float64 on CPU, with strict promotion of dtypes and ranks."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # jaxlib's batched LAPACK kernels wait inside the thread pool for tasks of the same pool; two
@@ -40,8 +41,14 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+# Bytes of memory from which on a process forgets its compiled programs.
+_MUCH = 4 * 2**30
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
-    """Compiled programs of a finished file are of no use to the next: keep memory bounded."""
+    """Keep memory bounded; small programs are of use to the next file, large ones are not."""
     yield
-    jax.clear_caches()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    if pages * os.sysconf("SC_PAGE_SIZE") > _MUCH:
+        jax.clear_caches()

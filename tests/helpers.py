@@ -20,15 +20,13 @@ from jax.flatten_util import ravel_pytree
 # Programs that run once: what counts is how soon they are compiled.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
-# Most of a test's time is XLA's: what optimises programs is left out, and so is the look at
-# loops whose lengths are not constants. MLIR's emitters, where they are still a choice, take
-# twice as long as the older ones.
+# Most of a test's time is XLA's: what optimises programs is left out, and its checks of itself.
+# MLIR's emitters, where they are still a choice, take twice as long as the older ones.
 SOON_COMPILED = [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_parallel_codegen_split_count=1",
-    "--xla_disable_hlo_passes=simplify-while-loops,while-loop-invariant-code-motion,"
-    "while-loop-trip-count-annotator,hlo-verifier",
+    "--xla_disable_hlo_passes=hlo-verifier",
 ]
 if jax.__version_info__ < (0, 11):
     SOON_COMPILED.append("--xla_cpu_use_fusion_emitters=false")

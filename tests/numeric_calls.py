@@ -107,6 +107,7 @@ CASES: dict[str, Case] = {
     "attention.softmax_gaussian_map": Case(
         given={"t": 0.1, "temperature": 2.0}, positive="temperature", reals="t"
     ),
+    "control.descend": Case(given=TWO),
     "control.simulate": Case(
         _simulate,
         {

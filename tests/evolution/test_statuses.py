@@ -59,7 +59,8 @@ WITHOUT = {
         attention.field_lipschitz_bound attention.gaussian_field attention.gaussian_rates
         attention.lipschitz_bound attention.longest_plateau attention.num_clusters
         attention.order_parameter attention.softmax_blow_up attention.softmax_gaussian_map
-        attention.time_to_cluster control.simulate gradient_flows.resample
+        attention.time_to_cluster control.descend control.gaussian_values control.simulate
+        gradient_flows.resample
         mean_field.conditional_wasserstein2
         mean_field.random_network mean_field.random_residual_network mean_field.second_moments
         ot.assignment ot.gaussian_potentials sampling.bits_per_dimension""",

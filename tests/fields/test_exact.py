@@ -173,6 +173,7 @@ def two_sided_mixture(path, coupled):
     )
 
 
+@pytest.mark.slow
 @every_path
 @pytest.mark.parametrize("coupled", [False, True])
 def test_mixture_field_obeys_the_continuity_equation(path, coupled):

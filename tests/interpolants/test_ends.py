@@ -71,6 +71,7 @@ def networks(path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS.values(), ids=map("-".join, PATHS))
 def test_scores_and_velocities_have_their_limits_at_both_ends(path):
     """Values against numpy and the exact field; slopes in the point are finite and right."""

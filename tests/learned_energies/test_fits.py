@@ -100,7 +100,7 @@ def test_coefficients_and_their_errors_are_those_of_regression():
     rng = np.random.default_rng(0)
     matrix, noise = rng.normal(size=(60, 4)) * [1, 10, 0.1, 1], rng.normal(size=60)
     values = matrix @ [1.0, 0.5, 30.0, 0.0] + 0.5 * noise
-    solved = least_squares(jnp.asarray(matrix), jnp.asarray(values), 0, False, 1e-12, 0.0)
+    solved = least_squares(jnp.asarray(matrix), jnp.asarray(values), ridge=1e-12, threshold=0.0)
     exact, left = np.linalg.lstsq(matrix, values, rcond=None)[:2]
     variance = left[0] / 56
     deviations = np.sqrt(variance * np.diag(np.linalg.inv(matrix.T @ matrix)))
@@ -108,12 +108,15 @@ def test_coefficients_and_their_errors_are_those_of_regression():
     assert np.allclose(solved.deviations, deviations, rtol=1e-8)
     assert np.allclose(solved.misfit, np.sqrt(variance), rtol=1e-8)
     # What is not there goes, and the rest is what it would be without.
-    sparse = least_squares(jnp.asarray(matrix), jnp.asarray(values), 0, False, 1e-12, 3.0)
+    sparse = least_squares(jnp.asarray(matrix), jnp.asarray(values), ridge=1e-12, threshold=3.0)
     alone = np.linalg.lstsq(matrix[:, :3], values, rcond=None)[0]
     assert sparse.kept.tolist() == [True, True, True, False]
     assert np.allclose(sparse.coefficients, np.append(alone, 0), rtol=1e-8)
     # The last is the temperature, which cannot be negative.
-    signed = least_squares(jnp.asarray(-matrix[:, ::-1]), jnp.asarray(values), 0, True, 1e-12, 0.0)
+    turned = jnp.asarray(-matrix[:, ::-1])
+    signed = least_squares(
+        turned, jnp.asarray(values), last_positive=True, ridge=1e-12, threshold=0.0
+    )
     assert signed.coefficients[-1] == 0
     assert not signed.kept[-1]
 

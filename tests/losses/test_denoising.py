@@ -56,6 +56,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "network", "share"), LOSSES.values(), ids=LOSSES.keys())
 def test_an_error_adds_its_square_to_the_least_loss(loss, network, share):
     @jax.jit

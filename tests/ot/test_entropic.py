@@ -100,6 +100,7 @@ def test_potentials_and_value_are_those_of_ott():
     np.testing.assert_allclose(plan.f - plan.f[0], shifted - shifted[0], atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COSTS)
 def test_every_cost_is_solved_dense_and_streamed(name):
     x, y, a, b = problem(dim=3)

@@ -88,6 +88,7 @@ def primal(plan, rho_a, rho_b):
 # Unbalanced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS, ids=["newton", "sinkhorn"])
 @pytest.mark.parametrize(("rho_a", "rho_b"), PENALTIES)
 @pytest.mark.parametrize("masses", [(1.0, 1.0), (2.0, 0.5)])
