@@ -1,5 +1,7 @@
 """Networks of two times: what they see, how they start, and what they leave as it was."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from tests.tables import in_float64
 
 S, T = jnp.array(0.2), jnp.array(0.7)
 SHAPE = (2, 4, 1)
-SIZES = {"patch": 2, "width": 8, "depth": 1, "heads": 2, "num_labels": 3}
+SIZES: dict[str, Any] = {"patch": 2, "width": 8, "depth": 1, "heads": 2, "num_labels": 3}
 
 
 def moved(network):

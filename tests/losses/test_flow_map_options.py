@@ -1,5 +1,7 @@
 """Losses of flow maps: parts, weights, guidance, laws of pairs, halves, and bad input."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -25,6 +27,8 @@ from tests.losses.flow_map_cases import (
     teacher,
     total_rate,
 )
+
+NO_FORM: Any = "newton"
 
 
 def mean_flow(times=fixed_pairs, **options):
@@ -181,7 +185,7 @@ def test_bad_input_is_named_with_a_cure(name, given, message):
         ),
         (
             lambda: tx.losses.flow_map_distillation(
-                NETWORK, LINEAR, X0, X1, key=jr.key(0), teacher=teacher, form="newton"
+                NETWORK, LINEAR, X0, X1, key=jr.key(0), teacher=teacher, form=NO_FORM
             ),
             "`form` is 'newton'; give one of",
         ),

@@ -93,7 +93,7 @@ class MLPFlowMap(eqx.Module):
         condition = fourier_features(t - s, self.network.num_frequencies)
         if self.condition_dim:
             shape = getattr(args, "shape", None)
-            if shape != (self.condition_dim,):
+            if args is None or shape != (self.condition_dim,):
                 cure = f"give a vector of shape ({self.condition_dim},)"
                 _checks.reject("args", f"has shape {shape}", cure)
             _checks.floating("args", args)

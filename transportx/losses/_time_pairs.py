@@ -126,7 +126,8 @@ def _drawn(times, target, key) -> tuple[Array, Array]:
     pair = times(num, dtype, key=key)
     if not (isinstance(pair, tuple) and len(pair) == 2):
         cure = "give a law of pairs (s, t), as `tx.losses.TimePairs(uniform_times)`"
-        _checks.reject("times", f"returns shape {jnp.shape(pair)}", cure)
+        shape = getattr(pair, "shape", f"a {type(pair).__name__}")
+        _checks.reject("times", f"returns shape {shape}", cure)
     for time in pair:
         if jnp.shape(time) != (num,):
             problem = f"returns times of shape {jnp.shape(time)}"

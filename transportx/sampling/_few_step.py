@@ -219,7 +219,8 @@ def _step(u, s, t, x, args) -> Array:
 @eqx.filter_jit
 def _carry(u, x0, args, times) -> Trajectories:
     def step(x, span):
-        return jax.vmap(lambda x, args: _step(u, *span, x, args))(x, args), None
+        s, t = span
+        return jax.vmap(lambda x, args: _step(u, s, t, x, args))(x, args), None
 
     start = _varying.alike(_numbers.widened(x0), args, times)
     x1, _ = jax.lax.scan(step, start, (times[:-1], times[1:]))
@@ -239,8 +240,8 @@ def _carry_density(u, x0, args, times, base_log_prob) -> Likelihood:
         return y.reshape(x.shape), jnp.linalg.slogdet(jacobian)[1]
 
     def step(state, span):
-        x, log_prob = state
-        x, stretch = jax.vmap(lambda x, args: log_stretch(*span, x, args))(x, args)
+        (x, log_prob), (s, t) = state, span
+        x, stretch = jax.vmap(lambda x, args: log_stretch(s, t, x, args))(x, args)
         return (x, log_prob - stretch), None
 
     def base(x):
