@@ -9,7 +9,7 @@ from tests.control.systems import control, policy_error, random_problem
 INF = np.inf
 SHAPES = [(1, 1, 5), (2, 1, 10), (3, 2, 20), (4, 2, 12), (6, 3, 8)]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def one_of_many(seed):
