@@ -214,6 +214,15 @@ def _plan():
     return tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=1.0, solver=solver)
 
 
+def _semidiscrete():
+    options = {"num_steps": 2, "batch": 16, "num_audit": 16}
+    return tx.ot.semidiscrete(_normal, jnp.ones((4, 2)), key=jr.key(0), tol=2.0, **options)
+
+
+def _normal(*, key, num):
+    return jr.normal(key, (num, 2))
+
+
 def _layers():
     return jax.vmap(tx.mean_field.Network)(jnp.ones((3, 4, 2)), jnp.ones((3, 4, 2)))
 
@@ -235,6 +244,7 @@ MADE: dict[type, Callable[[], Any]] = {
     internal.SumExp: internal.SumExp,
     tx.ot.Newton: tx.ot.Newton,
     tx.ot.EntropicPlan: _plan,
+    tx.ot.SemiDiscretePlan: _semidiscrete,
     tx.interpolants.Linear: tx.interpolants.Linear,
     tx.couplings.Independent: tx.couplings.Independent,
     tx.gradient_flows.Potential: lambda: tx.gradient_flows.Potential(lambda x: jnp.sum(x**2)),
@@ -254,6 +264,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "field": _field,
     "u": lambda s, t, x, args=None: jnp.tanh(x) * (1 + s) * (1 + t),
     "teacher": _field,
+    "sampler": _normal,
     "network": lambda t, x, args=None: jnp.tanh(x) * t,
     "score": _field,
     "log_likelihood": _energy,
@@ -329,5 +340,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "training.fit": {"draw_batch": lambda *, key: None, "num_steps": 1},
     "mean_field.ResidualNetwork": {"layers": _layers()},
     "mean_field.RectifiedPower": {"degree": 2},
+    "ot.GridDensity": {"masses": jnp.ones((4, 3)), "low": jnp.zeros(2), "high": jnp.ones(2)},
     "sampling.KarrasGrid.__call__": {"num_steps": 4},
 }
