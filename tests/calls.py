@@ -17,6 +17,7 @@ from jaxtyping import AbstractArray, Bool, Int, PRNGKeyArray, PyTree, ScalarLike
 
 import transportx as tx
 from transportx.geometry import internal
+from transportx.ot._semidiscrete_plan import CellAudit
 
 NUMBERS = set(typing.get_args(ScalarLike))
 KEYS = set(typing.get_args(PRNGKeyArray))
@@ -245,6 +246,7 @@ MADE: dict[type, Callable[[], Any]] = {
     tx.ot.Newton: tx.ot.Newton,
     tx.ot.EntropicPlan: _plan,
     tx.ot.SemiDiscretePlan: _semidiscrete,
+    CellAudit: lambda: _semidiscrete().audit,
     tx.interpolants.Linear: tx.interpolants.Linear,
     tx.couplings.Independent: tx.couplings.Independent,
     tx.gradient_flows.Potential: lambda: tx.gradient_flows.Potential(lambda x: jnp.sum(x**2)),

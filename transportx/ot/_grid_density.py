@@ -62,8 +62,9 @@ class GridDensity(eqx.Module):
     num_lines: int = eqx.field(static=True, default=1024)
 
     def __check_init__(self):
-        for name, corner in (("low", self.low), ("high", self.high)):
-            _checks.shaped(name, corner, (self.masses.ndim,), "one coordinate per axis of `masses`")
+        if self.masses.ndim != self.low.size:
+            problem = f"has shape {self.masses.shape} where `low` has {self.low.size} coordinates"
+            _checks.reject("masses", problem, "give one axis per coordinate, one or two")
         _checks.count("num_lines", self.num_lines)
 
     @_checks.gate

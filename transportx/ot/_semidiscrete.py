@@ -16,10 +16,10 @@ from transportx._precision import working
 from transportx._status import Status, judge
 from transportx.ot._grid_density import GridDensity
 from transportx.ot._line_cells import line_cells
-from transportx.ot._power_cells import CellSums, heights, sampled_cells, tiles
+from transportx.ot._power_cells import heights, sampled_cells, tiles
 from transportx.ot._semidiscrete_ascent import ascend, start_between
 from transportx.ot._semidiscrete_newton import line_potentials, newton_potentials
-from transportx.ot._semidiscrete_plan import SemiDiscretePlan
+from transportx.ot._semidiscrete_plan import CellAudit, SemiDiscretePlan
 
 Scalar = Float[Array, ""]
 # Newton's steps between which the lines are walked.
@@ -140,16 +140,10 @@ class _Options(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What the plan knows beside its problem, in the order of its fields."""
+    """What the plan knows beside its problem."""
 
     g: Float[Array, " m"]
-    masses: Float[Array, " m"]
-    centroids: Float[Array, "m d"]
-    scatter: Scalar
-    information: Scalar
-    mass_error: Scalar
-    sampling_error: Scalar
-    error_floor: Scalar
+    audit: CellAudit
     num_steps: Int[Array, ""]
     status: Status
 
@@ -169,39 +163,21 @@ def _solved(sampler, y, b, epsilon, init, key, options: _Options) -> _Found:
     g, steps = _potentials(sampler, y, b, epsilon, init, keys[0], options)
     some = b > 0
     g = g - jnp.sum(jnp.where(some, b * g, 0))
-    sums, drawn = _audit(sampler, y, b, g, epsilon, keys[1], options)
-    error = jnp.sum(jnp.abs(sums.masses - b))
-    deviations = jnp.sqrt(b * (1 - b) / drawn)
-    sampling = jnp.sqrt(jnp.sum(deviations**2))
-    floor = math.sqrt(2 / math.pi) * jnp.sum(deviations)
-    numbers = jnp.all(jnp.isfinite(g)) & jnp.isfinite(error) & jnp.isfinite(sums.squares)
+    audit = _audit(sampler, y, b, g, epsilon, keys[1], options)
+    error = audit.mass_error(b) - 3 * audit.sampling_error(b)
+    numbers = jnp.all(jnp.isfinite(g)) & jnp.isfinite(error) & jnp.isfinite(audit.scatter)
     short = jnp.asarray(steps < _NEWTON_STEPS) & isinstance(sampler, GridDensity)
     status = judge(
         (~known, Status.NON_FINITE),
         (~feasible, Status.INFEASIBLE),
         (~numbers, Status.NON_FINITE),
-        (error - 3 * sampling <= options.tol, Status.CONVERGED),
+        (error <= options.tol, Status.CONVERGED),
         (short, Status.STALLED),
         otherwise=Status.MAX_STEPS,
     )
     failed = (status == Status.NON_FINITE) | (status == Status.INFEASIBLE)
-    full = (sums.masses > 0)[:, None]
-    means = sums.moments / jnp.where(full, sums.masses[:, None], 1)
-    centre = heights(y, g, b).centre[None, :]
-    centroids = jnp.where(full, means + centre, y)
-    within = sums.squares - jnp.sum(sums.masses * jnp.sum(means**2, axis=1))
-    parts = (
-        g,
-        sums.masses,
-        centroids,
-        jnp.maximum(within, 0),
-        sums.information,
-        error,
-        sampling,
-        floor,
-    )
-    shown = (jnp.where(failed, jnp.nan, part) for part in parts)
-    return _Found(*shown, steps, status)
+    g, audit = jax.tree.map(lambda part: jnp.where(failed, jnp.nan, part), (g, audit))
+    return _Found(g, audit, steps, status)
 
 
 def _potentials(
@@ -232,18 +208,24 @@ def _potentials(
     return start + g, jnp.full((), options.num_steps, jnp.int32)
 
 
-def _audit(sampler, y, b, g, epsilon, key, options: _Options) -> tuple[CellSums, Scalar]:
-    """What the cells hold of points, or of lines, not seen so far; how many points were drawn."""
+def _audit(sampler, y, b, g, epsilon, key, options: _Options) -> CellAudit:
+    """What the cells hold of points, or of lines, not seen so far."""
     data = heights(y, g, b)
     if isinstance(sampler, GridDensity):
         lines = sampler.lines(0.75)
         sums, _ = line_cells(lines, data, borders=False)
         total = jnp.sum(lines.masses)
-        return jax.tree.map(lambda part: part / total, sums), jnp.full_like(total, jnp.inf)
-    chosen = epsilon if options.regularised else None
-    count, size = tiles(options.num_audit, b.size)
-    sums = sampled_cells(sampler, data, chosen, key=key, num=options.num_audit)
-    return sums, jnp.full_like(sums.squares, count * size)
+        sums, num = jax.tree.map(lambda part: part / total, sums), math.inf
+    else:
+        chosen = epsilon if options.regularised else None
+        sums = sampled_cells(sampler, data, chosen, key=key, num=options.num_audit)
+        num = float(math.prod(tiles(options.num_audit, b.size)))
+    masses = sums.masses
+    full = (masses > 0)[:, None]
+    means = sums.moments / jnp.where(full, masses[:, None], 1)
+    centroids = jnp.where(full, means + data.centre[None, :], y)
+    within = jnp.maximum(sums.squares - jnp.sum(masses * jnp.sum(means**2, axis=1)), 0)
+    return CellAudit(masses, centroids, within, sums.information, jnp.full_like(within, num))
 
 
 def _is_sound(sampler, y, b) -> tuple[Bool[Array, ""], Bool[Array, ""]]:

@@ -1,5 +1,7 @@
 """The answer of a semidiscrete problem: potentials of the data, audited on fresh points."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,36 @@ from transportx._status import Status
 from transportx.ot._power_cells import assigned
 
 Scalar = Float[Array, ""]
+
+
+class CellAudit(eqx.Module):
+    """What the cells hold of points, or lines, that the solve has not seen.
+
+    Attributes:
+        masses: Mass of each cell, shape (m,).
+        centroids: Mean source point of each cell, shape (m, d); where it is empty, its y.
+        scatter: Mean squared distance of a source point from the centroid of its cell.
+        information: Mutual information of source and data, in nats; zero without epsilon.
+        num_points: Number of points drawn; infinite where masses were integrated.
+    """
+
+    masses: Float[Array, " m"]
+    centroids: Float[Array, "m d"]
+    scatter: Scalar
+    information: Scalar
+    num_points: Scalar
+
+    def mass_error(self, b: Float[Array, " m"]) -> Scalar:
+        """L1 distance of the masses from the weights."""
+        return jnp.sum(jnp.abs(self.masses - b))
+
+    def sampling_error(self, b: Float[Array, " m"]) -> Scalar:
+        """A bound on the standard error of that distance."""
+        return jnp.sqrt(jnp.sum(b * (1 - b)) / self.num_points)
+
+    def error_floor(self, b: Float[Array, " m"]) -> Scalar:
+        """The mean of that distance for exact potentials: that of as many normal deviations."""
+        return math.sqrt(2 / math.pi) * jnp.sum(jnp.sqrt(b * (1 - b) / self.num_points))
 
 
 @_checks.gate
@@ -26,15 +58,7 @@ class SemiDiscretePlan(eqx.Module):
         g: Potential of the data, shape (m,), in units of the cost, with <b, g> = 0; NaN where
             there is no answer.
         epsilon: Regularisation, in units of the cost.
-        masses: Mass that the cell of each point holds, on points drawn for this audit alone.
-        centroids: Mean source point of each cell, shape (m, d); where a cell is empty, its y.
-        scatter: Mean squared distance of a source point from the centroid of its cell.
-        information: Mutual information of source and data, in nats, where epsilon > 0; else zero.
-        mass_error: L1 distance of `masses` from `b`. Of drawn points it is `error_floor` for
-            exact potentials.
-        sampling_error: Bound on the standard error of `mass_error`; zero where nothing was drawn.
-        error_floor: What `mass_error` is expected to be for exact potentials: what the number of
-            points drawn leaves open.
+        audit: Masses and centroids of the cells, on points that the solve has not seen.
         num_steps: Number of steps that ran.
         status: How the solve ended.
         regularised: Whether epsilon > 0.
@@ -53,13 +77,7 @@ class SemiDiscretePlan(eqx.Module):
     b: Float[Array, " m"]
     g: Float[Array, " m"]
     epsilon: Scalar
-    masses: Float[Array, " m"]
-    centroids: Float[Array, "m d"]
-    scatter: Scalar
-    information: Scalar
-    mass_error: Scalar
-    sampling_error: Scalar
-    error_floor: Scalar
+    audit: CellAudit
     num_steps: Int[Array, ""]
     status: Status
     regularised: bool = eqx.field(static=True)
@@ -70,6 +88,34 @@ class SemiDiscretePlan(eqx.Module):
         return self.status == Status.CONVERGED
 
     @property
+    def masses(self) -> Float[Array, " m"]:
+        """Mass that the cell of each point holds, in the audit."""
+        return self.audit.masses
+
+    @property
+    def centroids(self) -> Float[Array, "m d"]:
+        """Mean source point of each cell, in the audit; where a cell is empty, its y."""
+        return self.audit.centroids
+
+    @property
+    @eqx.filter_jit
+    def mass_error(self) -> Scalar:
+        """L1 distance of `masses` from `b`; on drawn points `error_floor` for exact potentials."""
+        return self.audit.mass_error(self.b)
+
+    @property
+    @eqx.filter_jit
+    def sampling_error(self) -> Scalar:
+        """Bound on the standard error of `mass_error`: zero where masses were integrated."""
+        return self.audit.sampling_error(self.b)
+
+    @property
+    @eqx.filter_jit
+    def error_floor(self) -> Scalar:
+        """What `mass_error` would be on average for exact potentials: the audit is no finer."""
+        return self.audit.error_floor(self.b)
+
+    @property
     @eqx.filter_jit
     def value(self) -> Scalar:
         """Dual objective at the potentials, its integral estimated by the audit.
@@ -77,15 +123,15 @@ class SemiDiscretePlan(eqx.Module):
         A lower bound on the optimum, up to the audit's own sampling error. Differentiates as the
         optimum does, by the envelope theorem, to first order.
         """
-        y, masses = self.y.astype(self.g.dtype), self.masses
-        y = jnp.where(masses[:, None] > 0, y, self.centroids)
-        squares = jnp.sum((self.centroids - y) ** 2, axis=1)
+        audit, masses = self.audit, self.audit.masses
+        y = jnp.where(masses[:, None] > 0, self.y.astype(self.g.dtype), audit.centroids)
+        squares = jnp.sum((audit.centroids - y) ** 2, axis=1)
         some = self.b > 0
         log_b = jnp.where(some, jnp.log(jnp.where(some, self.b, 1)), 0)
         relative = masses @ (jax.lax.stop_gradient(log_b) - log_b)
         gains = jnp.sum(jnp.where(some, (self.b - masses) * self.g, 0))
-        regular = self.epsilon * (self.information + relative)
-        return gains + masses @ squares + self.scatter + regular
+        regular = self.epsilon * (audit.information + relative)
+        return gains + masses @ squares + audit.scatter + regular
 
     @_checks.gate
     @eqx.filter_jit
