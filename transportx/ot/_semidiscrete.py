@@ -18,7 +18,7 @@ from transportx.ot._grid_density import GridDensity
 from transportx.ot._line_cells import line_cells
 from transportx.ot._power_cells import heights, sampled_cells, tiles
 from transportx.ot._semidiscrete_ascent import ascend, start_between
-from transportx.ot._semidiscrete_newton import line_potentials, newton_potentials
+from transportx.ot._semidiscrete_newton import affine_potentials, line_potentials, newton_potentials
 from transportx.ot._semidiscrete_plan import CellAudit, SemiDiscretePlan
 
 Scalar = Float[Array, ""]
@@ -55,7 +55,8 @@ def semidiscrete(
 
     A sampler is solved by averaged stochastic steps, from the potentials of an entropic plan
     between a few thousand of its points and the data. A density on the line is solved in closed
-    form, one in the plane by damped Newton steps. All is then audited on fresh points or lines.
+    form, one in the plane by damped Newton steps from an affine map. All is then audited on fresh
+    points or lines.
 
     Args:
         sampler: Source of mass one: a function that draws, ``sampler(key=key, num=num)``, of
@@ -190,7 +191,8 @@ def _potentials(
             along = y[:, 0] - lines.origins[0, 0]
             g = line_potentials(lines.edges[0], lines.masses[0], along, b)
             return g, jnp.zeros((), jnp.int32)
-        start, _ = start_between(sampler.sample, y, b, None, init, key=key)
+        start = affine_potentials(y, b, sampler.low, sampler.high) if init is None else init
+        start = start.astype(y.dtype)
         return newton_potentials(lines, y, b, start, max_steps=_NEWTON_STEPS)
     start_key, step_key = jr.split(key)
     chosen = epsilon if options.regularised else None

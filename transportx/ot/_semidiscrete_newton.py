@@ -11,6 +11,8 @@ from transportx.ot._line_cells import line_cells
 from transportx.ot._power_cells import heights
 
 Scalar = Float[Array, ""]
+# Share of the source's box that the data are taken to at first.
+_WITHIN = 0.95
 # A step is halved so often before the search ends: rounding, or a kink, stops it then.
 _MOST_HALVINGS = 12
 
@@ -37,6 +39,25 @@ def line_potentials(
     steps = (y[1:] - y[:-1]) * ((y[1:] - border) + (y[:-1] - border))
     g = jnp.concatenate([jnp.zeros(1, y.dtype), jnp.cumsum(steps)])
     return jnp.zeros_like(g).at[order].set(g)
+
+
+def affine_potentials(
+    y: Float[Array, "m d"], b: Float[Array, " m"], low: Float[Array, " d"], high: Float[Array, " d"]
+) -> Float[Array, " m"]:
+    """Potentials for which the cell of each y_j has c + L y_j in it, L diagonal and positive.
+
+    The map takes the box around the data to within that of the source, so that no cell is empty
+    where the source has density: a start from which damped Newton steps lead to the optimum.
+    """
+    some = (b > 0)[:, None]
+    least = jnp.min(jnp.where(some, y, jnp.inf), axis=0)
+    most = jnp.max(jnp.where(some, y, -jnp.inf), axis=0)
+    middle, length = (least + most) / 2, most - least
+    shrink = _WITHIN * (high - low) / jnp.where(length > 0, length, 1)
+    z = y - middle[None, :]
+    apart = middle - (low + high) / 2
+    squares = jnp.sum((1 - shrink)[None, :] * z**2, axis=1)
+    return squares + 2 * jnp.matmul(z, apart, precision=jax.lax.Precision.HIGHEST)
 
 
 class _Iterate(NamedTuple):
