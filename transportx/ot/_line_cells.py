@@ -19,12 +19,12 @@ class _Walk(NamedTuple):
     position: Float[Array, " r"]
     passed: "_Passed"
     sums: CellSums
-    borders: Float[Array, "m m"] | None
+    borders: Float[Array, "j j"]
 
 
 def line_cells(
     lines: Lines, data: Heights, *, borders: bool
-) -> tuple[CellSums, Float[Array, "m m"] | None]:
+) -> tuple[CellSums, Float[Array, "j j"]]:
     """What the cells of the data hold of the density along the lines, exactly.
 
     Along a line every score is affine, so that cells are intervals; the next one begins where
@@ -34,7 +34,7 @@ def line_cells(
         lines: The density.
         data: The data with their potentials.
         borders: Whether to also sum what a unit of the potential of one moves from the other,
-            over all borders between two cells.
+            over all borders between two cells, shape (m, m); else that has no entries.
     """
     origins = lines.origins - data.centre[None, :]
     slopes = 2 * jnp.matmul(data.y, lines.direction, precision=jax.lax.Precision.HIGHEST)
@@ -57,7 +57,7 @@ def line_cells(
         sums = _added(walk.sums, walk.owner, part, origins, lines.direction)
         inside = met < end
         crossed = walk.borders
-        if crossed is not None:
+        if borders:
             rate = jnp.where(inside, density / steeper[rows, following], 0)
             crossed = crossed.at[walk.owner, following].add(rate)
         owner = jnp.where(inside, following, walk.owner)
@@ -67,8 +67,8 @@ def line_cells(
     # Of equals at the start, the one that wins from there on.
     best = first == jnp.max(first, axis=1, keepdims=True)
     owner = jnp.argmax(jnp.where(best, slopes[None, :], -jnp.inf), axis=1)
-    m = slopes.size
-    zeros = jnp.zeros((m, m), slopes.dtype) if borders else None
+    m = slopes.size if borders else 0
+    zeros = jnp.zeros((m, m), slopes.dtype)
     nothing, _ = running.up_to(lines.edges[:, 0])
     start = _Walk(owner, lines.edges[:, 0], nothing, CellSums.zeros(data.y), zeros)
     walk = jax.lax.while_loop(lambda walk: jnp.any(walk.position < end), step, start)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from transportx import _checks
@@ -250,8 +251,7 @@ def _held(leaf):
 
 def _is_zero(epsilon: ScalarLike) -> bool:
     """Whether epsilon is known to be zero before anything runs."""
-    traced = isinstance(epsilon, jax.core.Tracer)
-    return not traced and float(epsilon) == 0
+    return not isinstance(epsilon, Tracer) and bool(np.asarray(epsilon) == 0)
 
 
 def _check_numbers(epsilon, tol, num_steps, batch, num_audit) -> None:
