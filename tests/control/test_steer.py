@@ -271,6 +271,7 @@ ARGUMENTS = (
 )
 
 
+@pytest.mark.slow
 def test_everything_differentiates_in_everything():
     check_derivatives(_outcome, *ARGUMENTS, step=1e-5, tol=1e-5)
 
