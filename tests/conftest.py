@@ -15,6 +15,8 @@ import pytest
 from tests.helpers import SOON_COMPILED
 
 jax.config.update("jax_enable_x64", True)
+# JAX takes longer to shorten the traceback of a refusal than we take to refuse.
+jax.config.update("jax_traceback_filtering", "off")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

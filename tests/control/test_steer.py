@@ -138,7 +138,8 @@ FEW = {
 def test_newton_agrees_with_the_semidefinite_program(problem):
     answer, reference = problem.by(), problem.by(control.Conic())
     assert answer.converged
-    assert reference.converged
+    # Its own word for this, at its tightest tolerance, depends on the machine.
+    assert float(reference.gap) < 3e-9 * float(reference.value)
     np.testing.assert_allclose(answer.value, reference.value, rtol=1e-7)
     np.testing.assert_allclose(answer.mass, reference.mass, rtol=1e-6)
     np.testing.assert_allclose(answer.means, reference.means, atol=1e-5)
@@ -270,6 +271,7 @@ ARGUMENTS = (
 )
 
 
+@pytest.mark.slow
 def test_everything_differentiates_in_everything():
     check_derivatives(_outcome, *ARGUMENTS, step=1e-5, tol=1e-5)
 
