@@ -182,7 +182,7 @@ def test_one_point_takes_everything():
         plan = tx.ot.semidiscrete(source, jnp.array([[2.0]]), **ROUGH | {"init": jnp.ones(1)})
         assert plan.converged
         assert plan.g == 0
-        assert plan.mass_error == 0
+        assert plan.mass_error < 1e-12
 
 
 def test_points_of_weight_zero_have_no_cell_wherever_they_are():

@@ -83,24 +83,21 @@ class GridDensity(eqx.Module):
         cell = (self.high - self.low).astype(flat.dtype) / shape
         return self.low.astype(flat.dtype)[None, :] + cell[None, :] * place
 
-    def lines(self, offset: float) -> Lines:
-        """The density along lines.
 
-        Args:
-            offset: Where the lines lie between others of the same distance, from 0 to 1.
-        """
-        if self.masses.ndim == 1:
-            size = self.masses.size
-            # Positions from the middle of the box: the same digits wherever the box is.
-            middle, length = (self.low + self.high) / 2, self.high - self.low
-            share = jnp.arange(size + 1, dtype=length.dtype) / size - 0.5
-            return Lines(
-                jnp.ones_like(length),
-                middle[:, None],
-                length[:, None] * share[None, :],
-                self.masses[None, :],
-            )
-        return _lines_of_the_plane(self, offset)
+def lines_through(density: GridDensity, offset: float) -> Lines:
+    """The density along lines.
+
+    Args:
+        density: On the line, where there is one line, or in the plane.
+        offset: Where the lines lie between others of the same distance, from 0 to 1.
+    """
+    if density.masses.ndim > 1:
+        return _lines_of_the_plane(density, offset)
+    # Positions from the middle of the box: the same digits wherever the box is.
+    size = density.masses.size
+    middle, length = (density.low + density.high) / 2, density.high - density.low
+    edges = length[:, None] * (jnp.arange(size + 1, dtype=length.dtype) / size - 0.5)[None, :]
+    return Lines(jnp.ones_like(length), middle[:, None], edges, density.masses[None, :])
 
 
 def _lines_of_the_plane(density: GridDensity, offset: float) -> Lines:

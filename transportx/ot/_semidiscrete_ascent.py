@@ -20,9 +20,8 @@ _MOST_POINTS, _LEAST_POINTS = 16384, 1024
 _LEVELS, _FIRST, _FACTOR, _SHARE = 4, 0.1, 8.0, 0.5
 _ROUGH = Newton(tol=1e-2, max_steps=1000)
 _MARGIN_POINTS = 1024
-MOMENTUM = 0.9
-STEP = 0.5
-DECAY = 10.0
+# Steps begin at this share of what would fill a cell, and fall to a third of it.
+_STEP, _DECAY = 0.5, 10.0
 
 
 def start_between(
@@ -95,7 +94,7 @@ def ascend(
     num_steps: int,
     batch: int,
 ) -> Float[Array, " m"]:
-    """Averaged stochastic steps with momentum; the change of the potentials.
+    """Averaged stochastic steps; the change of the potentials that they end at.
 
     A step raises each potential by what its cell lacks, relative to its weight, in units of the
     distance between the two best scores: by about that much a cell must rise to be full.
@@ -104,20 +103,18 @@ def ascend(
     unit = unit if epsilon is None else jnp.maximum(unit, epsilon)
 
     def step(carry, k):
-        change, velocity, average = carry
+        change, average = carry
         masses = sampled_masses(
             source, data.raised(change), epsilon, key=jr.fold_in(key, k), num=batch
         )
         lacks = jnp.where(some, 1 - masses / jnp.where(some, b, 1), 0)
         k = k.astype(b.dtype)
-        rate = STEP * unit / jnp.sqrt(1 + k * (DECAY / num_steps))
-        velocity = MOMENTUM * velocity + lacks
-        change = change + rate * velocity
+        change = change + _STEP * unit / jnp.sqrt(1 + k * (_DECAY / num_steps)) * lacks
         # Late steps count more: a mean weighed by the cube of their number.
         average = average + 4 / (k + 4) * (change - average)
-        return (change, velocity, average), None
+        return (change, average), None
 
     zero = jnp.zeros_like(b)
     steps = jnp.arange(num_steps)
-    (_, _, average), _ = jax.lax.scan(step, (zero, zero, zero), steps)
+    (_, average), _ = jax.lax.scan(step, (zero, zero), steps)
     return average
