@@ -216,7 +216,7 @@ def _plan():
 
 
 def _semidiscrete():
-    options = {"num_steps": 2, "batch": 16, "num_audit": 16}
+    options = {"init": jnp.zeros(4), "num_steps": 2, "batch": 16, "num_audit": 16}
     return tx.ot.semidiscrete(_normal, jnp.ones((4, 2)), key=jr.key(0), tol=2.0, **options)
 
 

@@ -70,6 +70,7 @@ def _solve(x, y, a, b, epsilon, rho):
 
 # So few steps meet no narrower tolerance than that of all masses.
 _ROUGHLY = {"key": jr.key(0), "tol": 2.0, "num_steps": 2, "batch": 16, "num_audit": 16}
+_ROUGHLY["init"] = jnp.zeros(3)
 
 
 def _semidiscrete(y, b, epsilon):

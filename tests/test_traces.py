@@ -68,7 +68,8 @@ def debiased(key):
 def semidiscrete(key):
     """Potentials, what is known of them, and pairs with the data."""
     y = cloud(key)
-    plan = tx.ot.semidiscrete(normal, y, key=key, num_steps=2, batch=8, num_audit=8)
+    options = {"init": jnp.zeros(6), "num_steps": 2, "batch": 8, "num_audit": 8}
+    plan = tx.ot.semidiscrete(normal, y, key=key, **options)
     pairs = tx.couplings.SemiDiscrete(plan)(cloud(key), y, key=key)
     return plan.value, plan.converged, pairs.converged
 

@@ -99,6 +99,7 @@ def test_two_points_share_a_square_along_a_straight_border():
     np.testing.assert_allclose(plan.centroids, [[0.15, 0.5], [0.65, 0.5]], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_lattice_shares_a_square_into_equal_ones():
     side = (jnp.arange(4.0) + 0.5) / 4
     y = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
@@ -119,6 +120,7 @@ def test_cells_of_the_plane_hold_their_weights_on_fresh_points():
     assert np.sum(np.abs(masses_by_search(plan, x) - b)) < 2 * floor
 
 
+@pytest.mark.slow
 def test_draws_of_the_plane_hold_their_weights_on_fresh_points():
     y = jr.uniform(jr.key(5), (20, 2))
     plan = tx.ot.semidiscrete(plane, y, key=KEY)
@@ -130,6 +132,7 @@ def test_draws_of_the_plane_hold_their_weights_on_fresh_points():
 # Regularised
 
 
+@pytest.mark.slow
 def test_regularised_potentials_are_those_of_an_entropic_plan_from_a_fine_grid():
     nodes = scipy.stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
     epsilon = 0.5
@@ -137,7 +140,7 @@ def test_regularised_potentials_are_those_of_an_entropic_plan_from_a_fine_grid()
     plan = tx.ot.semidiscrete(normal, Y, B, epsilon=epsilon, key=KEY, tol=0.02)
     assert plan.converged
     expected = fine.g - B @ fine.g
-    np.testing.assert_allclose(plan.g, expected, atol=0.03)
+    np.testing.assert_allclose(plan.g, expected, atol=0.05)
     np.testing.assert_allclose(plan.value, fine.value, atol=0.02)
 
 
@@ -197,6 +200,7 @@ def test_points_of_weight_zero_have_no_cell_wherever_they_are():
         assert jnp.all(plan.assign(Y, key=KEY) < 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-10, 1e10])
 def test_units_do_not_matter(scale):
     density = tx.ot.GridDensity(MASSES, scale * LINE.low, scale * LINE.high)
