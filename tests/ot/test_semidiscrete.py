@@ -1,5 +1,7 @@
 """Semidiscrete transport: against the line's closed form, fresh points, and entropic plans."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -17,7 +19,13 @@ LINE = tx.ot.GridDensity(MASSES, jnp.array([-1.0]), jnp.array([2.5]))
 Y = jnp.array([[0.9], [-0.4], [3.0], [0.1], [1.7]])
 B = jnp.array([0.1, 0.3, 0.15, 0.25, 0.2])
 # With potentials to start from no entropic plan is solved: programs are compiled sooner.
-ROUGH = {"key": KEY, "init": jnp.zeros(5), "num_steps": 20, "batch": 256, "num_audit": 1000}
+ROUGH: dict[str, Any] = {
+    "key": KEY,
+    "init": jnp.zeros(5),
+    "num_steps": 20,
+    "batch": 256,
+    "num_audit": 1000,
+}
 SQUARE = tx.ot.GridDensity(jnp.ones((8, 8)), jnp.zeros(2), jnp.ones(2))
 
 
