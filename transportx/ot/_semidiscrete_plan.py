@@ -112,7 +112,7 @@ class SemiDiscretePlan(eqx.Module):
     @property
     @eqx.filter_jit
     def error_floor(self) -> Scalar:
-        """What `mass_error` would be on average for exact potentials: the audit is no finer."""
+        """Floor of `mass_error`: its mean for exact potentials, finer than which no audit is."""
         return self.audit.error_floor(self.b)
 
     @property
