@@ -50,7 +50,7 @@ class GridDensity(eqx.Module):
         ValueError: The corners have other dimensions than the masses, or there is no line.
 
     Example:
-        >>> density = tx.ot.GridDensity(jnp.array([0.25, 0.75]), jnp.zeros(1), jnp.ones(1))
+        >>> density = tx.ot.GridDensity(jnp.array([0.2, 0.8]), jnp.zeros(1), jnp.ones(1))
         >>> x = density.sample(key=jr.key(0), num=1000)
         >>> x.shape, round(float(jnp.mean(x > 0.5)), 1)
         ((1000, 1), 0.8)

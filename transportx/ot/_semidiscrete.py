@@ -219,17 +219,17 @@ def _audit(sampler, y, b, g, epsilon, key, options: _Options) -> CellAudit:
         lines = lines_through(sampler, 0.75)
         sums, _ = line_cells(lines, data, borders=False)
         total = jnp.sum(lines.masses)
-        sums, num = jax.tree.map(lambda part: part / total, sums), math.inf
+        sums, share = jax.tree.map(lambda part: part / total, sums), 0.0
     else:
         chosen = epsilon if options.regularised else None
         sums = sampled_cells(sampler, data, chosen, key=key, num=options.num_audit)
-        num = float(math.prod(tiles(options.num_audit, b.size)))
+        share = 1 / math.prod(tiles(options.num_audit, b.size))
     masses = sums.masses
     full = (masses > 0)[:, None]
     means = sums.moments / jnp.where(full, masses[:, None], 1)
     centroids = jnp.where(full, means + data.centre[None, :], y)
     within = jnp.maximum(sums.squares - jnp.sum(masses * jnp.sum(means**2, axis=1)), 0)
-    return CellAudit(masses, centroids, within, sums.information, jnp.full_like(within, num))
+    return CellAudit(masses, centroids, within, sums.information, jnp.full_like(within, share))
 
 
 def _is_sound(sampler, y, b) -> tuple[Bool[Array, ""], Bool[Array, ""]]:

@@ -22,14 +22,14 @@ class CellAudit(eqx.Module):
         centroids: Mean source point of each cell, shape (m, d); where it is empty, its y.
         scatter: Mean squared distance of a source point from the centroid of its cell.
         information: Mutual information of source and data, in nats; zero without epsilon.
-        num_points: Number of points drawn; infinite where masses were integrated.
+        share: One over the number of points drawn; zero where masses were integrated.
     """
 
     masses: Float[Array, " m"]
     centroids: Float[Array, "m d"]
     scatter: Scalar
     information: Scalar
-    num_points: Scalar
+    share: Scalar
 
     def mass_error(self, b: Float[Array, " m"]) -> Scalar:
         """L1 distance of the masses from the weights."""
@@ -37,11 +37,11 @@ class CellAudit(eqx.Module):
 
     def sampling_error(self, b: Float[Array, " m"]) -> Scalar:
         """A bound on the standard error of that distance."""
-        return jnp.sqrt(jnp.sum(b * (1 - b)) / self.num_points)
+        return jnp.sqrt(jnp.sum(b * (1 - b)) * self.share)
 
     def error_floor(self, b: Float[Array, " m"]) -> Scalar:
         """The mean of that distance for exact potentials: that of as many normal deviations."""
-        return math.sqrt(2 / math.pi) * jnp.sum(jnp.sqrt(b * (1 - b) / self.num_points))
+        return math.sqrt(2 / math.pi) * jnp.sum(jnp.sqrt(b * (1 - b) * self.share))
 
 
 @_checks.gate
