@@ -54,6 +54,7 @@ NOT_COMPILED = {
     "sampling.hutchinson_likelihood": "job of sampling.hutchinson_log_prob",
     "sampling.likelihood": "job of sampling.log_prob",
     "sampling.predictor_corrector_trajectories": "job of sampling.predictor_corrector",
+    "sampling.ReflowBatch": "answer of sampling.Reflow",
     "sampling.few_step_likelihood": "job of sampling.few_step_log_prob",
     "sampling.few_step_trajectories": "job of sampling.few_step",
     "sampling.trajectories": "job of sampling.flow",
@@ -478,6 +479,10 @@ _SAMPLING = {
             velocity, x, steps=tx.evolution.FixedSteps(4, tx.sampling.RK4())
         ),
         (BATCH,),
+    ),
+    "sampling.Reflow": Job(
+        lambda x, key: tx.sampling.Reflow(velocity, lambda *, key: (x, None), steps=4)(key=key),
+        (BATCH, KEY),
     ),
     "sampling.few_step": Job(lambda x: tx.sampling.few_step(averaged, x, grid=4), (BATCH,)),
     "sampling.few_step_log_prob": Job(

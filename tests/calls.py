@@ -254,6 +254,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "field": _field,
     "u": lambda s, t, x, args=None: jnp.tanh(x) * (1 + s) * (1 + t),
     "teacher": _field,
+    "generator": lambda z, args=None: 2 * z,
+    "functional_of_batch": tx.gradient_flows.energy_distance_squared,
     "network": lambda t, x, args=None: jnp.tanh(x) * t,
     "score": _field,
     "log_likelihood": _energy,
@@ -329,5 +331,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "training.fit": {"draw_batch": lambda *, key: None, "num_steps": 1},
     "mean_field.ResidualNetwork": {"layers": _layers()},
     "mean_field.RectifiedPower": {"degree": 2},
+    "sampling.Reflow": {"draw_sources": lambda *, key: (jr.normal(key, (4, 2)), None)},
     "sampling.KarrasGrid.__call__": {"num_steps": 4},
 }

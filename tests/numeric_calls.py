@@ -51,6 +51,10 @@ def _mmd(x, weights, target, bandwidth):
     return tx.gradient_flows.MMD(target, tx.gradient_flows.Gaussian(bandwidth))(x, weights)
 
 
+def _drifting(x, weights, target, bandwidth):
+    return tx.gradient_flows.Drifting(target, tx.gradient_flows.Laplace(bandwidth))(x, weights)
+
+
 def _smoothed(x, weights, bandwidth):
     return tx.gradient_flows.SmoothedEntropy(bandwidth)(x, weights)
 
@@ -218,6 +222,7 @@ CASES: dict[str, Case] = {
         lambda x, y: tx.geometry.PointCloud(x, y).mean_cost(), {"x": X, "y": Y}
     ),
     "geometry.SquaredEuclidean.matrix": Case(),
+    "gradient_flows.Drifting": Case(_drifting, {"x": X, "weights": A, "target": Y}, "bandwidth"),
     "gradient_flows.Langevin": Case(_langevin, {"x0": X}, from_zero="temperature"),
     "gradient_flows.MMD": Case(_mmd, {"x": X, "weights": A, "target": Y}, "bandwidth"),
     "gradient_flows.SmoothedEntropy": Case(_smoothed, {"x": X, "weights": A}, "bandwidth"),
@@ -236,6 +241,8 @@ CASES: dict[str, Case] = {
         {"x0": X},
         from_zero="t1 temperature",
     ),
+    "gradient_flows.descent_loss": Case(given={"weights": jnp.full(4, 0.25)}, positive="step"),
+    "gradient_flows.descent_parts": Case(positive="step"),
     "gradient_flows.energy_distance_squared": Case(
         lambda x, weights, target: tx.gradient_flows.energy_distance_squared(target)(x, weights),
         {"x": X, "weights": A, "target": Y},
