@@ -28,7 +28,7 @@ class Affine(eqx.Module):
     shifts: jnp.ndarray
 
     def __call__(self, t, x, args):
-        powers = t ** jnp.arange(self.shifts.shape[0])
+        powers = t ** jnp.arange(self.shifts.shape[0], dtype=t.dtype)
         return jnp.tensordot(powers, self.matrices, 1) @ x + powers @ self.shifts
 
 
