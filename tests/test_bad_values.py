@@ -56,7 +56,8 @@ INFINITE: dict[str, str] = {
 # Where a finite answer is the right one, by reason.
 LIMITS: dict[str, str] = {
     "a bump, kernel or component that is infinitely far away is zero here": """
-        gaussians.Mixture(means=inf) gradient_flows.Drifting(target=inf) gradient_flows.MMD(x=inf) gradient_flows.MMD(target=inf)
+        gaussians.Mixture(means=inf) gradient_flows.Drifting(target=inf)
+        gradient_flows.MMD(x=inf) gradient_flows.MMD(target=inf)
         gradient_flows.SmoothedEntropy(x=inf) learned_energies.Bumps(x=inf)
         learned_energies.Bumps(centres=inf)""",
     "the schedule has a limit in time": """
