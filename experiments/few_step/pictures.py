@@ -14,7 +14,7 @@ _POINTS = 2000
 
 def samples(path: Path, judged: dict[str, Judged], data: np.ndarray) -> None:
     """A row for each method, evaluations to the right: always the same noise."""
-    figure = Figure(figsize=(2.4 * len(_SHOWN), 2.1 * len(judged)), layout="constrained")
+    figure = Figure(figsize=(2.4 * len(_SHOWN), 1.5 * len(judged)), layout="constrained")
     axes = figure.subplots(len(judged), len(_SHOWN), sharex=True, sharey=True, squeeze=False)
     low, high = data.min(0), data.max(0)
     margin = 0.15 * (high - low)
