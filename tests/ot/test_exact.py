@@ -209,10 +209,11 @@ HARD = {
 }
 
 
-def by_pot(x, y, a, b):
-    costs = np.sum((np.asarray(x)[:, None] - np.asarray(y)[None]) ** 2, axis=2)
+def by_pot(*given):
+    x, y, a, b = map(np.asarray, given)
+    costs = np.sum((x[:, None] - y[None]) ** 2, axis=2)
     size, mass = np.median(costs), np.sum(a)  # Of POT's own tolerances some are absolute.
-    value = ot.emd2(np.asarray(a) / mass, np.asarray(b) / np.sum(b), costs / size)
+    value = ot.emd2(a / mass, b / np.sum(b), costs / size)
     return value * size * mass, 1e-9 * size * mass
 
 
