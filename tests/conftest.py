@@ -15,6 +15,8 @@ import pytest
 from tests.helpers import SOON_COMPILED
 
 jax.config.update("jax_enable_x64", True)
+# JAX takes longer to shorten the traceback of a refusal than we take to refuse.
+jax.config.update("jax_traceback_filtering", "off")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -23,10 +25,11 @@ def pytest_configure(config):
     """Start the CPU backend with flags that no command started by a test shall inherit.
 
     Eight devices for the tests of sharding; all others use the first. The compilers of
-    accelerators are asked as users ask them, all else is compiled soon.
+    accelerators are asked as users ask them, all else is compiled soon, but for long tests,
+    which run much longer than they compile.
     """
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
-    if config.option.markexpr != "aot":
+    if config.option.markexpr not in ("aot", "long"):
         flags += SOON_COMPILED
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", " ".join(flags))

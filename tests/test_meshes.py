@@ -110,3 +110,26 @@ def test_batches_over_devices_answer_as_one_after_the_other(name):
     # Without the mesh JAX finds no place for what a loop of a batch makes of constants.
     with jax.set_mesh(explicit):
         assert close(expected, jax.jit(jax.vmap(ask))(*placed))
+
+
+LOSSES = {
+    "flow matching": tx.losses.flow_matching,
+    "mean flow": tx.losses.mean_flow,
+    "flow": lambda field, path, x0, x1, key: jnp.sum(tx.sampling.flow(field, x0, steps=3) * x1),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_over_explicit_axes_trains_as_on_one_device(name):
+    """Times and noise, which are drawn, lie where the batch does."""
+    path = tx.interpolants.BrownianBridge(0.5)
+    make = tx.fields.MLPFlowMap if name == "mean flow" else tx.fields.MLP
+    field = make(3, 4, 1, key=jr.key(6))
+    ask = eqx.filter_value_and_grad(
+        lambda field, x0, x1: LOSSES[name](field, path, x0, x1, key=jr.key(7))
+    )
+    alone = eqx.filter_jit(ask)(field, X, Y)
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(AxisType.Explicit,))
+    placed = jax.device_put((X, Y), NamedSharding(mesh, PartitionSpec("data")))
+    with jax.set_mesh(mesh):
+        assert close(alone, eqx.filter_jit(ask)(field, *placed))

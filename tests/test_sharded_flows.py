@@ -128,6 +128,7 @@ def energies(layout, target, weights, bandwidth):
     return energy + gf.kl_divergence(lambda x: -quartic(x), bandwidth=bandwidth, layout=layout)
 
 
+@pytest.mark.slow
 def test_gradients_of_energies_are_those_of_one_device(mesh, points):
     def of_points(mesh):
         def moved(x, y, weights, bandwidth):
@@ -181,6 +182,7 @@ def adaptive(energy, x):
     return gf.flow(energy, x, t1=0.2, steps=tx.evolution.AdaptiveSteps(1e-3, 1e-3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", [with_noise, pytest.param(adaptive, marks=pytest.mark.long)])
 def test_particles_lie_over_the_devices_all_along(flow, mesh):
     def run(mesh):

@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 
@@ -16,6 +16,22 @@ def explicit(array: Array) -> bool:
     """Whether the type of an array names explicit axes of a mesh."""
     kind: Any = jax.typeof(array)
     return AxisType.Explicit in kind.sharding.mesh.axis_types
+
+
+def beside(batch: Array, tree: PyTree) -> PyTree:
+    """Arrays with a leading axis like that of a batch, laid out over explicit axes as it is.
+
+    What is drawn for a batch lies on no axis, and `vmap` wants all its arguments to lie alike.
+
+    Args:
+        batch: Examples, shape (b, ...).
+        tree: Any pytree of arrays, shape (b, ...).
+    """
+    if not explicit(batch):
+        return tree
+    kind: Any = jax.typeof(batch)
+    first = PartitionSpec(kind.sharding.spec[0])
+    return jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, first), tree)
 
 
 def released(mesh: Mesh | None, tree: PyTree) -> PyTree:

@@ -138,7 +138,8 @@ FEW = {
 def test_newton_agrees_with_the_semidefinite_program(problem):
     answer, reference = problem.by(), problem.by(control.Conic())
     assert answer.converged
-    assert reference.converged
+    # Its own word for this, at its tightest tolerance, depends on the machine.
+    assert float(reference.gap) < 3e-9 * float(reference.value)
     np.testing.assert_allclose(answer.value, reference.value, rtol=1e-7)
     np.testing.assert_allclose(answer.mass, reference.mass, rtol=1e-6)
     np.testing.assert_allclose(answer.means, reference.means, atol=1e-5)
@@ -270,6 +271,7 @@ ARGUMENTS = (
 )
 
 
+@pytest.mark.slow
 def test_everything_differentiates_in_everything():
     check_derivatives(_outcome, *ARGUMENTS, step=1e-5, tol=1e-5)
 
@@ -295,3 +297,30 @@ def test_a_batch_is_its_members_and_a_failed_one_spoils_no_other():
     for i in (0, 2):
         np.testing.assert_allclose(batch.value[i], one(means[i]).value, rtol=1e-12)
         np.testing.assert_allclose(batch.policy.gains[i], one(means[i]).policy.gains, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e10])
+def test_costs_go_by_the_square_of_the_length_that_is_the_unit(scale):
+    A, B, noise = jnp.array([[1.0, 0.1], [0.0, 1.0]]), jnp.array([[0.0], [1.0]]), 0.01 * jnp.eye(2)
+
+    @jax.jit
+    def value(scale):
+        square = scale**2
+        system = control.constant_system(
+            *(part.astype(jnp.float32) for part in (A, B, square * noise)), steps=8
+        )
+        ends = [(0.0, 1.0), (1.0, 2.0)]
+        laws = [
+            control.GaussianMeasure(
+                jnp.float32(1.0),
+                jnp.full(2, mean * scale, jnp.float32),
+                (spread * square * jnp.eye(2)).astype(jnp.float32),
+            )
+            for mean, spread in ends
+        ]
+        answer = control.steer(system, jnp.eye(1, dtype=jnp.float32), *laws)
+        return answer.converged, answer.value
+
+    converged, scaled = value(jnp.array(scale))
+    assert converged
+    np.testing.assert_allclose(scaled / scale**2, value(jnp.array(1.0))[1], rtol=1e-5)

@@ -65,6 +65,7 @@ MOVING = {
 every_motion = pytest.mark.parametrize("name", MOVING)
 
 
+@pytest.mark.slow
 @every_motion
 def test_jvp_vjp_and_hessian_are_finite_differences(name):
     """Along every coordinate. A central difference of step 1e-5 errs by 1e-7 and less."""

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.helpers import assert_refused, command
+from tests.helpers import assert_refused, command, refusal
 
 MISSING = [name for name in ("torch", "geomloss") if importlib.util.find_spec(name) is None]
 NAME = "experiments.speed_gradient_flows"
@@ -36,9 +36,9 @@ def test_every_loop_brings_particles_to_the_same_place(tmp_path):
 
 
 def test_sizes_are_refused_by_name():
-    assert_refused(command("--rounds", 0, module=NAME), "--rounds")
+    assert_refused(refusal("--rounds", 0, module=NAME), "--rounds")
 
 
 @pytest.mark.skipif(not MISSING, reason="the extra `peers` is installed")
 def test_missing_peers_are_named():
-    assert_refused(command("--smoke", module=NAME), "peers")
+    assert_refused(refusal("--smoke", module=NAME), "peers")

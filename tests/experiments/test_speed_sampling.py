@@ -10,7 +10,7 @@ import pytest
 
 import transportx as tx
 from experiments import speed_sampling
-from tests.helpers import assert_refused, command
+from tests.helpers import assert_refused, command, refusal
 
 PEERS = ("torch", "torchcfm", "torchdiffeq", "torchdyn", "flow_matching")
 MISSING = [name for name in PEERS if importlib.util.find_spec(name) is None]
@@ -77,5 +77,4 @@ def test_everyone_does_the_same_job_at_smoke_size(tmp_path):
 
 @pytest.mark.skipif(not MISSING, reason="the extra `peers` is installed")
 def test_missing_peers_are_named():
-    process = command("--smoke", module=NAME)
-    assert_refused(process, "peers")
+    assert_refused(refusal("--smoke", module=NAME), "peers")

@@ -40,6 +40,7 @@ def test_from_a_gaussian_it_is_the_empirical_field():
         assert jnp.allclose(general(t, x), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DENSITIES)
 def test_the_law_at_the_end_is_the_kernel_density_estimate(name):
     """In one dimension a flow keeps ranks: F_1(T(x)) = F_0(x), both from scipy."""
@@ -55,6 +56,7 @@ def test_the_law_at_the_end_is_the_kernel_density_estimate(name):
     assert np.allclose(smoothed, law.cdf(np.asarray(x0)[:, 0]), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_it_memorises():
     """At a narrow end every particle is within a few widths of a data point."""
     field = tx.fields.EmpiricalField(PLANE, tx.interpolants.Linear(1e-3))

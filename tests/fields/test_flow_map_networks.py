@@ -92,6 +92,7 @@ def errors(found, expected):
     return [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in pairs]
 
 
+@pytest.mark.slow
 def test_forward_derivatives_of_transformers_that_recompute_or_round(dit, image):
     """With `keep` all digits, with `bfloat16` its own; gradients of the derivatives too."""
     u, label = moved(dit), jnp.array(1)

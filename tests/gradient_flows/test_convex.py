@@ -71,6 +71,7 @@ def test_without_temperature_affine_steps_are_implicit_euler():
     assert jnp.allclose(made.x[-1], MEAN[None, :] + (CLOUD - MEAN[None, :]) @ shrink, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_take_the_steps_of_quantiles_into_two_wells():
     ends = np.linspace(-3, 3, 41)
     masses = np.diff(scipy.stats.norm.cdf(ends))
@@ -109,6 +110,7 @@ def test_networks_are_convex():
     assert jnp.all(middle < (jax.vmap(moved)(x) + jax.vmap(moved)(y)) / 2)
 
 
+@pytest.mark.slow
 def test_float32_meets_its_tolerance():
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), CLOUD)
     pull = gf.Interaction(gf.Gaussian(jnp.float32(1.0)))

@@ -82,6 +82,7 @@ def at(name, x=X, weights=WEIGHTS, outsiders=OUTSIDERS, extra=(0.0, 0.0)):
     return evaluate(name)(jnp.concatenate([x, outsiders]), jnp.append(weights, jnp.array(extra)))
 
 
+@pytest.mark.slow
 @every_functional
 def test_gradient_is_the_difference_quotient_over_the_weight(name):
     direction = jr.normal(jr.key(9), X.shape)

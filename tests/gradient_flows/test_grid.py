@@ -92,12 +92,14 @@ def test_the_structure_holds_even_where_newton_is_cut_short():
     assert jnp.all(jnp.diff(made.energy) < 0)
 
 
+@pytest.mark.slow
 def test_fokker_planck_rests_at_the_gibbs_measure_of_the_cells():
     made = carry(DESCENTS["fokker_planck"], bump(-0.5, 0.6), 1e6)
     gibbs = jnp.exp(-jax.vmap(double_well)(BOX.centres) / 0.3)
     assert jnp.allclose(made.masses[-1], gibbs / jnp.sum(gibbs), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_crowds_rest_where_pressure_and_potential_balance():
     crowd, start = DESCENTS["crowd"], bump(-0.8, 0.7)
     made = gf.grid_flow(crowd, BOX, start, t1=1e6, steps=NUM_STEPS, tol=1e-12)
@@ -221,6 +223,7 @@ def test_flows_in_the_plane_keep_structure_and_symmetry_and_rest_at_gibbs():
     assert jnp.allclose(made.masses[-1], gibbs / jnp.sum(gibbs), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_grid_flows_differentiate_in_masses_time_and_parameters():
     box = gf.CellBox((-2.0,), (2.0,), (8,))
 

@@ -39,6 +39,7 @@ def test_slopes_of_the_energy_distance_are_those_of_differences(cloud, dim):
     assert np.allclose(slopes, expected, atol=1e-6 if dim == 1 else 5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 12])
 def test_narrow_kernels_see_what_is_inside_a_cluster(dim):
     x, y = clusters(dim, 20)

@@ -38,6 +38,7 @@ def jumping(num_steps, batch_size):
     return quick(run)
 
 
+@pytest.mark.slow
 def test_sgd_on_full_batches_is_the_euler_flow_and_small_batches_approach_it():
     flow = euler()(WEIGHTS, 1.0)
     assert flow.completed
@@ -115,6 +116,7 @@ def test_students_meet_their_teachers(taught):
     assert jnp.allclose(jnp.where(along > 0.95, 1.0, 0.0) @ strengths, 2, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_birth_and_death_speed_the_descent_from_far_and_at_the_end(taught):
     _, plain, reacting, drawn = taught
     # Times 4 and 40.

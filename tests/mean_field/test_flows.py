@@ -38,6 +38,7 @@ def drift_of_invariants(made):
     return jnp.max(jnp.abs(kept - kept[:1]))
 
 
+@pytest.mark.slow
 def test_relu_neurons_keep_their_invariants_over_the_whole_training():
     # The velocity jumps where a neuron meets a datum, so the order of a solver is lost there.
     options = {"t1": 3.0, "steps": FixedSteps(20_000, diffrax.Heun())}
@@ -113,6 +114,7 @@ def linear():
     return quick(lambda risk, start, t1: mf.train(risk, start, t1=t1, **PRECISE))
 
 
+@pytest.mark.slow
 def test_moments_of_linear_neurons_obey_their_own_equation():
     risk, start, t1 = RISKS["square"], network(mf.Identity()), 2.0
     expected = closed()(risk, mf.second_moments(start), t1, 0.0)
@@ -227,6 +229,7 @@ def test_risks_of_wide_linear_networks_approach_the_exact_limit_at_rate_one_half
 # Derivatives.
 
 
+@pytest.mark.slow
 def test_trainings_differentiate_in_everything():
     def end(inner, weights, y, ridge, t1):
         start = mf.Network(inner, network().outer, weights, mf.Tanh(), 4)

@@ -114,6 +114,7 @@ def unrolled(x, y, a, b, epsilon, rho_a, rho_b, *, balanced):
     return gains - epsilon * (jnp.sum(plan) - jnp.sum(a) * jnp.sum(b)), plan @ VECTOR
 
 
+@pytest.mark.slow
 @kinds
 def test_derivatives_are_those_of_unrolled_iterations(balanced):
     def implicit(*args):
@@ -138,6 +139,7 @@ def test_derivatives_are_those_of_unrolled_iterations(balanced):
         np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_hessian_of_the_value_is_symmetric_also_in_batches():
     def value(x, epsilon):
         return solve(x, CLOUDS[1], *WEIGHTS, epsilon, *NUMBERS[1:], balanced=True, tile=None).value
@@ -178,6 +180,7 @@ def test_derivative_in_the_weights_of_a_balanced_problem_is_the_potential():
     np.testing.assert_allclose(shift, shift[0], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_derivatives_short_of_the_optimum_are_finite_and_near():
     def value(x, steps):
         solver = tx.ot.Sinkhorn(tol=1e-12, max_steps=steps)
@@ -193,6 +196,7 @@ def test_derivatives_short_of_the_optimum_are_finite_and_near():
     assert jnp.max(jnp.abs(rough - fine)) < 100 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", [tx.geometry.PNorm(jnp.array(1.7)), tx.geometry.Cosine()])
 def test_parameters_of_a_cost_and_points_under_any_cost_differentiate(cost):
     def image(cost, x):

@@ -203,3 +203,31 @@ def test_where_moving_never_pays_the_plan_is_zero_and_the_value_is_the_penalties
     np.testing.assert_allclose(plan.gap, 0, atol=1e-6)
     np.testing.assert_array_less(plan.matrix(), 1e-15)
     assert plan.num_steps < 1000
+
+
+def test_a_few_points_that_carry_the_mass_do_not_average_rounding_away():
+    rng = np.random.default_rng(3)
+    num, n, m = 60, 20, 33
+    x, y = rng.normal(size=(num, n, 3)), rng.normal(size=(num, m, 3)) + 1
+    a, b = (np.exp(rng.uniform(-46, 0, (num, size))) for size in (n, m))
+    for weights in (a, b):
+        weights[:, :2] = 1, 0.3
+        weights /= weights.sum(axis=1, keepdims=True)
+    costs = np.sum((x[:, :, None] - y[:, None]) ** 2, axis=-1)
+    epsilon = 1e-4 * np.einsum("kn,knm,km->k", a, costs, b)
+    arrays = [jnp.asarray(part, jnp.float32) for part in (x, y, a, b, epsilon)]
+
+    @jax.jit
+    @jax.vmap
+    def solved(x, y, a, b, epsilon):
+        plan = tx.ot.solve(tx.geometry.PointCloud(x, y), a, b, epsilon=epsilon)
+        return plan.converged, plan.marginal_error, plan.f, plan.g
+
+    converged, said, *potentials = solved(*arrays)
+    x, y, a, b, epsilon, f, g = (np.asarray(part, float) for part in (*arrays, *potentials))
+    costs = np.sum((x[:, :, None] - y[:, None]) ** 2, axis=-1)
+    exponents = (f[:, :, None] + g[:, None] - costs) / epsilon[:, None, None]
+    plans = a[:, :, None] * b[:, None] * np.exp(exponents)
+    errors = abs(plans.sum(2) - a).sum(1) + abs(plans.sum(1) - b).sum(1)
+    assert np.max(errors, where=np.asarray(converged), initial=0) <= 2e-3
+    np.testing.assert_allclose(said, errors, atol=4e-3)

@@ -73,6 +73,7 @@ def mixture_samples(level):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [0.5, 1.5, 3.0])
 def test_samples_of_a_mixture_have_its_law_at_any_noise(level):
     """20,000 samples against the mixture's own distribution function, in three directions."""

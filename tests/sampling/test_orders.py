@@ -81,6 +81,7 @@ def test_errors_fall_at_the_order_of_the_sampler(sampler, order):
     assert np.isclose(np.log2(coarse / fine), order, atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "order"), [(diffrax.Euler(), 1), (diffrax.Heun(), 2)])
 def test_covariances_converge_at_the_weak_order_of_the_solver(solver, order):
     """A linear equation: the covariance of one path, exactly, from its derivative in the noise."""

@@ -127,7 +127,9 @@ def _penalised(covariance: Matrix, tilt: Matrix, loose: Scalar) -> Scalar:
     It tends to tr(Sigma Pi) as the penalty grows: there by the series of the logarithm.
     """
     product = covariance @ tilt
-    near = 2 * loose * jnp.sqrt(jnp.sum(jax.lax.stop_gradient(product) ** 2)) < _NEAR
+    # A bound on the norm whose squares do not overflow.
+    size = product.shape[0] * jnp.max(jnp.abs(jax.lax.stop_gradient(product)))
+    near = 2 * loose * size < _NEAR
     identity = jnp.eye(product.shape[0], dtype=product.dtype)
     series = jnp.zeros_like(product)
     small = jnp.where(near, product, 0)

@@ -8,6 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from transportx import _checks, _numbers
+from transportx._meshes import beside
 from transportx.interpolants import AbstractInterpolant
 from transportx.losses._times import Times
 
@@ -77,6 +78,7 @@ def average(
         cure = f"return one time for each of {target.shape[0]} examples"
         _checks.reject("times", f"returns shape {jnp.shape(t)}", cure)
     z = latent_noise(path, target, noise_key)
+    t, source, z, args = beside(target, (t, source, z, args))
     mean = jnp.mean(jax.vmap(error)(t, source, target, z, args))
     return _numbers.as_given(mean, x1)
 

@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, ScalarLike
 
 from transportx import _checks, _numbers
+from transportx._meshes import beside
 from transportx.interpolants import AbstractInterpolant
 from transportx.losses._regression import latent_noise, prepared
 from transportx.losses._times import Times, uniform_times
@@ -102,7 +103,9 @@ def over_pairs(
     source, target, time_key, noise_key = prepared(x0, x1, args, key)
     s, t = _drawn(times, target, time_key)
     z = latent_noise(path, target, noise_key)
-    return jax.vmap(error)(*_checks.ordered_times(s, t), source, target, z, args)
+    s, t = _checks.ordered_times(s, t)
+    s, t, source, z, args = beside(target, (s, t, source, z, args))
+    return jax.vmap(error)(s, t, source, target, z, args)
 
 
 def pair_average(

@@ -268,8 +268,10 @@ def _rounding(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) ->
     """About how far an audit of costs without rounding may be from ours, of these costs.
 
     Costs and sums of potentials are off by some units in the last place, and log-densities by
-    those over epsilon. Over the points of a row or column such errors partly cancel.
+    those over epsilon. Over the points of a row or column such errors partly cancel, the more
+    the more points carry the mass: 1 / sum_i a_i^2 of them for weights a of total one.
     """
-    size = problem.a @ jnp.abs(f) / jnp.sum(problem.a) + problem.b @ jnp.abs(g) / jnp.sum(problem.b)
-    entries = jnp.sqrt(jnp.asarray(min(f.size, g.size), f.dtype))
-    return 2 * jnp.finfo(f.dtype).eps * size / (problem.epsilon * entries)
+    a, b = problem.a / jnp.sum(problem.a), problem.b / jnp.sum(problem.b)
+    size = a @ jnp.abs(f) + b @ jnp.abs(g)
+    concentration = jnp.sqrt(jnp.maximum(a @ a, b @ b))
+    return 2 * jnp.finfo(f.dtype).eps * size / problem.epsilon * concentration
