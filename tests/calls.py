@@ -214,6 +214,10 @@ def _plan():
     return tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=1.0, solver=solver)
 
 
+def _exact_plan():
+    return tx.ot.exact(tx.geometry.PointCloud(jnp.arange(8.0).reshape(4, 2), jnp.ones((4, 2))))
+
+
 def _layers():
     return jax.vmap(tx.mean_field.Network)(jnp.ones((3, 4, 2)), jnp.ones((3, 4, 2)))
 
@@ -235,6 +239,8 @@ MADE: dict[type, Callable[[], Any]] = {
     internal.SumExp: internal.SumExp,
     tx.ot.Newton: tx.ot.Newton,
     tx.ot.EntropicPlan: _plan,
+    tx.ot.ExactPlan: _exact_plan,
+    tx.ot.PairMasses: lambda: tx.ot.PairMasses(jnp.arange(4), jnp.arange(4), jnp.ones(4) / 4),
     tx.interpolants.Linear: tx.interpolants.Linear,
     tx.couplings.Independent: tx.couplings.Independent,
     tx.gradient_flows.Potential: lambda: tx.gradient_flows.Potential(lambda x: jnp.sum(x**2)),

@@ -72,6 +72,10 @@ def _solve(x, y, a, b, epsilon, rho):
     return tx.ot.solve(cloud, a, b, epsilon=epsilon, rho_a=rho, solver=tx.ot.Sinkhorn())
 
 
+def _exact(x, y, a, b):
+    return tx.ot.exact(tx.geometry.PointCloud(x, y), a, b)
+
+
 def _steer(A, B, noise, R, mass0, m0, S0, mass1, m1, S1, rho_a, rho_b):
     system = tx.control.constant_system(A, B, noise, steps=3)
     ends = (tx.control.GaussianMeasure(*end) for end in ((mass0, m0, S0), (mass1, m1, S1)))
@@ -139,6 +143,7 @@ CASES: dict[str, Case] = {
         functools.partial(_paired, tx.couplings.Assignment()), {"x0": X, "x1": Z}
     ),
     "couplings.Entropic": Case(_entropic, {"x0": X, "x1": Z}, "epsilon"),
+    "couplings.Exact": Case(functools.partial(_paired, tx.couplings.Exact()), {"x0": X, "x1": Y}),
     "couplings.Independent": Case(
         functools.partial(_paired, tx.couplings.Independent()), {"x0": X, "x1": Z}
     ),
@@ -339,8 +344,9 @@ CASES: dict[str, Case] = {
     "metrics.mmd": Case(positive="bandwidth"),
     "metrics.path_energy": Case(),
     "metrics.straightness": Case(),
-    "metrics.wasserstein2": Case(),
+    "metrics.wasserstein2": Case(given={"x": X, "y": Y, "a": A, "b": B}),
     "ot.birkhoff": Case(positive="temperature"),
+    "ot.exact": Case(_exact, {"x": X, "y": Y, "a": A, "b": B}),
     "ot.gaussian_potentials": Case(positive="epsilon"),
     "ot.sinkhorn_divergence": Case(given={"x": X, "y": Y}, positive="epsilon"),
     "ot.sliced_wasserstein": Case(),

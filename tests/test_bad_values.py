@@ -43,7 +43,8 @@ INFINITE: dict[str, str] = {
         gradient_flows.gaussian_entropy(covariance) sampling.bits_per_dimension(log_prob)""",
     "the given point itself is handed on": """
         couplings.Assignment(x0) couplings.Assignment(x1) couplings.Entropic(x0)
-        couplings.Entropic(x1) couplings.Independent(x0) couplings.Independent(x1)
+        couplings.Entropic(x1) couplings.Exact(x0) couplings.Exact(x1)
+        couplings.Independent(x0) couplings.Independent(x1)
         evolution.FixedSteps.nodes(t1) interpolants.Power(t) interpolants.noised_target(t)
         interpolants.from_score(x) interpolants.from_score(score)""",
     "an unbounded loss of an unbounded error": """

@@ -16,6 +16,9 @@ the scalings, lower epsilon. A new solver is an `AbstractSolver`, whose `refine`
 the scalings of one kernel; `solve` chooses epsilon and rebuilds the kernel, and answers
 with the same plan object, with the same derivatives.
 
+Exact problems (`exact`) are solved by the network simplex on the host, over pairs that are priced
+on the device; `assignment` is quicker for two clouds of one size, one to one.
+
 Example:
     >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
     >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.01)
@@ -31,6 +34,9 @@ from transportx.ot._birkhoff import soft_sort as soft_sort
 from transportx.ot._birkhoff import sorting_plan as sorting_plan
 from transportx.ot._divergence import SinkhornDivergence as SinkhornDivergence
 from transportx.ot._divergence import sinkhorn_divergence as sinkhorn_divergence
+from transportx.ot._exact import exact as exact
+from transportx.ot._exact_plan import ExactPlan as ExactPlan
+from transportx.ot._exact_plan import PairMasses as PairMasses
 from transportx.ot._gaussian_start import gaussian_potentials as gaussian_potentials
 from transportx.ot._newton import Newton as Newton
 from transportx.ot._one_dimensional import sliced_wasserstein as sliced_wasserstein
