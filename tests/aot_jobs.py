@@ -33,6 +33,9 @@ NOT_COMPILED = {
     "gaussians.AffineMap": "answer of gaussians.transport_map",
     "ot.EntropicPlan": "answer of ot.solve",
     "ot.SinkhornDivergence": "answer of ot.sinkhorn_divergence",
+    "ot.ExactPlan": "answer of ot.exact",
+    "ot.PairMasses": "part of an answer",
+    "ot.exact": "searches on the host",
     "ot.Problem": "part of an answer",
     "ot.SemiDiscretePlan": "answer of ot.semidiscrete",
     "ot.Scaling": "part of a solver",
@@ -40,6 +43,7 @@ NOT_COMPILED = {
     "ot.Status": "part of an answer",
     "ot.sorting_plan": "job of ot.soft_sort",
     "couplings.Diagnostics": "answer of couplings.diagnose",
+    "couplings.Exact": "searches on the host",
     "couplings.Pairs": "answer of a coupling",
     "interpolants.Predictions": "an answer",
     "interpolants.NoisedTarget": "an answer",
@@ -55,6 +59,7 @@ NOT_COMPILED = {
     "sampling.hutchinson_likelihood": "job of sampling.hutchinson_log_prob",
     "sampling.likelihood": "job of sampling.log_prob",
     "sampling.predictor_corrector_trajectories": "job of sampling.predictor_corrector",
+    "sampling.ReflowBatch": "answer of sampling.Reflow",
     "sampling.few_step_likelihood": "job of sampling.few_step_log_prob",
     "sampling.few_step_trajectories": "job of sampling.few_step",
     "sampling.trajectories": "job of sampling.flow",
@@ -499,6 +504,10 @@ _SAMPLING = {
             velocity, x, steps=tx.evolution.FixedSteps(4, tx.sampling.RK4())
         ),
         (BATCH,),
+    ),
+    "sampling.Reflow": Job(
+        lambda x, key: tx.sampling.Reflow(velocity, lambda *, key: (x, None), steps=4)(key=key),
+        (BATCH, KEY),
     ),
     "sampling.few_step": Job(lambda x: tx.sampling.few_step(averaged, x, grid=4), (BATCH,)),
     "sampling.few_step_log_prob": Job(

@@ -224,6 +224,10 @@ def _normal(*, key, num):
     return jr.normal(key, (num, 2))
 
 
+def _exact_plan():
+    return tx.ot.exact(tx.geometry.PointCloud(jnp.arange(8.0).reshape(4, 2), jnp.ones((4, 2))))
+
+
 def _layers():
     return jax.vmap(tx.mean_field.Network)(jnp.ones((3, 4, 2)), jnp.ones((3, 4, 2)))
 
@@ -247,6 +251,8 @@ MADE: dict[type, Callable[[], Any]] = {
     tx.ot.EntropicPlan: _plan,
     tx.ot.SemiDiscretePlan: _semidiscrete,
     CellAudit: lambda: _semidiscrete().audit,
+    tx.ot.ExactPlan: _exact_plan,
+    tx.ot.PairMasses: lambda: tx.ot.PairMasses(jnp.arange(4), jnp.arange(4), jnp.ones(4) / 4),
     tx.interpolants.Linear: tx.interpolants.Linear,
     tx.couplings.Independent: tx.couplings.Independent,
     tx.gradient_flows.Potential: lambda: tx.gradient_flows.Potential(lambda x: jnp.sum(x**2)),
@@ -267,6 +273,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "u": lambda s, t, x, args=None: jnp.tanh(x) * (1 + s) * (1 + t),
     "teacher": _field,
     "sampler": _normal,
+    "generator": lambda z, args=None: 2 * z,
+    "functional_of_batch": tx.gradient_flows.energy_distance_squared,
     "network": lambda t, x, args=None: jnp.tanh(x) * t,
     "score": _field,
     "log_likelihood": _energy,
@@ -343,5 +351,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "mean_field.ResidualNetwork": {"layers": _layers()},
     "mean_field.RectifiedPower": {"degree": 2},
     "ot.GridDensity": {"masses": jnp.ones((4, 3)), "low": jnp.zeros(2), "high": jnp.ones(2)},
+    "sampling.Reflow": {"draw_sources": lambda *, key: (jr.normal(key, (4, 2)), None)},
     "sampling.KarrasGrid.__call__": {"num_steps": 4},
 }

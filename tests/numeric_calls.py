@@ -51,6 +51,10 @@ def _mmd(x, weights, target, bandwidth):
     return tx.gradient_flows.MMD(target, tx.gradient_flows.Gaussian(bandwidth))(x, weights)
 
 
+def _drifting(x, weights, target, bandwidth):
+    return tx.gradient_flows.Drifting(target, tx.gradient_flows.Laplace(bandwidth))(x, weights)
+
+
 def _smoothed(x, weights, bandwidth):
     return tx.gradient_flows.SmoothedEntropy(bandwidth)(x, weights)
 
@@ -79,6 +83,10 @@ def _semidiscrete(y, b, epsilon):
 
 def _density(masses, low, high):
     return tx.ot.semidiscrete(tx.ot.GridDensity(masses, low, high), A[:, None], **_ROUGHLY)
+
+
+def _exact(x, y, a, b):
+    return tx.ot.exact(tx.geometry.PointCloud(x, y), a, b)
 
 
 def _steer(A, B, noise, R, mass0, m0, S0, mass1, m1, S1, rho_a, rho_b):
@@ -148,6 +156,7 @@ CASES: dict[str, Case] = {
         functools.partial(_paired, tx.couplings.Assignment()), {"x0": X, "x1": Z}
     ),
     "couplings.Entropic": Case(_entropic, {"x0": X, "x1": Z}, "epsilon"),
+    "couplings.Exact": Case(functools.partial(_paired, tx.couplings.Exact()), {"x0": X, "x1": Y}),
     "couplings.Independent": Case(
         functools.partial(_paired, tx.couplings.Independent()), {"x0": X, "x1": Z}
     ),
@@ -237,6 +246,7 @@ CASES: dict[str, Case] = {
         lambda x, y: tx.geometry.PointCloud(x, y).mean_cost(), {"x": X, "y": Y}
     ),
     "geometry.SquaredEuclidean.matrix": Case(),
+    "gradient_flows.Drifting": Case(_drifting, {"x": X, "weights": A, "target": Y}, "bandwidth"),
     "gradient_flows.Langevin": Case(_langevin, {"x0": X}, from_zero="temperature"),
     "gradient_flows.MMD": Case(_mmd, {"x": X, "weights": A, "target": Y}, "bandwidth"),
     "gradient_flows.SmoothedEntropy": Case(_smoothed, {"x": X, "weights": A}, "bandwidth"),
@@ -255,6 +265,8 @@ CASES: dict[str, Case] = {
         {"x0": X},
         from_zero="t1 temperature",
     ),
+    "gradient_flows.descent_loss": Case(given={"weights": jnp.full(4, 0.25)}, positive="step"),
+    "gradient_flows.descent_parts": Case(positive="step"),
     "gradient_flows.energy_distance_squared": Case(
         lambda x, weights, target: tx.gradient_flows.energy_distance_squared(target)(x, weights),
         {"x": X, "weights": A, "target": Y},
@@ -351,8 +363,9 @@ CASES: dict[str, Case] = {
     "metrics.mmd": Case(positive="bandwidth"),
     "metrics.path_energy": Case(),
     "metrics.straightness": Case(),
-    "metrics.wasserstein2": Case(),
+    "metrics.wasserstein2": Case(given={"x": X, "y": Y, "a": A, "b": B}),
     "ot.birkhoff": Case(positive="temperature"),
+    "ot.exact": Case(_exact, {"x": X, "y": Y, "a": A, "b": B}),
     "ot.gaussian_potentials": Case(positive="epsilon"),
     "ot.sinkhorn_divergence": Case(given={"x": X, "y": Y}, positive="epsilon"),
     "ot.sliced_wasserstein": Case(),

@@ -63,6 +63,7 @@ COUPLINGS = {
     "independent": tx.couplings.Independent(),
     "assignment": tx.couplings.Assignment(),
     "entropic": tx.couplings.Entropic(0.05),
+    "exact": tx.couplings.Exact(),
     "unbalanced": tx.couplings.Unbalanced(0.05, rho=0.5),
 }
 

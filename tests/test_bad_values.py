@@ -38,11 +38,13 @@ INFINITE: dict[str, str] = {
         ot.wasserstein_1d(x) ot.wasserstein_1d(y)""",
     "logs of a density that is zero, or infinite, or of a law without bound": """
         gaussians.Mixture(x) gaussians.Mixture(weights) gaussians.log_density(x)
-        gaussians.log_density(mean) gradient_flows.SmoothedEntropy(weights)
+        gaussians.log_density(mean) gradient_flows.Drifting(weights)
+        gradient_flows.SmoothedEntropy(weights)
         gradient_flows.gaussian_entropy(covariance) sampling.bits_per_dimension(log_prob)""",
     "the given point itself is handed on": """
         couplings.Assignment(x0) couplings.Assignment(x1) couplings.Entropic(x0)
-        couplings.Entropic(x1) couplings.Independent(x0) couplings.Independent(x1)
+        couplings.Entropic(x1) couplings.Exact(x0) couplings.Exact(x1)
+        couplings.Independent(x0) couplings.Independent(x1)
         couplings.SemiDiscrete(x0)
         evolution.FixedSteps.nodes(t1) interpolants.Power(t) interpolants.noised_target(t)
         interpolants.from_score(x) interpolants.from_score(score)""",
@@ -56,7 +58,8 @@ INFINITE: dict[str, str] = {
 # Where a finite answer is the right one, by reason.
 LIMITS: dict[str, str] = {
     "a bump, kernel or component that is infinitely far away is zero here": """
-        gaussians.Mixture(means=inf) gradient_flows.MMD(x=inf) gradient_flows.MMD(target=inf)
+        gaussians.Mixture(means=inf) gradient_flows.Drifting(target=inf)
+        gradient_flows.MMD(x=inf) gradient_flows.MMD(target=inf)
         gradient_flows.SmoothedEntropy(x=inf) learned_energies.Bumps(x=inf)
         learned_energies.Bumps(centres=inf)""",
     "the schedule has a limit in time": """

@@ -52,6 +52,15 @@ def solved(key):
     return parts, drawn, plan @ y, plan.T @ x, plan.barycentric_map(), plan.map(x), plan.status
 
 
+def exactly(key):
+    """All that an exact plan answers, and its distance."""
+    x, y = cloud(key), jr.normal(key, (7, 2))
+    plan = tx.ot.exact(tx.geometry.PointCloud(x, y))
+    drawn = plan.sample(key=key, num=3), plan.sample_sources(key=key)
+    parts = plan.value, plan.matrix(), plan.barycentric_map(), plan @ y, plan.T @ x
+    return parts, drawn, plan.status, tx.metrics.wasserstein2(x, y)
+
+
 def within(key):
     x = cloud(key)
     plan = tx.ot.solve_symmetric(tx.geometry.PointCloud(x, x), epsilon=float(jr.uniform(key)) + 0.1)
@@ -91,6 +100,7 @@ COUPLINGS = {
     "Independent": tx.couplings.Independent(),
     "Assignment": tx.couplings.Assignment(),
     "Entropic": tx.couplings.Entropic(epsilon=0.3),
+    "Exact": tx.couplings.Exact(),
     "Unbalanced": tx.couplings.Unbalanced(epsilon=0.3, rho=1.0),
 }
 # More flows and couplings, on the good call of each that other tests start from.
@@ -134,6 +144,7 @@ CALLS = {
         jnp.arange(2.0), jnp.stack([cloud(k), cloud(k)]), radius=0.1 + float(jr.uniform(k))
     ),
     "solve": solved,
+    "exact": exactly,
     "streamed": lambda k: (
         tx.ot.solve(tx.geometry.PointCloud(cloud(k), cloud(k), tile=2), epsilon=0.5).value
     ),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+import ot
 import pytest
 import scipy.optimize
 import scipy.stats
@@ -171,7 +172,7 @@ def test_assignment_on_the_line_is_monotone():
     np.testing.assert_array_equal(jnp.argsort(x0[i0, 0]), jnp.argsort(x1[i1, 0]))
 
 
-# Entropic
+# Exact and entropic
 
 
 def draws(coupling, x0, x1, num):
@@ -196,6 +197,15 @@ def test_entropic_draws_sources_from_the_plan_given_the_target(sizes):
     # Five binomial standard deviations, and one draw for probabilities near zero.
     deviation = np.sqrt(expected * (1 - expected) / num)
     assert (np.abs(found - expected) <= 5 * deviation + 1 / num).all()
+
+
+def test_exact_draws_sources_from_the_exact_plan_between_unequal_batches():
+    x0, x1 = batches(b=4, n=6)
+    found = draws(tx.couplings.Exact(), x0, x1, 2000) / 2000
+    costs = np.asarray(tx.geometry.PointCloud(x0, x1).matrix())
+    expected = 4 * ot.emd([], [], costs)
+    np.testing.assert_array_equal(found > 0, expected > 1e-12)
+    np.testing.assert_allclose(found, expected, atol=5 * np.sqrt(0.25 / 2000))
 
 
 def test_entropic_with_a_huge_epsilon_is_independent():
@@ -364,6 +374,9 @@ FAILURES = {
     "conditions": lambda x0, x1: tx.couplings.Conditional(tx.couplings.Independent(), 1.0)(
         x0, x1, x1 / 0, key=KEY
     ),
+    "overflow between any sizes": lambda x0, x1: tx.couplings.Exact()(
+        1e200 * x0, 1e200 * x1, key=KEY
+    ),
     "no partner": lambda x0, x1: tx.couplings.Assignment(
         tx.geometry.Pointwise(lambda x, y: jnp.where(x[0] > -1, 1.0, jnp.inf))
     )(x0, x1, key=KEY),
@@ -383,7 +396,7 @@ def test_what_could_not_be_paired_poisons_and_says_why(name):
         tx.Status.MAX_STEPS
         if name == "marginals"
         else tx.Status.INFEASIBLE
-        if name in ("no partner", "overflow", "overflow unbalanced", "overflow exact")
+        if name == "no partner" or name.startswith("overflow")
         else tx.Status.NON_FINITE
     )
     np.testing.assert_array_equal(i0, 6)

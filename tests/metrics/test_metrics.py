@@ -62,6 +62,22 @@ def test_wasserstein2_is_the_exact_transport_distance():
     assert np.isclose(float(tx.metrics.wasserstein2(X, Y)) ** 2, exact, rtol=1e-12)
 
 
+def test_wasserstein2_between_other_sizes_and_weights_is_that_of_pot():
+    y, a = Y[:25], jr.uniform(jr.key(95), (40,)).at[3].set(0)
+    weights = np.asarray(a / a.sum()), np.full(25, 1 / 25)
+    exact = pot.emd2(*weights, pot.dist(np.asarray(X), np.asarray(y)))
+    # Where nothing is, no point has a say.
+    far = X.at[3].set(1e9)
+    found = [tx.metrics.wasserstein2(x, y, mass * a) for x in (X, far) for mass in (1.0, 7.0)]
+    np.testing.assert_allclose(np.square(found), exact, rtol=1e-12)
+    shares = a / jnp.sum(a)
+    np.testing.assert_allclose(
+        tx.metrics.wasserstein2(X, X, a, shares), 0, atol=1e-7, err_msg="equal measures"
+    )
+    assert jnp.isnan(tx.metrics.wasserstein2(X, y, a.at[0].set(-1)))
+    check_derivatives(tx.metrics.wasserstein2, X[:9], y[:6], a[4:13], step=1e-6)
+
+
 def test_energy_distance_has_scipys_convention_on_the_line():
     x, y = X[:, :1], Y[:25, :1]
     expected = scipy.stats.energy_distance(np.asarray(x[:, 0]), np.asarray(y[:, 0]))
@@ -238,7 +254,7 @@ def metric_of(name, *arrays, **options):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (metric_of("wasserstein2", X, Y[:39]), "`y` has 39 examples but `x` has 40; give as many"),
+        (metric_of("wasserstein2", X, Y, jnp.ones(3)), r"`a` has shape \(3,\); give shape \(n,\)"),
         (metric_of("wasserstein2", X, Y[:, :2]), r"`y` has shape .*; give shape \(m, d\)"),
         (metric_of("wasserstein2", X[:0], Y[:0]), r"`x` has shape \(0, 3\); give at least one"),
         (metric_of("energy_distance", X[0], Y), r"`x` has shape .*; give shape \(n, d\)"),

@@ -169,10 +169,13 @@ def test_problems_in_flight_on_one_core_do_not_wait_for_each_other():
         import jax, jax.random as jr
         import transportx as tx
         search = jax.jit(tx.ot.assignment)
+        exact = jax.jit(lambda cost: tx.ot.exact(tx.geometry.CostMatrix(cost[:40])))
         for seed in range(20):
             costs = [jr.uniform(jr.key(seed + k), (200, 200)) for k in range(2)]
             for columns in [search(cost) + 0 for cost in costs]:
                 assert sorted(columns.tolist()) == list(range(200))
+            for plan in [exact(cost) for cost in costs]:
+                assert bool(plan.converged)
     """
     one_thread = {name: value for name, value in os.environ.items() if name != "NPROC"}
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120, env=one_thread)

@@ -25,6 +25,7 @@ from transportx.couplings._diagnose import Diagnostics as Diagnostics
 from transportx.couplings._diagnose import diagnose as diagnose
 from transportx.couplings._entropic import Entropic as Entropic
 from transportx.couplings._entropic import Unbalanced as Unbalanced
+from transportx.couplings._exact import Exact as Exact
 from transportx.couplings._pairs import Pairs as Pairs
 from transportx.couplings._pairs import take as take
 from transportx.couplings._semidiscrete import SemiDiscrete as SemiDiscrete

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from transportx import _checks
 from transportx._status import Status
 from transportx.geometry import AbstractCloud
-from transportx.ot import EntropicPlan
+from transportx.ot import EntropicPlan, ExactPlan
 
 
 class Diagnostics(NamedTuple):
@@ -79,7 +79,7 @@ def diagnose(plan: EntropicPlan) -> Diagnostics:
     return Diagnostics(information, normalized_information, jnp.sqrt(spread), plan.status)
 
 
-def points_of(plan: EntropicPlan) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
+def points_of(plan: EntropicPlan | ExactPlan) -> tuple[Float[Array, "n d"], Float[Array, "m d"]]:
     """Sources and targets of a plan between clouds."""
     cloud = plan.geometry
     if not isinstance(cloud, AbstractCloud):

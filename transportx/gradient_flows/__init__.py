@@ -9,6 +9,9 @@ Gaussian; `jko_flow`, `line_flow`, `entropic_jko_step` and, by maps that are net
 Energies and kernels with a `mesh` share their pairs among its devices, over which the
 particles lie all along.
 
+`descent_loss` trains a generator to follow the flow of a functional to a batch: one evaluation
+then makes a sample.
+
 Particles follow $\dot x_i = -\nabla\frac{\delta F}{\delta\alpha}(x_i) = -n\nabla_{x_i}F$.
 
 A new functional is an `AbstractFunctional` with one method, `value`; new dynamics are an
@@ -27,6 +30,9 @@ from transportx.gradient_flows._convex_flow import ConvexFlow as ConvexFlow
 from transportx.gradient_flows._convex_flow import Pushed as Pushed
 from transportx.gradient_flows._convex_flow import convex_flow as convex_flow
 from transportx.gradient_flows._convex_potential import ConvexPotential as ConvexPotential
+from transportx.gradient_flows._descent import DescentParts as DescentParts
+from transportx.gradient_flows._descent import descent_loss as descent_loss
+from transportx.gradient_flows._descent import descent_parts as descent_parts
 from transportx.gradient_flows._discrepancies import MMD as MMD
 from transportx.gradient_flows._discrepancies import SinkhornDivergenceTo as SinkhornDivergenceTo
 from transportx.gradient_flows._discrepancies import SlicedWasserstein as SlicedWasserstein
@@ -34,6 +40,7 @@ from transportx.gradient_flows._discrepancies import (
     energy_distance_squared as energy_distance_squared,
 )
 from transportx.gradient_flows._discrepancies import random_directions as random_directions
+from transportx.gradient_flows._drifting import Drifting as Drifting
 from transportx.gradient_flows._dynamics import AbstractDynamics as AbstractDynamics
 from transportx.gradient_flows._dynamics import AbstractVelocity as AbstractVelocity
 from transportx.gradient_flows._dynamics import Kinetic as Kinetic
@@ -70,6 +77,7 @@ from transportx.gradient_flows._jko import jko_flow as jko_flow
 from transportx.gradient_flows._kernels import AbstractRadialKernel as AbstractRadialKernel
 from transportx.gradient_flows._kernels import Gaussian as Gaussian
 from transportx.gradient_flows._kernels import InverseMultiquadric as InverseMultiquadric
+from transportx.gradient_flows._kernels import Laplace as Laplace
 from transportx.gradient_flows._kernels import NegativeDistance as NegativeDistance
 from transportx.gradient_flows._line import LineFlow as LineFlow
 from transportx.gradient_flows._line import line_flow as line_flow

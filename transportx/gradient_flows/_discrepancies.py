@@ -20,7 +20,13 @@ from transportx.gradient_flows._functional import (
 )
 from transportx.gradient_flows._kernels import NegativeDistance
 from transportx.gradient_flows._sums import between_sum, within_sum
-from transportx.ot import AbstractSolver, Newton, sinkhorn_divergence, wasserstein_1d
+from transportx.ot import (
+    AbstractSolver,
+    Newton,
+    SinkhornDivergence,
+    sinkhorn_divergence,
+    wasserstein_1d,
+)
 
 Target = Float[Array, "m d"]
 TargetWeights = Float[Array, " m"]
@@ -132,7 +138,8 @@ class SinkhornDivergenceTo(AbstractFunctional):
         _checks.positive("epsilon", self.epsilon)
 
     @_checks.gate
-    def value(self, x: Cloud, weights: Weights) -> Scalar:
+    def divergence(self, x: Cloud, weights: Weights | None = None) -> SinkhornDivergence:
+        """The divergence with its plans, duality gap and status; uniform weights by default."""
         return sinkhorn_divergence(
             x,
             self.target,
@@ -142,7 +149,15 @@ class SinkhornDivergenceTo(AbstractFunctional):
             cost=self.cost,
             solver=self.solver,
             layout=self.layout,
-        ).value
+        )
+
+    @_checks.gate
+    def gap(self, x: Cloud, weights: Weights | None = None) -> Scalar:
+        return self.divergence(x, weights).gap
+
+    @_checks.gate
+    def value(self, x: Cloud, weights: Weights) -> Scalar:
+        return self.divergence(x, weights).value
 
 
 @_checks.gate

@@ -150,7 +150,7 @@ def _flow(functional, x0, weights, t1, dynamics, steps, times, key) -> ParticleF
     start = dynamics.start(x0)
     made = integrate(rates, start, args, t1=t1, steps=steps, times=times, noise=noise)
     found = jax.lax.map(lambda state: describe(functional, dynamics, state, weights), made.states)
-    falls = dynamics.lowers_energy and draw_key is None
+    falls = dynamics.lowers_energy and functional.conservative and draw_key is None
     status = judge(
         (made.completed & ~jnp.all(found.finite), Status.NON_FINITE),
         (made.completed & rose(found.energy) & falls, Status.ROSE),

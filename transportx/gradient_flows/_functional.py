@@ -65,6 +65,16 @@ class AbstractFunctional(eqx.Module):
         changes nothing.
         """
 
+    @property
+    def conservative(self) -> bool:
+        """Whether `derivatives` are those of `value`, so that a flow can only lower it."""
+        return True
+
+    @_checks.gate
+    def gap(self, x: Particles, weights: Weights | None = None) -> Scalar:
+        """Bound on the error of `value`: zero, up to rounding, where nothing is iterated."""
+        return jnp.zeros((), as_measure(x, weights).weights.dtype)
+
     @_checks.gate
     def __call__(self, x: Particles, weights: Weights | None = None) -> Scalar:
         """F of a measure, of uniform weights by default."""
@@ -159,6 +169,14 @@ class FunctionalSum(AbstractFunctional):
         if not self.terms:
             _checks.reject("terms", "is empty", "give at least one functional")
 
+    @property
+    def conservative(self) -> bool:
+        return all(term.conservative for term in self.terms)
+
+    @_checks.gate
+    def gap(self, x: Particles, weights: Weights | None = None) -> Scalar:
+        return functools.reduce(jnp.add, [term.gap(x, weights) for term in self.terms])
+
     @_checks.gate
     def value(self, x: Particles, weights: Weights) -> Scalar:
         values = [term.value(x, weights) for term in self.terms]
@@ -181,6 +199,15 @@ class Scaled(AbstractFunctional):
 
     factor: ScalarLike
     functional: AbstractFunctional
+
+    @property
+    def conservative(self) -> bool:
+        return self.functional.conservative
+
+    @_checks.gate
+    def gap(self, x: Particles, weights: Weights | None = None) -> Scalar:
+        gap = self.functional.gap(x, weights)
+        return jnp.abs(jnp.asarray(self.factor, gap.dtype)) * gap
 
     @_checks.gate
     def value(self, x: Particles, weights: Weights) -> Scalar:

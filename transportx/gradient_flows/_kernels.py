@@ -21,7 +21,8 @@ class AbstractRadialKernel(AbstractCost):
     r"""$k(x, y) = \phi(|x - y|^2)$: a subclass writes `profile`, which is phi.
 
     Sums over pairs, with their derivatives by the points, then take one pass over the pairs.
-    `squares` is how distances between clouds are computed.
+    `squares` is how distances between clouds are computed. A kernel that underflows far away
+    overrides `log_profile`, by which averages take it.
     """
 
     squares: ClassVar[AbstractCost] = ResolvedSquares()
@@ -39,6 +40,11 @@ class AbstractRadialKernel(AbstractCost):
     def profile_and_slope(self, squares: Float[Array, "..."]) -> tuple[Array, Array]:
         """Phi and its derivative, entry by entry."""
         return jax.jvp(self.profile, (squares,), (jnp.ones_like(squares),))
+
+    @_checks.gate
+    def log_profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The logarithm of phi, entry by entry; NaN where phi is negative."""
+        return jnp.log(self.profile(squares))
 
     @_checks.gate
     def __call__(self, x: Point, y: Point) -> Scalar:
@@ -71,11 +77,52 @@ class Gaussian(AbstractRadialKernel):
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.exp(squares * self.rate.astype(squares.dtype))
 
+    @_checks.gate
+    def log_profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        return squares * self.rate.astype(squares.dtype)
+
     @property
     def rate(self) -> Scalar:
         """The derivative of `profile` over itself, -1 / 2 h^2."""
         width = _checks.positive_value("bandwidth", self.bandwidth, None)
         return -1 / (2 * width**2)
+
+
+@_checks.gate
+class Laplace(AbstractRadialKernel):
+    r"""$k(x, y) = \exp(-|x - y| / h)$, the kernel that drifting is published with.
+
+    Its derivative is taken as zero where x = y.
+
+    Attributes:
+        bandwidth: h, in units of the points; may be traced.
+
+    Example:
+        >>> kernel = tx.gradient_flows.Laplace(1.0)
+        >>> round(float(kernel(jnp.zeros(1), jnp.array([2.0]))), 3)  # exp(-2)
+        0.135
+    """
+
+    bandwidth: ScalarLike
+
+    def __check_init__(self):
+        _checks.positive("bandwidth", self.bandwidth)
+
+    @_checks.gate
+    def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.exp(self.log_profile(squares))
+
+    @_checks.gate
+    def log_profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        width = _checks.positive_value("bandwidth", self.bandwidth, squares.dtype)
+        return NegativeDistance().profile(squares) / width
+
+    @_checks.gate
+    def profile_and_slope(self, squares: Float[Array, "..."]) -> tuple[Array, Array]:
+        width = _checks.positive_value("bandwidth", self.bandwidth, squares.dtype)
+        logs, slopes = NegativeDistance().profile_and_slope(squares)
+        values = jnp.exp(logs / width)
+        return values, values * slopes / width
 
 
 @_checks.gate
@@ -95,6 +142,11 @@ class InverseMultiquadric(AbstractRadialKernel):
     def profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
         width = _checks.positive_value("bandwidth", self.bandwidth, squares.dtype)
         return jax.lax.rsqrt(1 + squares / width**2)
+
+    @_checks.gate
+    def log_profile(self, squares: Float[Array, "..."]) -> Float[Array, "..."]:
+        width = _checks.positive_value("bandwidth", self.bandwidth, squares.dtype)
+        return -jnp.log1p(squares / width**2) / 2
 
 
 class NegativeDistance(AbstractRadialKernel):

@@ -1,9 +1,9 @@
 """Distances between clouds of samples, and how far and straight the paths of a field are.
 
-A cloud is an array (n, d) of n samples with equal weights. Distances between clouds have
-a sampling floor: the value that they take, on average, between two fresh samples of one
-law, which is not zero. Each docstring says how large it is; print the floor, the same
-distance between two samples of the target, beside any figure.
+A cloud is an array (n, d) of n samples with equal weights; `wasserstein2` takes others too.
+Distances between clouds have a sampling floor: the value that they take, on average, between
+two fresh samples of one law, which is not zero. Each docstring says how large it is; print the
+floor, the same distance between two samples of the target, beside any figure.
 
 To add a metric, write a function of clouds or of a field, and state its floor.
 

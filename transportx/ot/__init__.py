@@ -20,6 +20,9 @@ with the same plan object, with the same derivatives.
 its potentials, one number for each point of the data, say which of them every source point goes
 to, and are audited on points that the solve has not seen.
 
+Exact problems (`exact`) are solved by the network simplex on the host, over pairs that are priced
+on the device; `assignment` is quicker for two clouds of one size, one to one.
+
 Example:
     >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
     >>> plan = tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.01)
@@ -35,6 +38,9 @@ from transportx.ot._birkhoff import soft_sort as soft_sort
 from transportx.ot._birkhoff import sorting_plan as sorting_plan
 from transportx.ot._divergence import SinkhornDivergence as SinkhornDivergence
 from transportx.ot._divergence import sinkhorn_divergence as sinkhorn_divergence
+from transportx.ot._exact import exact as exact
+from transportx.ot._exact_plan import ExactPlan as ExactPlan
+from transportx.ot._exact_plan import PairMasses as PairMasses
 from transportx.ot._gaussian_start import gaussian_potentials as gaussian_potentials
 from transportx.ot._grid_density import GridDensity as GridDensity
 from transportx.ot._newton import Newton as Newton

@@ -15,6 +15,8 @@ is no noise, `evolution.AdaptiveSteps`. `PowerGrid` and `KarrasGrid` are grids f
 batch that is sharded over the devices of a mesh stays so: each device carries its own examples and
 draws their noise.
 
+`Reflow` draws the pairs of a second training, sources and where the flow of a trained field ends.
+
 In this room an *example* is one point of any shape, with a leading batch axis b in every call;
 a *condition* is one entry of `args`, handed to the field with its example.
 
@@ -54,4 +56,6 @@ from transportx.sampling._predictor_corrector import (
     predictor_corrector_trajectories as predictor_corrector_trajectories,
 )
 from transportx.sampling._push_forward import push_forward as push_forward
+from transportx.sampling._reflow import Reflow as Reflow
+from transportx.sampling._reflow import ReflowBatch as ReflowBatch
 from transportx.sampling._runge_kutta import RK4 as RK4

@@ -71,6 +71,7 @@ def make_step(
     average_decay: float = 0.999,
     num_microbatches: int = 1,
     mesh: Mesh | None = None,
+    with_average: bool = False,
 ) -> Step:
     """Make one step of stochastic gradient training, as a pure function.
 
@@ -96,6 +97,9 @@ def make_step(
             Microbatches are numbered across devices: D devices with k each take the step of one
             device with D k, up to rounding. Every device has the whole state. The loss runs
             inside `jax.shard_map`, so it must not contain sharding constraints.
+        with_average: Call `loss(field, batch, key=key, average=average)`, with the moving average
+            before the step, `state.average`, held constant: a teacher that changes slowly, as
+            losses by self-consistency may ask for.
 
     Returns:
         `step(state, batch, key=key) -> (state, loss)`.
@@ -113,6 +117,13 @@ def make_step(
         >>> state, value = step(state, jnp.ones((4, 2)), key=jr.key(1))
         >>> int(state.num_steps), value.shape
         (1, ())
+        >>> def distillation(field, batch, *, key, average):
+        ...     wanted = jax.vmap(average)(batch)
+        ...     return jnp.mean((jax.vmap(field)(batch / 2) - wanted) ** 2)
+        >>> step = tx.training.make_step(distillation, optimizer, with_average=True)
+        >>> state, value = step(state, jnp.ones((4, 2)), key=jr.key(1))
+        >>> int(state.num_steps)
+        2
     """
     if not 0 <= average_decay < 1:
         _checks.reject("average_decay", f"is {average_decay}", "give a number in [0, 1)")
@@ -120,7 +131,7 @@ def make_step(
     if mesh is not None:
         _checks.one_axis(mesh)
         mesh = automatic(mesh)
-    differentiate = eqx.filter_value_and_grad(loss)
+    differentiate = _taught(loss) if with_average else eqx.filter_value_and_grad(loss)
     if num_microbatches * (1 if mesh is None else mesh.size) > 1:
         differentiate = differentiate_parts(differentiate, num_microbatches, mesh)
 
@@ -134,7 +145,8 @@ def make_step(
 
         def evaluate(parameters):
             field = eqx.combine(parameters, static)
-            value, gradient = differentiate(field, batch, key=key)
+            trained = (field, state.average) if with_average else field
+            value, gradient = differentiate(trained, batch, key=key)
             as_given = jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, parameters)
             return value, as_given
 
@@ -153,6 +165,20 @@ def make_step(
         return TrainState(field, average, optimizer_state, state.num_steps + 1), value
 
     return step
+
+
+def _taught(loss: Callable[..., Array]) -> Callable[..., Any]:
+    """Value and gradient, by the field alone, of a loss of a field and its moving average."""
+
+    def differentiate(fields, batch, *, key):
+        field, average = fields
+
+        def of_field(field):
+            return loss(field, batch, key=key, average=average)
+
+        return eqx.filter_value_and_grad(of_field)(field)
+
+    return differentiate
 
 
 def _value_function(evaluate: Callable[[PyTree], tuple[Array, PyTree]]) -> Callable[..., Array]:

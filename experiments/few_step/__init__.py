@@ -1,0 +1,1 @@
+"""Generators of one step and of few, beside a flow of many steps."""
