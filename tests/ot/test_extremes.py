@@ -231,3 +231,17 @@ def test_a_few_points_that_carry_the_mass_do_not_average_rounding_away():
     errors = abs(plans.sum(2) - a).sum(1) + abs(plans.sum(1) - b).sum(1)
     assert np.max(errors, where=np.asarray(converged), initial=0) <= 2e-3
     np.testing.assert_allclose(said, errors, atol=4e-3)
+
+
+@pytest.mark.parametrize("weight", [1e-11, 0.0])
+def test_far_points_of_tiny_weight_are_not_certified_beyond_rounding(weight):
+    """Costs of 1e11 rounded to float32 are off by many epsilons: no potential fits such a row."""
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=(9, 3)) + 1
+    x[0] = 3e5
+    a = np.full(12, 1 / 11)
+    a[0] = weight
+    geometry = tx.geometry.PointCloud(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+    plan = tx.ot.solve(geometry, jnp.asarray(a / a.sum(), jnp.float32), epsilon=jnp.float32(0.05))
+    assert plan.marginal_error < 1e-3
+    assert plan.converged == (weight == 0)

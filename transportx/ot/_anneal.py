@@ -269,9 +269,19 @@ def _rounding(problem: Problem, f: Float[Array, " n"], g: Float[Array, " m"]) ->
 
     Costs and sums of potentials are off by some units in the last place, and log-densities by
     those over epsilon. Over the points of a row or column such errors partly cancel, the more
-    the more points carry the mass: 1 / sum_i a_i^2 of them for weights a of total one.
+    the more points carry the mass: 1 / sum_i a_i^2 of them for weights a of total one. Of points
+    of tiny weight that are far away, what is left of a log-density may be noise: its exponential
+    is not of first order.
     """
+    unit = 2 * jnp.finfo(f.dtype).eps / problem.epsilon
     a, b = problem.a / jnp.sum(problem.a), problem.b / jnp.sum(problem.b)
-    size = a @ jnp.abs(f) + b @ jnp.abs(g)
+    noise_a, noise_b = unit * jnp.abs(f), unit * jnp.abs(g)
     concentration = jnp.sqrt(jnp.maximum(a @ a, b @ b))
-    return 2 * jnp.finfo(f.dtype).eps * size / problem.epsilon * concentration
+    far = _beyond_first_order(a, noise_a) + _beyond_first_order(b, noise_b)
+    return concentration * (a @ noise_a + b @ noise_b) + far
+
+
+def _beyond_first_order(weights: Array, noise: Array) -> Scalar:
+    """A bound on the sum of weights times e^noise - 1 - noise."""
+    bound = weights * noise * jnp.expm1(noise) / 2
+    return jnp.sum(jnp.where(weights > 0, bound, 0))
