@@ -37,6 +37,7 @@ NOT_COMPILED = {
     "ot.PairMasses": "part of an answer",
     "ot.exact": "searches on the host",
     "ot.Problem": "part of an answer",
+    "ot.SemiDiscretePlan": "answer of ot.semidiscrete",
     "ot.Scaling": "part of a solver",
     "ot.Iterate": "part of a solver",
     "ot.Status": "part of an answer",
@@ -120,6 +121,20 @@ def averaged(s, t, x, args=None):
 
 def normal(x):
     return -jnp.sum(x**2) / 2
+
+
+def drawn(*, key, num):
+    return jr.normal(key, (num, 2))
+
+
+def semidiscrete_pairs(x0, y, epsilon, key):
+    plan = tx.ot.semidiscrete(drawn, y, epsilon=epsilon, key=key, num_steps=4)
+    return tx.couplings.SemiDiscrete(plan)(x0, y, key=key), plan.value
+
+
+def density_potentials(masses, y, key):
+    density = tx.ot.GridDensity(masses, jnp.zeros(2), jnp.ones(2))
+    return tx.ot.semidiscrete(density, y, key=key).g
 
 
 def plan_answers(x, y, a):
@@ -309,6 +324,11 @@ _OT = {
     "ot.sliced_wasserstein": Job(
         lambda x, y, key: tx.ot.sliced_wasserstein(x, y, key=key), (X, Y, KEY)
     ),
+    "ot.GridDensity": Job(density_potentials, (CELLS, shape(24, 2), KEY)),
+    "ot.semidiscrete": Job(
+        jax.grad(lambda y, key: tx.ot.semidiscrete(drawn, y, key=key, num_steps=4).value),
+        (shape(24, 2), KEY),
+    ),
     "ot.solve": Job(
         lambda x, y, z: jax.value_and_grad(plan_answers, argnums=(0, 1), has_aux=True)(
             x, y, _weights(z)
@@ -339,6 +359,7 @@ _PATHS = {
         ),
         (BATCH, BATCH, shape(16, 2), KEY),
     ),
+    "couplings.SemiDiscrete": Job(semidiscrete_pairs, (shape(16, 2), shape(24, 2), T, KEY)),
     "couplings.take": Job(tx.couplings.take, (BATCH, shape(16, dtype=np.int32))),
     "couplings.diagnose": Job(
         lambda x, y: tx.couplings.diagnose(tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=0.1)),

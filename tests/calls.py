@@ -17,6 +17,7 @@ from jaxtyping import AbstractArray, Bool, Int, PRNGKeyArray, PyTree, ScalarLike
 
 import transportx as tx
 from transportx.geometry import internal
+from transportx.ot._semidiscrete_plan import CellAudit
 
 NUMBERS = set(typing.get_args(ScalarLike))
 KEYS = set(typing.get_args(PRNGKeyArray))
@@ -214,6 +215,15 @@ def _plan():
     return tx.ot.solve(tx.geometry.PointCloud(x, y), epsilon=1.0, solver=solver)
 
 
+def _semidiscrete():
+    options = {"init": jnp.zeros(4), "num_steps": 2, "batch": 16, "num_audit": 16}
+    return tx.ot.semidiscrete(_normal, jnp.ones((4, 2)), key=jr.key(0), tol=2.0, **options)
+
+
+def _normal(*, key, num):
+    return jr.normal(key, (num, 2))
+
+
 def _exact_plan():
     return tx.ot.exact(tx.geometry.PointCloud(jnp.arange(8.0).reshape(4, 2), jnp.ones((4, 2))))
 
@@ -239,6 +249,8 @@ MADE: dict[type, Callable[[], Any]] = {
     internal.SumExp: internal.SumExp,
     tx.ot.Newton: tx.ot.Newton,
     tx.ot.EntropicPlan: _plan,
+    tx.ot.SemiDiscretePlan: _semidiscrete,
+    CellAudit: lambda: _semidiscrete().audit,
     tx.ot.ExactPlan: _exact_plan,
     tx.ot.PairMasses: lambda: tx.ot.PairMasses(jnp.arange(4), jnp.arange(4), jnp.ones(4) / 4),
     tx.interpolants.Linear: tx.interpolants.Linear,
@@ -260,6 +272,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "field": _field,
     "u": lambda s, t, x, args=None: jnp.tanh(x) * (1 + s) * (1 + t),
     "teacher": _field,
+    "sampler": _normal,
     "generator": lambda z, args=None: 2 * z,
     "functional_of_batch": tx.gradient_flows.energy_distance_squared,
     "network": lambda t, x, args=None: jnp.tanh(x) * t,
@@ -337,6 +350,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "training.fit": {"draw_batch": lambda *, key: None, "num_steps": 1},
     "mean_field.ResidualNetwork": {"layers": _layers()},
     "mean_field.RectifiedPower": {"degree": 2},
+    "ot.GridDensity": {"masses": jnp.ones((4, 3)), "low": jnp.zeros(2), "high": jnp.ones(2)},
     "sampling.Reflow": {"draw_sources": lambda *, key: (jr.normal(key, (4, 2)), None)},
     "sampling.KarrasGrid.__call__": {"num_steps": 4},
 }

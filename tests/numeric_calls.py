@@ -72,6 +72,19 @@ def _solve(x, y, a, b, epsilon, rho):
     return tx.ot.solve(cloud, a, b, epsilon=epsilon, rho_a=rho, solver=tx.ot.Sinkhorn())
 
 
+# So few steps meet no narrower tolerance than that of all masses.
+_ROUGHLY = {"key": jr.key(0), "tol": 2.0, "num_steps": 2, "batch": 16, "num_audit": 16}
+_ROUGHLY["init"] = jnp.zeros(3)
+
+
+def _semidiscrete(y, b, epsilon):
+    return tx.ot.semidiscrete(calls._normal, y, b, epsilon=epsilon, **_ROUGHLY)
+
+
+def _density(masses, low, high):
+    return tx.ot.semidiscrete(tx.ot.GridDensity(masses, low, high), A[:, None], **_ROUGHLY)
+
+
 def _exact(x, y, a, b):
     return tx.ot.exact(tx.geometry.PointCloud(x, y), a, b)
 
@@ -146,6 +159,12 @@ CASES: dict[str, Case] = {
     "couplings.Exact": Case(functools.partial(_paired, tx.couplings.Exact()), {"x0": X, "x1": Y}),
     "couplings.Independent": Case(
         functools.partial(_paired, tx.couplings.Independent()), {"x0": X, "x1": Z}
+    ),
+    "couplings.SemiDiscrete": Case(
+        lambda x0: _paired(
+            tx.couplings.SemiDiscrete(calls.MADE[tx.ot.SemiDiscretePlan]()), x0, jnp.ones((4, 2))
+        ),
+        {"x0": X},
     ),
     "evolution.FixedSteps.nodes": Case(),
     "evolution.AdaptiveSteps": Case(
@@ -356,6 +375,8 @@ CASES: dict[str, Case] = {
         {"cost": (X[:, None] + Z[None]).prod(-1)},
     ),
     "ot.soft_rank": Case(positive="epsilon"),
+    "ot.GridDensity": Case(_density, {"masses": A, "low": jnp.zeros(1), "high": jnp.ones(1)}),
+    "ot.semidiscrete": Case(_semidiscrete, {"y": X, "b": A, "epsilon": 0.5}, "epsilon"),
     "ot.solve": Case(
         _solve, {"x": X, "y": Y, "a": A, "b": B, "epsilon": 1.0, "rho": 1.0}, "epsilon rho"
     ),

@@ -130,6 +130,7 @@ _SLOW_TO_TRACE = {
     "gradient_flows.flow",
     "gradient_flows.birth_death",
     "mean_field.linear_training",
+    "ot.semidiscrete",
     "ot.sinkhorn_divergence",
 }
 

@@ -45,6 +45,7 @@ INFINITE: dict[str, str] = {
         couplings.Assignment(x0) couplings.Assignment(x1) couplings.Entropic(x0)
         couplings.Entropic(x1) couplings.Exact(x0) couplings.Exact(x1)
         couplings.Independent(x0) couplings.Independent(x1)
+        couplings.SemiDiscrete(x0)
         evolution.FixedSteps.nodes(t1) interpolants.Power(t) interpolants.noised_target(t)
         interpolants.from_score(x) interpolants.from_score(score)""",
     "an unbounded loss of an unbounded error": """

@@ -74,6 +74,19 @@ def debiased(key):
     return made.value, made.gap, made.converged, made.status
 
 
+def semidiscrete(key):
+    """Potentials, what is known of them, and pairs with the data."""
+    y = cloud(key)
+    options = {"init": jnp.zeros(6), "num_steps": 2, "batch": 8, "num_audit": 8}
+    plan = tx.ot.semidiscrete(normal, y, key=key, **options)
+    pairs = tx.couplings.SemiDiscrete(plan)(cloud(key), y, key=key)
+    return plan.value, plan.converged, pairs.converged
+
+
+def normal(*, key, num):
+    return jr.normal(key, (num, 2))
+
+
 def on(key):
     """Weights and a last time for what flows."""
     return {"t1": 0.1 + float(jr.uniform(key)), "steps": 3}
@@ -136,6 +149,7 @@ CALLS = {
         tx.ot.solve(tx.geometry.PointCloud(cloud(k), cloud(k), tile=2), epsilon=0.5).value
     ),
     "solve_symmetric": within,
+    "semidiscrete": semidiscrete,
     "sinkhorn_divergence": debiased,
     "flow": lambda k: tx.sampling.flow(FIELD, cloud(k), steps=3, **labelled(k)),
     "adaptive flow": lambda k: tx.sampling.flow(FIELD, cloud(k), steps=TIGHT, **span(k)),

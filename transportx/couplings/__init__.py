@@ -5,7 +5,7 @@ that labels and conditions travel along: `take(x0, i0), take((x1, labels), i1)`.
 plan was found, `take` gives NaN, and the status of the pairs says why. Every target is
 used exactly once; only `Unbalanced` leaves outliers out. Indices have no derivative;
 couplings see their inputs as constants. `Conditional` wraps any coupling where targets
-have labels or conditions.
+have labels or conditions. `SemiDiscrete` pairs a batch of sources with a whole data set.
 
 To add one, subclass `AbstractCoupling` and write `__call__`.
 
@@ -28,3 +28,4 @@ from transportx.couplings._entropic import Unbalanced as Unbalanced
 from transportx.couplings._exact import Exact as Exact
 from transportx.couplings._pairs import Pairs as Pairs
 from transportx.couplings._pairs import take as take
+from transportx.couplings._semidiscrete import SemiDiscrete as SemiDiscrete

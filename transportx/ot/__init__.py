@@ -16,6 +16,10 @@ the scalings, lower epsilon. A new solver is an `AbstractSolver`, whose `refine`
 the scalings of one kernel; `solve` chooses epsilon and rebuilds the kernel, and answers
 with the same plan object, with the same derivatives.
 
+`semidiscrete` carries a law that can be drawn from, or a density on a grid, onto weighted data:
+its potentials, one number for each point of the data, say which of them every source point goes
+to, and are audited on points that the solve has not seen.
+
 Exact problems (`exact`) are solved by the network simplex on the host, over pairs that are priced
 on the device; `assignment` is quicker for two clouds of one size, one to one.
 
@@ -38,6 +42,7 @@ from transportx.ot._exact import exact as exact
 from transportx.ot._exact_plan import ExactPlan as ExactPlan
 from transportx.ot._exact_plan import PairMasses as PairMasses
 from transportx.ot._gaussian_start import gaussian_potentials as gaussian_potentials
+from transportx.ot._grid_density import GridDensity as GridDensity
 from transportx.ot._newton import Newton as Newton
 from transportx.ot._one_dimensional import sliced_wasserstein as sliced_wasserstein
 from transportx.ot._one_dimensional import wasserstein_1d as wasserstein_1d
@@ -46,6 +51,8 @@ from transportx.ot._problem import Potentials as Potentials
 from transportx.ot._problem import Problem as Problem
 from transportx.ot._scaling import Iterate as Iterate
 from transportx.ot._scaling import Scaling as Scaling
+from transportx.ot._semidiscrete import semidiscrete as semidiscrete
+from transportx.ot._semidiscrete_plan import SemiDiscretePlan as SemiDiscretePlan
 from transportx.ot._sinkhorn import Sinkhorn as Sinkhorn
 from transportx.ot._solve import solve as solve
 from transportx.ot._solve import solve_symmetric as solve_symmetric
