@@ -211,6 +211,53 @@ def test_two_batches_replace_the_own_term_alone():
     assert jnp.allclose(ours, 2 * STEP / DIM * expected, rtol=1e-9)
 
 
+# A linear generator of a Gaussian by the Sinkhorn divergence follows a recursion.
+
+EPSILON, C1, RATE, ROUNDS = 0.8, 2.0, 0.2, 5
+
+
+def _recursion(a):
+    """a, and what each step makes of it: (1 - step G(a^2)) a."""
+    found = [a]
+    for _ in range(ROUNDS):
+        c, e = found[-1] ** 2, EPSILON**2 / 16
+        slope = 2 * ((c**2 + e) ** 0.5 - (c * C1 + e) ** 0.5) / c
+        found.append((1 - RATE * slope) * found[-1])
+    return jnp.array(found)
+
+
+def _trained(num, key, a, tol=1e-4):
+    """The factor of a linear generator after each training step on fresh points."""
+    divergence = eqx.Partial(gf.SinkhornDivergenceTo, epsilon=EPSILON, solver=tx.ot.Newton(tol=tol))
+
+    def loss(generator, batch, *, key):
+        return gf.descent_loss(divergence, generator, *batch, step=RATE)
+
+    optimizer = optax.sgd(0.5)
+    state = tx.training.init(Linear(jnp.full((1, 1), a)), optimizer)
+    step = tx.training.make_step(loss, optimizer)
+
+    def take(state, key):
+        z, x1 = jr.normal(key, (2, num, 1), jnp.float64)
+        state, _ = step(state, (z, jnp.sqrt(C1) * x1), key=key)
+        return state, state.field.matrix[0, 0]
+
+    _, found = jax.lax.scan(take, state, jr.split(key, ROUNDS))
+    return jnp.concatenate([jnp.array([a]), found])
+
+
+@pytest.mark.long
+def test_a_linear_generator_follows_the_recursion_between_gaussians():
+    """Sixteen generators of 400 points each: their mean, with its own standard error."""
+    keys = jr.split(jr.key(13), 16)
+    made = jax.jit(lambda keys: jax.lax.map(lambda key: _trained(400, key, 0.6), keys))(keys)
+    expected = _recursion(0.6)
+    assert expected[-1] > 1.0
+    errors = jnp.std(made, axis=0, ddof=1) / jnp.sqrt(len(keys))
+    assert jnp.all(errors < 0.02)
+    assert jnp.all(jnp.abs(jnp.mean(made, axis=0) - expected)[1:] < 3 * errors[1:])
+
+
 # Refusals and other dtypes.
 
 
