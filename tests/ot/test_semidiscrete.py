@@ -26,6 +26,13 @@ ROUGH: dict[str, Any] = {
     "batch": 256,
     "num_audit": 1000,
 }
+
+
+def rough(**changed: Any) -> dict[str, Any]:
+    """The options, some of them others."""
+    return {**ROUGH, **changed}
+
+
 SQUARE = tx.ot.GridDensity(jnp.ones((8, 8)), jnp.zeros(2), jnp.ones(2))
 
 
@@ -164,7 +171,7 @@ def test_assigned_points_are_those_of_a_search(monkeypatch):
         lambda *, key, num: 5 + jr.normal(key, (num, 3)),
         y,
         b,
-        **ROUGH | {"init": jr.normal(jr.key(3), (11,))},
+        **rough(init=jr.normal(jr.key(3), (11,))),
     )
     costs = np.sum((np.asarray(x)[:, None] - np.asarray(y)[None]) ** 2, axis=2) - np.asarray(plan.g)
     costs[:, 3] = np.inf
@@ -190,7 +197,7 @@ def test_the_value_differentiates_by_the_envelope():
 
 def test_one_point_takes_everything():
     for source in (normal, LINE):
-        plan = tx.ot.semidiscrete(source, jnp.array([[2.0]]), **ROUGH | {"init": jnp.ones(1)})
+        plan = tx.ot.semidiscrete(source, jnp.array([[2.0]]), **rough(init=jnp.ones(1)))
         assert plan.converged
         assert plan.g == 0
         assert plan.mass_error < 1e-12
@@ -200,7 +207,7 @@ def test_points_of_weight_zero_have_no_cell_wherever_they_are():
     far = jnp.concatenate([Y, jnp.array([[1e6], [jnp.inf], [0.2]])])
     b = jnp.concatenate([B, jnp.zeros(3)])
     for source in (normal, LINE):
-        plan = tx.ot.semidiscrete(source, far, b, **ROUGH | {"init": jnp.zeros(8)})
+        plan = tx.ot.semidiscrete(source, far, b, **rough(init=jnp.zeros(8)))
         alone = tx.ot.semidiscrete(source, Y, B, **ROUGH)
         np.testing.assert_allclose(plan.masses[:5], alone.masses, atol=0.1)
         np.testing.assert_array_equal(plan.masses[5:], 0)
@@ -222,7 +229,7 @@ def test_float32_and_halves_are_computed_in_float32():
         plan = tx.ot.semidiscrete(
             lambda *, key, num: jr.normal(key, (num, 1), jnp.float32),
             Y.astype(dtype),
-            **ROUGH | {"init": jnp.zeros(5, jnp.float32), "tol": 0.3},
+            **rough(init=jnp.zeros(5, jnp.float32), tol=0.3),
         )
         assert plan.g.dtype == jnp.float32
         assert plan.converged
@@ -257,7 +264,7 @@ def test_what_has_no_answer_says_so(source, y, b, status):
 
 def test_too_few_points_never_say_converged():
     y = jr.normal(jr.key(1), (300, 2))
-    plan = tx.ot.semidiscrete(plane, y, **ROUGH | {"init": jnp.zeros(300), "num_steps": 1})
+    plan = tx.ot.semidiscrete(plane, y, **rough(init=jnp.zeros(300), num_steps=1))
     assert plan.status == tx.Status.MAX_STEPS
     assert plan.mass_error > plan.error_floor > 0.2
 
