@@ -44,14 +44,21 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-# Bytes of memory from which on a process forgets its compiled programs.
-_MUCH = 4 * 2**30
+# Bytes of memory at which a process first forgets its compiled programs, and then after every
+# such growth: what is freed stays with the process, for its next programs.
+_limit, _GROWTH = 4 * 2**30, 3 * 2**29
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
     """Keep memory bounded; small programs are of use to the next file, large ones are not."""
+    global _limit
     yield
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    if pages * os.sysconf("SC_PAGE_SIZE") > _MUCH:
+    if _memory() > _limit:
         jax.clear_caches()
+        _limit = _memory() + _GROWTH
+
+
+def _memory():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -133,6 +133,7 @@ def test_a_class_is_a_row_of_one_vmap_and_may_be_filled_up():
     assert jnp.isnan(found[2])
 
 
+@pytest.mark.slow
 def test_parts_say_how_sure_the_value_is():
     z = jr.normal(jr.key(10), (N, DIM))
     rough = eqx.Partial(gf.SinkhornDivergenceTo, epsilon=0.5, solver=tx.ot.Sinkhorn(tol=0.05))
@@ -167,7 +168,7 @@ def test_two_batches_pull_equal_laws_nowhere_in_the_mean(name):
     assert abs(jnp.mean(one)) > 8 * _error(one)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_batches_pull_equal_laws_nowhere_in_the_mean_of_plans():
     two, one = _pulls("sinkhorn", 2000)
     assert abs(jnp.mean(two)) < 4 * _error(two)

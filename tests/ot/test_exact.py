@@ -78,7 +78,7 @@ def test_plans_are_optimal_with_any_cost_weights_and_ties():
     assert_optimal(1, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_hundred_more_plans_are_optimal():
     assert_optimal(5, 1)
 

@@ -86,7 +86,7 @@ def test_draws_from_the_line_approach_the_closed_form():
     assert plan.converged
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_many_draws_from_the_line_meet_the_closed_form():
     y, uniform = (Y + 0.5) / 3, scipy.stats.uniform.ppf
     plan = tx.ot.semidiscrete(
@@ -115,7 +115,7 @@ def test_two_points_share_a_square_along_a_straight_border():
     np.testing.assert_allclose(plan.centroids, [[0.15, 0.5], [0.65, 0.5]], atol=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lattice_shares_a_square_into_equal_ones():
     side = (jnp.arange(4.0) + 0.5) / 4
     y = jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2)
@@ -136,7 +136,7 @@ def test_cells_of_the_plane_hold_their_weights_on_fresh_points():
     assert np.sum(np.abs(masses_by_search(plan, x) - b)) < 2 * floor
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_draws_of_the_plane_hold_their_weights_on_fresh_points():
     y = jr.uniform(jr.key(5), (20, 2))
     plan = tx.ot.semidiscrete(plane, y, key=KEY)
@@ -148,7 +148,7 @@ def test_draws_of_the_plane_hold_their_weights_on_fresh_points():
 # Regularised
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_regularised_potentials_are_those_of_an_entropic_plan_from_a_fine_grid():
     nodes = scipy.stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
     epsilon = 0.5
@@ -217,7 +217,7 @@ def test_points_of_weight_zero_have_no_cell_wherever_they_are():
         assert jnp.all(plan.assign(Y, key=KEY) < 5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scale", [1e-10, 1e10])
 def test_units_do_not_matter(scale):
     density = tx.ot.GridDensity(MASSES, scale * LINE.low, scale * LINE.high)
