@@ -73,6 +73,8 @@ def _streamed(x, y):
     return tx.ot.solve(tx.geometry.PointCloud(x, y, tile=2), epsilon=0.5)
 
 
+# Minutes of compiling, of programs whose parts others have too.
+LONG = ("streamed value", "divergence")
 BATCHES = jr.normal(jr.key(1), (2, DEVICES, 6, 12))
 ALONE = {
     "assignment": lambda x, y: tx.ot.assignment(tx.geometry.PointCloud(x, y).matrix()),
@@ -91,7 +93,10 @@ ALONE = {
 }
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in ALONE],
+)
 def test_batches_over_devices_answer_as_one_after_the_other(name):
     """By `shard_map` with its checks, and by `vmap` over a mesh with explicit axes."""
     ask = ALONE[name]

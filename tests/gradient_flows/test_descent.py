@@ -133,7 +133,7 @@ def test_a_class_is_a_row_of_one_vmap_and_may_be_filled_up():
     assert jnp.isnan(found[2])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parts_say_how_sure_the_value_is():
     z = jr.normal(jr.key(10), (N, DIM))
     rough = eqx.Partial(gf.SinkhornDivergenceTo, epsilon=0.5, solver=tx.ot.Sinkhorn(tol=0.05))

@@ -48,6 +48,9 @@ def outputs(plan):
 
 
 kinds = pytest.mark.parametrize("balanced", [True, False])
+mostly_loose = pytest.mark.parametrize(
+    "balanced", [pytest.param(True, marks=pytest.mark.long), False]
+)
 tiles = pytest.mark.parametrize("tile", [None, 2])
 
 
@@ -61,7 +64,7 @@ def test_every_output_differentiates_in_every_input(balanced, tile):
 
 
 @pytest.mark.slow
-@kinds
+@mostly_loose
 def test_second_derivatives_are_differences_of_first_ones(balanced):
     def value_and_image(*args):
         plan = solve(*args, balanced=balanced, tile=None)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 BATCH = 50
 SHAPES = [(5, 7, 1), (20, 33, 3), (64, 50, 12)]
 # Batches of problems of each shape (n, m, d).
-JOBS = [pytest.param(1, shape, id=f"short-{shape}") for shape in SHAPES] + [
+JOBS = [pytest.param(1, SHAPES[1], id=f"short-{SHAPES[1]}")] + [
     pytest.param(rounds, shape, id=f"long-{shape}", marks=pytest.mark.long)
     for rounds, shape in [*((40, s) for s in SHAPES), (40, (1, 6, 2)), (10, (200, 170, 2))]
 ]
