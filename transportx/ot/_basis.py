@@ -74,9 +74,7 @@ def next_basis(
     if stage < 2:
         epsilons = COARSE if stage == 0 else FINE
         f, g = _refined((sources, targets, costs), a, b, basis, [scale * e for e in epsilons])
-        if stage == 0 or not (np.all(np.isfinite(f)) and np.all(np.isfinite(g))):
-            f, g = np.nan_to_num(f), np.nan_to_num(g)
-        basis = basis._replace(f=f, g=g, moved=np.array(True))
+        basis = basis._replace(f=np.nan_to_num(f), g=np.nan_to_num(g), moved=np.array(True))
         if stage == 0:
             return basis
     n, m = a.size, b.size

@@ -22,7 +22,7 @@ from transportx.ot._solve import make_problem
 
 Scalar = Float[Array, ""]
 
-# PairMasses that each point gets priced into a round: the best of so many classes of partners.
+# Pairs that each point has priced in a round: the best of so many classes of partners.
 _CLASSES = 16
 # Potentials to start from are those between so many points of each side.
 _FEW_POINTS = 1024
@@ -225,7 +225,7 @@ def _next(basis, prices, wrong, stage, a, b, scale) -> Basis:
 
 
 def _certified(problem: Problem, basis: Basis) -> tuple[PairMasses, Array, Array]:
-    """PairMasses with their masses, and potentials of which each is the best for the other.
+    """Pairs with their masses, and potentials of which each is the best for the other.
 
     Points without a pair are in one without mass, at the lowest reduced cost.
     """
